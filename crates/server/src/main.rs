@@ -1,0 +1,7 @@
+//! The binary `campanile`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    campanile::cli::main()
+}
