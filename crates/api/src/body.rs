@@ -1,0 +1,138 @@
+//! Reading a request's body within bounds.
+
+use axum::{
+    body::{Body, HttpBody},
+    http::{HeaderMap, HeaderValue, header},
+};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use crate::{
+    Config,
+    problem::{Code, Problem},
+};
+
+/// Bytes of a body that is too large which are read and thrown away, so that the caller reads our answer rather than a reset
+/// connection.
+const DISCARDED_BYTES: usize = 1 << 20;
+
+/// Refuses a body that does not say to be plain JSON.
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |detail: String| Err(Problem::new(Code::UnsupportedMediaType, detail));
+    let lossy = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    match headers.get(header::CONTENT_TYPE) {
+        None => return refuse("send the header \"Content-Type: application/json\"".into()),
+        Some(value) if !value.to_str().is_ok_and(is_json) => {
+            return refuse(format!(
+                "the Content-Type is {:?}: send application/json in UTF-8",
+                lossy(value)
+            ));
+        }
+        Some(_) => {}
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => refuse(format!(
+            "the Content-Encoding is {:?}: send the body as it is",
+            lossy(value)
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    essence.eq_ignore_ascii_case("application/json")
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// Reads all of it, or says why not.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    config: &Config,
+) -> Result<Bytes, Problem> {
+    let limit = config.max_body_bytes;
+    let announced = body.size_hint().lower();
+    // Whoever waits for our "100 Continue" gets the refusal before it sends anything.
+    if announced > limit as u64 && headers.contains_key(header::EXPECT) {
+        return Err(too_large(limit));
+    }
+    match timeout(config.body_timeout(), collect(body, limit)).await {
+        Ok(result) => result,
+        Err(_) => Err(Problem::new(
+            Code::BodyTimeout,
+            format!(
+                "the body did not arrive within {} ms",
+                config.body_timeout_ms
+            ),
+        )),
+    }
+}
+
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut collected = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::new(
+                Code::IncompleteBody,
+                "the connection ended or broke the framing within the body",
+            )
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.remaining();
+        if length > limit.saturating_add(DISCARDED_BYTES) {
+            break;
+        }
+        if length <= limit {
+            collected.extend_from_slice(&data);
+        }
+    }
+    if length > limit {
+        Err(too_large(limit))
+    } else {
+        Ok(collected.freeze())
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(
+        Code::BodyTooLarge,
+        format!("the body has more than {limit} bytes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_json;
+
+    #[test]
+    fn only_json_in_utf8() {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "application/jsonp",
+            "application/json; charset=latin1",
+            "application/x-www-form-urlencoded",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The HTTP API: resources over the push domain, and what watches a node.
+//!
+//! Start at [`router`], which needs an [`ApiState`]; [`serve`] runs it on a listener. The server supplies the ports: [`Store`] makes
+//! commands durable, [`Node`] tells how the node is. Every refusal is a [`problem::Problem`] with a code of [`problem::Code`];
+//! `docs/api.md` describes them all to callers.
+//!
+//! Absent: TLS, HTTP/2, storage, and any knowledge of MQTT.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+mod auth;
+mod body;
+mod config;
+mod ops;
+pub mod problem;
+mod pushes;
+mod routes;
+mod serve;
+mod state;
+
+pub use config::Config;
+pub use routes::{app_routes, ops_routes, router};
+pub use serve::serve;
+pub use state::{ApiState, Clock, NewId, Node, Parts, Store, Version};

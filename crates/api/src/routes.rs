@@ -1,0 +1,140 @@
+//! Which path is answered by what, and what all answers have in common.
+
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, rejection::PathRejection},
+    http::{HeaderValue, Method, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+
+use crate::{
+    ApiState, ops,
+    problem::{Code, Problem},
+    pushes,
+};
+
+/// Everything on one listener.
+pub fn router(state: ApiState) -> Router {
+    finished(resources().merge(watching()), state)
+}
+
+/// Only the resources of app servers, for a listener of their own.
+pub fn app_routes(state: ApiState) -> Router {
+    finished(resources(), state)
+}
+
+/// Only health, metrics and version, for a listener of their own.
+pub fn ops_routes(state: ApiState) -> Router {
+    finished(watching(), state)
+}
+
+fn resources() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/apps/{app}/pushes", post(pushes::accept))
+        .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+}
+
+fn watching() -> Router<ApiState> {
+    Router::new()
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .route("/version", get(ops::version))
+}
+
+fn finished(routes: Router<ApiState>, state: ApiState) -> Router {
+    routes
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
+        .method_not_allowed_fallback(async |method: Method| {
+            Problem::new(
+                Code::MethodNotAllowed,
+                format!("{method} is not allowed at this path; the Allow header lists what is"),
+            )
+        })
+        .layer(from_fn(observe))
+        .with_state(state)
+}
+
+/// A path that matches a route but cannot be decoded.
+pub(crate) fn path_problem(_: PathRejection) -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "the path is not valid UTF-8 after percent-decoding",
+    )
+}
+
+/// Counts and times every request, answers for a handler that panics, and keeps answers out of caches.
+async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route
+        .as_ref()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+
+    let mut response = unless_it_panics(next.run(request)).await;
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+
+    let code = response
+        .extensions()
+        .get::<Code>()
+        .map_or("", |code| code.text());
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    tracing::debug!(
+        route,
+        method,
+        status,
+        code,
+        elapsed_ms = elapsed.as_secs_f64() * 1e3,
+        "request"
+    );
+    metrics::histogram!("campanile_http_request_seconds", "route" => route.clone())
+        .record(elapsed.as_secs_f64());
+    metrics::counter!("campanile_http_requests_total", "route" => route, "method" => method, "status" => status.to_string(), "code" => code)
+        .increment(1);
+    response
+}
+
+async fn unless_it_panics(answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    // What a panicking handler may leave half changed are its own locals, which nobody sees again.
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(_) => Poll::Ready(
+                Problem::internal("the request met a bug of ours; the node's log has more")
+                    .into_response(),
+            ),
+        },
+    )
+    .await
+}
+
+/// Methods are the caller's to invent, so that only the known ones become a label.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,159 @@
+//! What the handlers work with: the ports that the server supplies, and the limits around them.
+
+use std::sync::Arc;
+
+use campanile_push::{
+    id::PushId,
+    request::Limits,
+    store::{Command, Outcome, Reader, Unavailable},
+};
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    Config,
+    auth::KeyCache,
+    problem::{Code, Problem},
+};
+
+/// Reads of the store at a time: each occupies a thread that may wait for the disk.
+const CONCURRENT_READS: usize = 64;
+
+/// The way to durable state.
+pub trait Store: Send + Sync {
+    /// Queues a command. The outcome arrives once it is durable. Where the queue is full, `Unavailable` is there at once;
+    /// a sender that is dropped means that nobody knows the outcome. Must not block.
+    fn submit(&self, command: Command) -> oneshot::Receiver<Result<Outcome, Unavailable>>;
+    /// Reads of what is committed. The reader's own calls may block.
+    fn reader(&self) -> Arc<dyn Reader>;
+}
+
+/// How the node is. No call may block.
+pub trait Node: Send + Sync {
+    /// Why the node should get no traffic now, one short sentence each; empty when it is ready.
+    fn not_ready(&self) -> Vec<String>;
+    /// All metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+    /// What runs here.
+    fn version(&self) -> Version;
+}
+
+/// What runs here, for `GET /version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Semantic version of the binary.
+    pub version: &'static str,
+    /// The commit it was built from, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<&'static str>,
+}
+
+/// Unix milliseconds now.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Makes push ids.
+pub type NewId = Arc<dyn Fn() -> PushId + Send + Sync>;
+
+/// What the server puts in.
+pub struct Parts {
+    /// Durable state.
+    pub store: Arc<dyn Store>,
+    /// The node around us.
+    pub node: Arc<dyn Node>,
+    /// The time.
+    pub now_ms: Clock,
+    /// New push ids.
+    pub new_id: NewId,
+    /// Settings.
+    pub config: Config,
+}
+
+/// State shared by all requests; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    keys: KeyCache,
+    reads: Arc<Semaphore>,
+}
+
+impl ApiState {
+    /// State over these parts.
+    pub fn new(parts: Parts) -> ApiState {
+        let reads = Arc::new(Semaphore::new(CONCURRENT_READS));
+        ApiState(Arc::new(Shared {
+            parts,
+            keys: KeyCache::default(),
+            reads,
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.parts.config
+    }
+
+    pub(crate) fn node(&self) -> &dyn Node {
+        &*self.0.parts.node
+    }
+
+    pub(crate) fn keys(&self) -> &KeyCache {
+        &self.0.keys
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.0.parts.now_ms)()
+    }
+
+    pub(crate) fn new_id(&self) -> PushId {
+        (self.0.parts.new_id)()
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            payload_bytes: self.config().max_payload_bytes,
+        }
+    }
+
+    /// Has a command carried out and waits until that is durable.
+    pub(crate) async fn write(&self, command: Command) -> Result<Outcome, Problem> {
+        let outcome = self.0.parts.store.submit(command);
+        match timeout(self.config().store_timeout(), outcome).await {
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+            Ok(Ok(Err(unavailable))) => Err(Problem::store_unavailable(&unavailable)),
+            Ok(Err(_)) | Err(_) => Err(Problem::new(
+                Code::OutcomeUnknown,
+                "the store did not answer in time, so the push may or may not have been accepted; send the same request with the same Idempotency-Key again to find out",
+            )),
+        }
+    }
+
+    /// Reads from the store where blocking is allowed.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Reader) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let reading = async {
+            let permit = Arc::clone(&self.0.reads)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            let reader = self.0.parts.store.reader();
+            tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                read(&*reader)
+            })
+            .await
+        };
+        match timeout(self.config().store_timeout(), reading).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(unavailable))) => Err(Problem::store_unavailable(&unavailable)),
+            Ok(Err(_)) => Err(Problem::internal("reading the store failed")),
+            Err(_) => Err(Problem::store_unavailable(&Unavailable(
+                "it did not answer in time".into(),
+            ))),
+        }
+    }
+}

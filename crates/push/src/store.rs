@@ -1,0 +1,137 @@
+//! The ports of the push domain to durable state.
+//!
+//! Writes are data ([`Command`]), so that a backend can make many of them durable in one commit, together with the broker's;
+//! an outcome arrives once it is durable. Reads go through [`Reader`] and see what is committed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    app::{AppName, KeyHash},
+    id::PushId,
+};
+
+/// Why a request was not carried out. Nothing of it happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store is unavailable: {0}")]
+pub struct Unavailable(pub Arc<str>);
+
+/// A write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Make an app with its first key. [`Outcome::Exists`] if there is one of that name.
+    CreateApp {
+        /// The name.
+        app: AppName,
+        /// Hash of its first API key.
+        key: KeyHash,
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
+    /// One more API key of an existing app; a key that it has already changes nothing. [`Outcome::NoApp`] if there is no such app.
+    AddKey {
+        /// The app.
+        app: AppName,
+        /// Hash of the key.
+        key: KeyHash,
+    },
+    /// Accept a push.
+    Accept(Box<Accept>),
+}
+
+/// A push that passed all checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accept {
+    /// The app; it exists.
+    pub app: AppName,
+    /// Id of the push, and of its message at the devices.
+    pub id: PushId,
+    /// Unix milliseconds of acceptance.
+    pub accepted_ms: u64,
+    /// Unix milliseconds after which nobody is sent it any more. Equal to `accepted_ms`: now or never, only to devices that are connected.
+    pub expires_ms: u64,
+    /// For whom.
+    pub audience: Audience,
+    /// What the devices get on `push/in`: the JSON document.
+    pub payload: Bytes,
+    /// What makes a retry harmless.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// For whom a push is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every device that has a session, live or away, when the push is accepted.
+    All,
+    /// These, whether known or not, 1..=1000 different client identifiers. One without a session finds the push when it first connects.
+    Devices(Vec<Arc<str>>),
+}
+
+/// An idempotency key in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key as the caller gave it, 1..=255 visible ASCII characters; scoped to the app.
+    pub key: String,
+    /// SHA-256 of the request's body.
+    pub body_hash: [u8; 32],
+    /// Unix milliseconds after which the key is free again.
+    pub expires_ms: u64,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done and durable.
+    Done,
+    /// There is an app of that name.
+    Exists,
+    /// There is no app of that name.
+    NoApp,
+    /// The push is durable.
+    Accepted {
+        /// Devices that it is for.
+        targeted: u64,
+    },
+    /// The idempotency key was used for the same body: the answer is that of the first request.
+    Replayed {
+        /// The first request's push.
+        id: PushId,
+        /// The first answer's figure.
+        targeted: u64,
+        /// Unix milliseconds of its acceptance.
+        accepted_ms: u64,
+    },
+    /// The idempotency key was used for another body.
+    KeyReused,
+}
+
+/// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Unix milliseconds of acceptance.
+    pub accepted_ms: u64,
+    /// Unix milliseconds of expiry.
+    pub expires_ms: u64,
+    /// Devices that it is for.
+    pub targeted: u64,
+    /// Devices that acknowledged it.
+    pub delivered: u64,
+    /// Devices that may still get it.
+    pub pending: u64,
+    /// Devices whose time ran out.
+    pub expired: u64,
+    /// Devices whose full inbox dropped it (oldest first).
+    pub dropped: u64,
+}
+
+/// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
+pub trait Reader: Send + Sync {
+    /// The app that an API key belongs to.
+    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable>;
+    /// All apps by name, at most `limit`, from the first after `after`.
+    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable>;
+    /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
+    fn report(&self, app: &AppName, id: PushId, now_ms: u64)
+    -> Result<Option<Report>, Unavailable>;
+}
