@@ -151,7 +151,7 @@ impl<T: Copy> Outbound<T> {
         }
         let packet_id = self.next_free_id()?;
         self.quota -= 1;
-        self.entries.push(Entry {
+        self.push(Entry {
             packet_id,
             state: State::first(qos),
             counted: true,
@@ -170,11 +170,7 @@ impl<T: Copy> Outbound<T> {
             true => State::AwaitsPubComp,
             false => State::first(qos),
         };
-        if let [first, .., last] = self.live() {
-            let first = first.packet_id;
-            self.ascending &= distance(first, last.packet_id) < distance(first, packet_id);
-        }
-        self.entries.push(Entry {
+        self.push(Entry {
             packet_id,
             state,
             counted: false,
@@ -259,13 +255,10 @@ impl<T: Copy> Outbound<T> {
 
     /// The next identifier in the circle that is not in use; the caller made sure that there is one.
     fn next_free_id(&mut self) -> Option<PacketId> {
-        let first = self.next_id;
         loop {
             let candidate = PacketId::new(self.next_id)?;
             self.next_id = following(self.next_id);
             if self.position(candidate).is_none() {
-                // One that was passed is older than a whole round, and yet stands before those of this round.
-                self.ascending &= candidate.get() == first;
                 return Some(candidate);
             }
         }
@@ -288,6 +281,14 @@ impl<T: Copy> Outbound<T> {
             live.iter().position(|entry| entry.packet_id == packet_id)?
         };
         Some(index + usize::from(self.head))
+    }
+
+    fn push(&mut self, entry: Entry<T>) {
+        if let [first, .., last] = self.live() {
+            let first = first.packet_id;
+            self.ascending &= distance(first, last.packet_id) < distance(first, entry.packet_id);
+        }
+        self.entries.push(entry);
     }
 
     fn remove(&mut self, index: usize) -> Option<T> {
