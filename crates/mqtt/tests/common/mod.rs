@@ -130,3 +130,68 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+/// 5.0 packets, each with `text` in the place of another string; names of topics and filters begin with "topic".
+pub fn texts(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let text = &[&(text.len() as u16).to_be_bytes()[..], text].concat()[..];
+    let plain = |first_byte, before: &str, after: &str| {
+        frame_of(
+            first_byte,
+            &[&bytes(before)[..], text, &bytes(after)].concat(),
+        )
+    };
+    let property = |first_byte, before: &str, id: u8, after: &str| {
+        let block = [&[id][..], text].concat();
+        frame_of(
+            first_byte,
+            &[
+                &bytes(before)[..],
+                &[block.len() as u8],
+                &block,
+                &bytes(after),
+            ]
+            .concat(),
+        )
+    };
+    let connect = r#""MQTT" 05 02 003c"#;
+    vec![
+        ("protocol name", plain(0x10, "", r#"05 02 003c 00 "c""#)),
+        (
+            "client identifier",
+            plain(0x10, r#""MQTT" 05 02 003c 00"#, ""),
+        ),
+        (
+            "topic of a will",
+            plain(0x10, r#""MQTT" 05 06 003c 00 "c" 00"#, r#""x""#),
+        ),
+        ("user name", plain(0x10, r#""MQTT" 05 82 003c 00 "c""#, "")),
+        (
+            "authentication method",
+            property(0x10, connect, 0x15, r#""c""#),
+        ),
+        ("topic name", plain(0x30, "", "00")),
+        ("topic filter of a SUBSCRIBE", plain(0x82, "0001 00", "00")),
+        ("topic filter of an UNSUBSCRIBE", plain(0xA2, "0001 00", "")),
+        ("content type", property(0x30, r#""a""#, 0x03, "")),
+        ("response topic", property(0x30, r#""a""#, 0x08, "")),
+        (
+            "assigned client identifier",
+            property(0x20, "00 00", 0x12, ""),
+        ),
+        ("response information", property(0x20, "00 00", 0x1A, "")),
+        ("server reference", property(0x20, "00 00", 0x1C, "")),
+        (
+            "reason string of a CONNACK",
+            property(0x20, "00 00", 0x1F, ""),
+        ),
+        (
+            "reason string of a PUBACK",
+            property(0x40, "0001 00", 0x1F, ""),
+        ),
+        (
+            "reason string of a DISCONNECT",
+            property(0xE0, "00", 0x1F, ""),
+        ),
+        ("reason string of an AUTH", property(0xF0, "00", 0x1F, "")),
+    ]
+}
