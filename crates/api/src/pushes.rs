@@ -8,7 +8,7 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
-    id::PushId,
+    id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
     request::Request,
     store::{Command, Outcome, Report},
@@ -145,12 +145,9 @@ pub(crate) async fn report(
 ) -> Result<Response, Problem> {
     let Path((app, id)) = path.map_err(path_problem)?;
     let app = auth::authorise(&state, &headers, &app).await?;
-    let id: PushId = id.parse().map_err(|_| {
-        Problem::new(
-            Code::InvalidPushId,
-            "a push id is a ULID: 26 characters, as in the answer to the push",
-        )
-    })?;
+    let id: PushId = id
+        .parse()
+        .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
     let now_ms = state.now_ms();
     match state
         .read(move |reader| reader.report(&app, id, now_ms))

@@ -20,10 +20,8 @@ use crate::Config;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Bytes of a request's head, and of a connection's read buffer.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// Header fields of a request.
-const MAX_HEADERS: usize = 64;
+/// Bytes of a connection's read buffer, and so, within a factor of two, of a request's head.
+const READ_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Serves HTTP/1.1 until `shutdown` is ready; then takes no more connections and returns once the requests in progress are
 /// answered, or after [`Config::drain_timeout_ms`].
@@ -99,8 +97,7 @@ async fn converse(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_buf_size(READ_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     pin!(connection);
     let ended = select! {

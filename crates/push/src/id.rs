@@ -23,11 +23,23 @@ impl fmt::Debug for PushId {
     }
 }
 
-impl FromStr for PushId {
-    type Err = ulid::DecodeError;
+/// Text that is no push id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a push id is a ULID: 26 characters of 0-9 and A-Z without I, L, O and U")]
+pub struct BadPushId;
 
-    fn from_str(text: &str) -> Result<PushId, Self::Err> {
-        ulid::Ulid::from_string(text).map(|id| PushId(id.into()))
+impl FromStr for PushId {
+    type Err = BadPushId;
+
+    /// Takes the canonical text, in either case.
+    fn from_str(text: &str) -> Result<PushId, BadPushId> {
+        let id = ulid::Ulid::from_string(text).map_err(|_| BadPushId)?;
+        // The decoder lets bits beyond 128 fall off, so that several texts would mean the same push.
+        if id.to_string().eq_ignore_ascii_case(text) {
+            Ok(PushId(id.into()))
+        } else {
+            Err(BadPushId)
+        }
     }
 }
 

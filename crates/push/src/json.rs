@@ -252,7 +252,7 @@ mod tests {
     fn mistakes_of_grammar_have_a_place() {
         assert_eq!(at(b""), (1, 0));
         assert_eq!(at(b"{\"a\":1"), (1, 6));
-        assert_eq!(at(b"{\n  \"a\": tru\n}"), (2, 10));
+        assert_eq!(at(b"{\n  \"a\": trx\n}"), (2, 10));
         assert_eq!(at(b"{} x"), (1, 4));
         assert_eq!(at(b"[1,]"), (1, 4));
         assert_eq!(at(b"[01]"), (1, 3));

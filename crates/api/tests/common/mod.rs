@@ -1,0 +1,347 @@
+//! An API over a store in memory, with a clock and ids that are known.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use campanile_api::{ApiState, Config, Node, Parts, Store, Version, router};
+use campanile_push::{
+    app::{AppName, KeyHash},
+    id::PushId,
+    key::ApiKey,
+    store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
+};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tower::ServiceExt;
+
+/// 2026-11-23T06:00:00Z.
+pub const NOW_MS: u64 = 1_795_413_600_000;
+
+/// How the store behaves.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Mood {
+    #[default]
+    Well,
+    Down,
+    /// Never answers.
+    Hangs,
+    /// Forgets the request.
+    Drops,
+    /// Answers with another command's outcome.
+    Confused,
+    Panics,
+}
+
+#[derive(Default)]
+pub struct MemoryStore(Mutex<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    mood: Mood,
+    keys: HashMap<KeyHash, AppName>,
+    key_lookups: usize,
+    pushes: Vec<(Accept, u64)>,
+    hanging: Vec<oneshot::Sender<Result<Outcome, Unavailable>>>,
+}
+
+impl MemoryStore {
+    pub fn set_mood(&self, mood: Mood) {
+        self.0.lock().unwrap().mood = mood;
+    }
+
+    pub fn accepted(&self) -> Vec<Accept> {
+        self.0
+            .lock()
+            .unwrap()
+            .pushes
+            .iter()
+            .map(|(accept, _)| accept.clone())
+            .collect()
+    }
+
+    pub fn key_lookups(&self) -> usize {
+        self.0.lock().unwrap().key_lookups
+    }
+
+    pub fn revoke_all_keys(&self) {
+        self.0.lock().unwrap().keys.clear();
+    }
+}
+
+impl Tables {
+    fn apply(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::CreateApp { app, key, .. } | Command::AddKey { app, key } => {
+                self.keys.insert(key, app);
+                Outcome::Done
+            }
+            Command::Accept(accept) => self.accept(*accept),
+            #[allow(
+                unreachable_patterns,
+                reason = "commands are added as the product grows"
+            )]
+            _ => Outcome::Done,
+        }
+    }
+
+    fn accept(&mut self, accept: Accept) -> Outcome {
+        if let Some(wanted) = &accept.idempotency {
+            let same_key = self.pushes.iter().find(|(earlier, _)| {
+                let kept = earlier.idempotency.as_ref();
+                kept.is_some_and(|kept| {
+                    kept.key == wanted.key && kept.expires_ms > accept.accepted_ms
+                })
+            });
+            if let Some((earlier, targeted)) = same_key {
+                let same_body = earlier
+                    .idempotency
+                    .as_ref()
+                    .is_some_and(|kept| kept.body_hash == wanted.body_hash);
+                return if same_body {
+                    Outcome::Replayed {
+                        id: earlier.id,
+                        targeted: *targeted,
+                        accepted_ms: earlier.accepted_ms,
+                    }
+                } else {
+                    Outcome::KeyReused
+                };
+            }
+        }
+        let targeted = match &accept.audience {
+            Audience::Devices(devices) => devices.len() as u64,
+            _ => 42,
+        };
+        self.pushes.push((accept, targeted));
+        Outcome::Accepted { targeted }
+    }
+}
+
+impl Reader for MemoryStore {
+    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
+        let mut tables = self.0.lock().unwrap();
+        tables.key_lookups += 1;
+        if tables.mood == Mood::Down {
+            Err(Unavailable("it is switched off".into()))
+        } else {
+            Ok(tables.keys.get(key).cloned())
+        }
+    }
+
+    fn apps(&self, _: Option<&AppName>, _: usize) -> Result<Vec<AppName>, Unavailable> {
+        Ok(Vec::new())
+    }
+
+    fn report(&self, app: &AppName, id: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        match tables.mood {
+            Mood::Down => return Err(Unavailable("it is switched off".into())),
+            Mood::Panics => panic!("the reader panics on purpose"),
+            _ => {}
+        }
+        let push = tables
+            .pushes
+            .iter()
+            .find(|(accept, _)| accept.app == *app && accept.id == id);
+        Ok(push.map(|(accept, targeted)| Report {
+            accepted_ms: accept.accepted_ms,
+            expires_ms: accept.expires_ms,
+            targeted: *targeted,
+            pending: *targeted,
+            ..Report::default()
+        }))
+    }
+}
+
+/// The port as the API wants it.
+pub struct Port(pub Arc<MemoryStore>);
+
+impl Store for Port {
+    fn submit(&self, command: Command) -> oneshot::Receiver<Result<Outcome, Unavailable>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut tables = self.0.0.lock().unwrap();
+        match tables.mood {
+            Mood::Well => drop(sender.send(Ok(tables.apply(command)))),
+            Mood::Down => drop(sender.send(Err(Unavailable("it is switched off".into())))),
+            Mood::Hangs => tables.hanging.push(sender),
+            Mood::Drops => drop(sender),
+            Mood::Confused => drop(sender.send(Ok(Outcome::Exists))),
+            Mood::Panics => {
+                drop(tables);
+                panic!("the store panics on purpose");
+            }
+        }
+        receiver
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.0.clone()
+    }
+}
+
+#[derive(Default)]
+pub struct TestNode(pub Mutex<Vec<String>>);
+
+impl Node for TestNode {
+    fn not_ready(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn metrics(&self) -> String {
+        "campanile_connections 3\n".into()
+    }
+
+    fn version(&self) -> Version {
+        Version {
+            version: "1.2.3",
+            commit: None,
+        }
+    }
+}
+
+/// An API with an app `shop` and another, `bank`.
+pub struct Api {
+    pub router: Router,
+    pub store: Arc<MemoryStore>,
+    pub node: Arc<TestNode>,
+    pub now_ms: Arc<AtomicU64>,
+    pub shop: ApiKey,
+    pub bank: ApiKey,
+}
+
+pub fn api() -> Api {
+    api_with(Config::default())
+}
+
+pub fn api_with(config: Config) -> Api {
+    let store = Arc::new(MemoryStore::default());
+    let node = Arc::new(TestNode::default());
+    let now_ms = Arc::new(AtomicU64::new(NOW_MS));
+    let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
+    for (app, key) in [("shop", &shop), ("bank", &bank)] {
+        let app = AppName::new(app).unwrap();
+        store.0.lock().unwrap().apply(Command::CreateApp {
+            app,
+            key: key.hash(),
+            now_ms: NOW_MS,
+        });
+    }
+    let ids = AtomicU64::new(1);
+    let clock = Arc::clone(&now_ms);
+    let state = ApiState::new(Parts {
+        store: Arc::new(Port(Arc::clone(&store))),
+        node: node.clone(),
+        now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
+        new_id: Arc::new(move || PushId(ids.fetch_add(1, Ordering::Relaxed).into())),
+        config,
+    });
+    Api {
+        router: router(state),
+        store,
+        node,
+        now_ms,
+        shop,
+        bank,
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect(&self.body)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Checks that this is a sound problem document and returns its code.
+    #[track_caller]
+    pub fn problem(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let document = self.json();
+        assert_eq!(document["status"], self.status.as_u16());
+        let code = document["code"].as_str().unwrap().to_owned();
+        assert!(
+            document["type"]
+                .as_str()
+                .unwrap()
+                .ends_with(&format!("#{code}"))
+        );
+        for member in ["title", "detail"] {
+            assert!(!document[member].as_str().unwrap().is_empty());
+        }
+        code
+    }
+}
+
+impl Api {
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8(body.into()).unwrap(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    /// Pushes with the app's key and no idempotency key.
+    pub async fn push(&self, body: impl Into<Body>) -> Answer {
+        self.send(self.push_request().body(body.into()).unwrap())
+            .await
+    }
+
+    pub async fn push_once(&self, key: &str, body: &str) -> Answer {
+        self.send(
+            self.push_request()
+                .header("idempotency-key", key)
+                .body(body.to_owned().into())
+                .unwrap(),
+        )
+        .await
+    }
+
+    pub fn push_request(&self) -> axum::http::request::Builder {
+        self.request(Method::POST, "/v1/apps/shop/pushes")
+            .header(header::CONTENT_TYPE, "application/json")
+    }
+
+    /// A request with the key of `shop`.
+    pub fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
+        let authorization = format!("Bearer {}", self.shop.reveal());
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, authorization)
+    }
+}
