@@ -67,8 +67,22 @@ mod tests {
         for good in ["a", "0", "shop", "my-app_2", &"a".repeat(64)] {
             assert_eq!(AppName::new(good).unwrap().as_str(), good);
         }
-        for bad in ["", "-a", "_a", "Shop", "a b", "a/b", "é", "a\0", &"a".repeat(65)] {
-            assert_eq!(AppName::new(bad), Err(BadAppName(bad.to_owned())), "{bad:?}");
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "Shop",
+            "a b",
+            "a/b",
+            "é",
+            "a\0",
+            &"a".repeat(65),
+        ] {
+            assert_eq!(
+                AppName::new(bad),
+                Err(BadAppName(bad.to_owned())),
+                "{bad:?}"
+            );
         }
     }
 }
