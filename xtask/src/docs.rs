@@ -26,7 +26,7 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-const KEY: &str = "key-of-the-documentation";
+const KEY: &str = "cmp_a2V5IG9mIHRoZSBkb2N1bWVudGF0aW9uLCBwdWJsaWM";
 /// Longest wait for a block, an expected line, the node's start and its stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
