@@ -4,6 +4,8 @@
 //! the listeners and shard drivers ([`net`]). [`admin`] is how the command line talks to a running node. Rules are deliberately absent: who gets which message
 //! is the broker's business, what a push is the push domain's.
 
+pub mod auth;
 pub mod cli;
+pub mod config;
 pub mod net;
 pub mod node;
