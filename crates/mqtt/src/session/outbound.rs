@@ -122,6 +122,11 @@ impl<T: Copy> Outbound<T> {
         Some(unfinished)
     }
 
+    /// How many exchanges of an earlier connection still wait for [`Outbound::poll_resend`].
+    pub fn resends_left(&self) -> usize {
+        usize::from(self.unsent)
+    }
+
     /// How many new messages may be sent now.
     pub fn free(&self) -> usize {
         if self.unsent > 0 {
@@ -247,6 +252,15 @@ impl<T: Copy> Outbound<T> {
     /// The unfinished exchange of this identifier.
     pub fn get(&self, packet_id: PacketId) -> Option<Unfinished<T>> {
         self.entries[self.position(packet_id)?].unfinished()
+    }
+
+    /// Gives the unfinished exchange of this identifier another tag; without one, nothing changes.
+    pub fn retag(&mut self, packet_id: PacketId, tag: T) {
+        if let Some(index) = self.position(packet_id)
+            && let Some(known) = &mut self.entries[index].tag
+        {
+            *known = tag;
+        }
     }
 
     fn live(&self) -> &[Entry<T>] {

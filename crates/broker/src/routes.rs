@@ -1,0 +1,461 @@
+//! The subscription index of one app on one shard: from a topic name to whoever wants it.
+//!
+//! A *filter* is an entry of its own, found by its text (exact filters) or through a tree of levels (filters with wildcards). It knows the shard's own
+//! live subscribers, which other shards have live subscribers, which shards have durable sessions with it, and the members of
+//! shared subscriptions of it. So one match answers everything that a publish must know.
+
+use std::{collections::HashMap, sync::Arc};
+
+use campanile_mqtt::{QoS, topic};
+use foldhash::fast::RandomState;
+
+use crate::{ids::ShardId, mail::Member};
+
+/// Index of a filter within its app's [`Routes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterIx(u32);
+
+/// A live subscriber of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Slot of its connection.
+    pub slot: u32,
+    /// Subscription Identifier, 0 if there is none.
+    pub subscription_id: u32,
+    /// Granted quality of service.
+    pub qos: QoS,
+    /// Not for what the client itself published.
+    pub no_local: bool,
+    /// The retain flag stays as published.
+    pub retain_as_published: bool,
+    /// The session outlives its connection: QoS 1 and 2 come from the log.
+    pub durable: bool,
+}
+
+/// A shared subscription of a filter.
+#[derive(Debug)]
+pub struct Group {
+    /// The whole filter, `$share/group/filter`.
+    pub text: Arc<str>,
+    /// The members, in the order in which they joined.
+    pub members: Vec<(Arc<str>, Member)>,
+    next: usize,
+}
+
+impl Group {
+    /// The member whose turn it is: connected ones in turn; if none is, the ones that can wait for a message in their inbox.
+    pub fn pick(&mut self, qos: QoS) -> Option<(Arc<str>, Member)> {
+        let count = self.members.len();
+        let turn = |start: usize, fits: &dyn Fn(&Member) -> bool| {
+            (0..count)
+                .map(|i| (start + i) % count)
+                .find(|&i| fits(&self.members[i].1))
+        };
+        let chosen = turn(self.next, &|m| m.live).or_else(|| {
+            turn(self.next, &|m| {
+                m.durable && m.qos.min(qos) > QoS::AtMostOnce
+            })
+        })?;
+        self.next = (chosen + 1) % count;
+        let (client_id, member) = &self.members[chosen];
+        Some((client_id.clone(), *member))
+    }
+}
+
+/// One topic filter and who wants it.
+#[derive(Debug)]
+pub struct Filter {
+    /// The filter, without `$share/...`.
+    pub text: Arc<str>,
+    /// Live subscribers of this shard.
+    pub subscribers: Vec<Subscriber>,
+    /// Bit per other shard that has live subscribers.
+    pub remote: u64,
+    /// Bit per shard, this one included, that has durable sessions with this filter.
+    pub durable: u64,
+    /// How many durable sessions of this shard have it.
+    pub durable_here: u32,
+    /// Shared subscriptions.
+    pub groups: Vec<Group>,
+}
+
+impl Filter {
+    fn is_unused(&self) -> bool {
+        self.subscribers.is_empty()
+            && self.remote == 0
+            && self.durable == 0
+            && self.durable_here == 0
+            && self.groups.is_empty()
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Routes {
+    filters: Vec<Option<Box<Filter>>>,
+    free: Vec<u32>,
+    by_text: HashMap<Arc<str>, FilterIx, RandomState>,
+    wildcards: Level,
+    wildcard_count: usize,
+}
+
+/// A level in the tree of filters with wildcards.
+#[derive(Debug, Default)]
+struct Level {
+    /// Next levels by their text.
+    names: HashMap<Box<str>, Level, RandomState>,
+    /// Next level `+`.
+    plus: Option<Box<Level>>,
+    /// The filter that ends here.
+    here: Option<FilterIx>,
+    /// The filter that ends in `#` below here.
+    rest: Option<FilterIx>,
+}
+
+impl Level {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.plus.is_none() && self.here.is_none() && self.rest.is_none()
+    }
+}
+
+impl Routes {
+    /// Index of a filter's entry, made if there is none.
+    pub fn intern(&mut self, text: &Arc<str>) -> FilterIx {
+        if let Some(&ix) = self.by_text.get(text) {
+            return ix;
+        }
+        let filter = Some(Box::new(Filter {
+            text: text.clone(),
+            subscribers: Vec::new(),
+            remote: 0,
+            durable: 0,
+            durable_here: 0,
+            groups: Vec::new(),
+        }));
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                self.filters[ix as usize] = filter;
+                FilterIx(ix)
+            }
+            None => {
+                self.filters.push(filter);
+                FilterIx(self.filters.len() as u32 - 1)
+            }
+        };
+        self.by_text.insert(text.clone(), ix);
+        if topic::has_wildcard(text) {
+            self.wildcard_count += 1;
+            *place(&mut self.wildcards, text) = Some(ix);
+        }
+        ix
+    }
+
+    /// Index of a filter's entry, if it has one.
+    pub fn find(&self, text: &str) -> Option<FilterIx> {
+        self.by_text.get(text).copied()
+    }
+
+    /// The entry.
+    pub fn filter(&self, ix: FilterIx) -> &Filter {
+        self.filters[ix.0 as usize]
+            .as_ref()
+            .expect("a FilterIx is dropped with its entry")
+    }
+
+    /// The entry, to change. Call [`Routes::tidy`] after taking something away.
+    pub fn filter_mut(&mut self, ix: FilterIx) -> &mut Filter {
+        self.filters[ix.0 as usize]
+            .as_mut()
+            .expect("a FilterIx is dropped with its entry")
+    }
+
+    /// Removes the entry if nothing is left in it.
+    pub fn tidy(&mut self, ix: FilterIx) {
+        if !self.filter(ix).is_unused() {
+            return;
+        }
+        let filter = self.filters[ix.0 as usize].take().expect("just looked at");
+        self.free.push(ix.0);
+        self.by_text.remove(&filter.text);
+        if topic::has_wildcard(&filter.text) {
+            self.wildcard_count -= 1;
+            let levels: Vec<&str> = filter.text.split('/').collect();
+            prune(&mut self.wildcards, &levels);
+        }
+    }
+
+    /// Appends the filters that a topic name matches. MQTT 5.0 section 4.7.
+    pub fn matching(&self, name: &str, found: &mut Vec<FilterIx>) {
+        if let Some(&ix) = self.by_text.get(name) {
+            found.push(ix);
+        }
+        if self.wildcard_count > 0 {
+            collect(&self.wildcards, Some(name), name.starts_with('$'), found);
+        }
+    }
+
+    /// Adds or changes a live subscriber. Whether it is the filter's first on this shard.
+    pub fn subscribe(&mut self, ix: FilterIx, subscriber: Subscriber) -> bool {
+        let subscribers = &mut self.filter_mut(ix).subscribers;
+        match subscribers
+            .iter_mut()
+            .rev()
+            .find(|s| s.slot == subscriber.slot)
+        {
+            Some(known) => {
+                *known = subscriber;
+                false
+            }
+            None => {
+                subscribers.push(subscriber);
+                subscribers.len() == 1
+            }
+        }
+    }
+
+    /// Removes a live subscriber. Whether it was the filter's last on this shard. The entry stays until [`Routes::tidy`].
+    pub fn unsubscribe(&mut self, ix: FilterIx, slot: u32) -> bool {
+        let subscribers = &mut self.filter_mut(ix).subscribers;
+        let Some(at) = subscribers.iter().position(|s| s.slot == slot) else {
+            return false;
+        };
+        subscribers.swap_remove(at);
+        if subscribers.is_empty() {
+            *subscribers = Vec::new();
+        }
+        subscribers.is_empty()
+    }
+
+    /// Sets, changes or (`None`) removes a member of the shared subscription `text` of the filter behind `ix`.
+    pub fn set_member(
+        &mut self,
+        ix: FilterIx,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        member: Option<Member>,
+    ) {
+        let groups = &mut self.filter_mut(ix).groups;
+        let at = groups.iter().position(|g| g.text == *text);
+        match (at, member) {
+            (None, None) => {}
+            (None, Some(member)) => groups.push(Group {
+                text: text.clone(),
+                members: vec![(client_id.clone(), member)],
+                next: 0,
+            }),
+            (Some(at), member) => {
+                let group = &mut groups[at];
+                let known = group.members.iter().position(|(id, _)| id == client_id);
+                match (known, member) {
+                    (Some(known), Some(member)) => group.members[known].1 = member,
+                    (None, Some(member)) => group.members.push((client_id.clone(), member)),
+                    (Some(known), None) => {
+                        group.members.remove(known);
+                        if group.next > known {
+                            group.next -= 1;
+                        }
+                    }
+                    (None, None) => {}
+                }
+                if group.members.is_empty() {
+                    groups.remove(at);
+                } else {
+                    group.next %= group.members.len();
+                }
+            }
+        }
+    }
+
+    /// Forgets that another shard has live subscribers or durable sessions with a filter, or learns that it has.
+    pub fn set_remote(&mut self, text: &Arc<str>, shard: ShardId, durable: bool, present: bool) {
+        let ix = self.intern(text);
+        let filter = self.filter_mut(ix);
+        let bits = if durable {
+            &mut filter.durable
+        } else {
+            &mut filter.remote
+        };
+        if present {
+            *bits |= 1 << shard.0;
+        } else {
+            *bits &= !(1 << shard.0);
+            self.tidy(ix);
+        }
+    }
+
+    /// Number of filters.
+    pub fn len(&self) -> usize {
+        self.by_text.len()
+    }
+}
+
+/// The place in the tree where a filter's index belongs; levels are made as needed.
+fn place<'a>(root: &'a mut Level, text: &str) -> &'a mut Option<FilterIx> {
+    let mut level = root;
+    for name in text.split('/') {
+        match name {
+            "#" => return &mut level.rest,
+            "+" => level = level.plus.get_or_insert_default(),
+            name => {
+                if !level.names.contains_key(name) {
+                    level.names.insert(name.into(), Level::default());
+                }
+                level = level.names.get_mut(name).expect("just inserted");
+            }
+        }
+    }
+    &mut level.here
+}
+
+/// Removes the filter of these levels and the levels that it leaves empty.
+fn prune(level: &mut Level, names: &[&str]) {
+    match names {
+        [] => level.here = None,
+        ["#"] => level.rest = None,
+        ["+", rest @ ..] => {
+            if let Some(next) = &mut level.plus {
+                prune(next, rest);
+                if next.is_empty() {
+                    level.plus = None;
+                }
+            }
+        }
+        [name, rest @ ..] => {
+            if let Some(next) = level.names.get_mut(*name) {
+                prune(next, rest);
+                if next.is_empty() {
+                    level.names.remove(*name);
+                }
+            }
+        }
+    }
+}
+
+/// Walks the tree along the levels of a name. `rest` is `None` after the last level; `dollar` bars wildcards at the first level [MQTT-4.7.2-1].
+fn collect(level: &Level, rest: Option<&str>, dollar: bool, found: &mut Vec<FilterIx>) {
+    if let Some(ix) = level.rest.filter(|_| !dollar) {
+        found.push(ix);
+    }
+    let Some(rest) = rest else {
+        found.extend(level.here);
+        return;
+    };
+    let (name, rest) = match rest.split_once('/') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (rest, None),
+    };
+    if let Some(next) = level.names.get(name) {
+        collect(next, rest, false, found);
+    }
+    if let Some(next) = level.plus.as_ref().filter(|_| !dollar) {
+        collect(next, rest, false, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn subscriber(slot: u32) -> Subscriber {
+        Subscriber {
+            slot,
+            subscription_id: 0,
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            durable: false,
+        }
+    }
+
+    fn level() -> impl Strategy<Value = String> {
+        prop_oneof!["[ab]{0,2}", Just("+".to_owned()), Just("$x".to_owned())]
+    }
+
+    fn filter() -> impl Strategy<Value = String> {
+        (proptest::collection::vec(level(), 1..4), any::<bool>()).prop_map(|(mut levels, rest)| {
+            if rest {
+                levels.push("#".to_owned());
+            }
+            levels.join("/")
+        })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        proptest::collection::vec(prop_oneof!["[ab]{0,2}", Just("$x".to_owned())], 1..5)
+            .prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_naive_matcher_finds_and_forgets_what_was_removed(
+            filters in proptest::collection::hash_set(filter(), 1..12),
+            names in proptest::collection::vec(name(), 1..8),
+            removed in any::<u16>(),
+        ) {
+            let mut routes = Routes::default();
+            let filters: Vec<Arc<str>> = filters.iter().map(|f| f.as_str().into()).collect();
+            for (slot, text) in filters.iter().enumerate() {
+                let ix = routes.intern(text);
+                prop_assert!(routes.subscribe(ix, subscriber(slot as u32)));
+            }
+            let mut left = Vec::new();
+            for (slot, text) in filters.iter().enumerate() {
+                if removed >> slot & 1 == 1 {
+                    let ix = routes.find(text).unwrap();
+                    prop_assert!(routes.unsubscribe(ix, slot as u32));
+                    routes.tidy(ix);
+                } else {
+                    left.push(text.clone());
+                }
+            }
+            prop_assert_eq!(routes.len(), left.len());
+            for name in names.iter().filter(|n| !n.is_empty()) {
+                let mut found = Vec::new();
+                routes.matching(name, &mut found);
+                let mut found: Vec<_> = found.iter().map(|&ix| routes.filter(ix).text.clone()).collect();
+                let mut expected: Vec<_> = left.iter().filter(|f| topic::matches(f, name)).cloned().collect();
+                found.sort();
+                expected.sort();
+                prop_assert_eq!(found, expected);
+            }
+            if left.is_empty() {
+                prop_assert!(routes.wildcards.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_takes_turns_and_falls_back_to_members_that_can_wait() {
+        let mut routes = Routes::default();
+        let ix = routes.intern(&"a".into());
+        let text: Arc<str> = "$share/g/a".into();
+        let member = |live| Member {
+            shard: ShardId(0),
+            qos: QoS::AtLeastOnce,
+            durable: true,
+            live,
+            subscription_id: None,
+            retain_as_published: false,
+        };
+        for id in ["x", "y", "z"] {
+            routes.set_member(ix, &text, &id.into(), Some(member(true)));
+        }
+        let mut pick = |routes: &mut Routes, qos| {
+            routes.filter_mut(ix).groups[0]
+                .pick(qos)
+                .map(|(id, _)| id.to_string())
+        };
+        let picked: Vec<_> = (0..4)
+            .filter_map(|_| pick(&mut routes, QoS::AtMostOnce))
+            .collect();
+        assert_eq!(picked, ["x", "y", "z", "x"]);
+        routes.set_member(ix, &text, &"y".into(), Some(member(false)));
+        assert_eq!(pick(&mut routes, QoS::AtMostOnce).as_deref(), Some("z"));
+        for id in ["x", "z"] {
+            routes.set_member(ix, &text, &id.into(), Some(member(false)));
+        }
+        assert_eq!(pick(&mut routes, QoS::AtMostOnce), None);
+        assert_eq!(pick(&mut routes, QoS::AtLeastOnce).as_deref(), Some("x"));
+    }
+}

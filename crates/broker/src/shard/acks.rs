@@ -1,0 +1,241 @@
+//! Acknowledgements in: exchanges end, cursors move, receipts are written.
+
+use campanile_mqtt::{Ack, AckKind, PacketId, QoS, Reason, encode_ack, session::PubRec};
+
+use super::{
+    Pending, Shard,
+    conn::{Tag, TagSource},
+    leave::NO_PUSH,
+    live_in,
+};
+use crate::{
+    ids::{ConnId, Millis},
+    store::{Command, LogKind, StoreError},
+};
+
+/// How long finished deliveries may wait until they are saved. A crash repeats at most what finished in this time.
+const SAVE_DELAY_MS: u64 = 100;
+
+impl Shard {
+    pub(super) fn on_puback(&mut self, slot: u32, ack: Ack<'_>) {
+        let live = self.live_mut(slot).expect("the caller looked");
+        // An identifier that is not known is a repetition; nothing is owed for it.
+        if let Ok(tag) = live.outbound.on_puback(ack.packet_id) {
+            forget_shared(live, ack.packet_id);
+            self.finished(slot, tag, true);
+        }
+        self.pump(slot);
+    }
+
+    pub(super) fn on_pubrec(&mut self, slot: u32, ack: Ack<'_>) {
+        let live = self.live_mut(slot).expect("the caller looked");
+        let (conn, durable) = (live.conn, live.is_durable());
+        match live
+            .outbound
+            .on_pubrec(ack.packet_id, !ack.reason.is_error())
+        {
+            PubRec::Released(tag) => {
+                forget_shared(live, ack.packet_id);
+                if durable && tag.source != TagSource::Memory {
+                    // If PUBREL left before this is saved, a crash could send the message a second time.
+                    let live = self.live(slot).expect("just seen");
+                    let progress = self.exchange_progress(self.key_of(live), live);
+                    let pending = Pending::PubRel {
+                        conn,
+                        packet_id: ack.packet_id,
+                    };
+                    self.command(Command::Progress(progress), pending);
+                } else {
+                    self.write_pubrel(conn, ack.packet_id, Reason::Success);
+                }
+            }
+            PubRec::AlreadyReleased => self.write_pubrel(conn, ack.packet_id, Reason::Success),
+            PubRec::Ended(tag) => {
+                forget_shared(live, ack.packet_id);
+                self.finished(slot, tag, true);
+                self.pump(slot);
+            }
+            PubRec::Unknown => {
+                self.write_pubrel(conn, ack.packet_id, Reason::PacketIdentifierNotFound);
+            }
+        }
+    }
+
+    pub(super) fn on_pubcomp(&mut self, slot: u32, ack: Ack<'_>) {
+        let live = self.live_mut(slot).expect("the caller looked");
+        if let Some(tag) = live.outbound.on_pubcomp(ack.packet_id) {
+            self.finished(slot, tag, true);
+        }
+        self.pump(slot);
+    }
+
+    pub(super) fn on_pubrel(&mut self, slot: u32, ack: Ack<'_>) {
+        let live = self.live(slot).expect("the caller looked");
+        let (conn, epoch) = (live.conn, live.epoch);
+        if !live.inbound.on_pubrel(ack.packet_id) {
+            return self.write_pubcomp(conn, ack.packet_id, Reason::PacketIdentifierNotFound);
+        }
+        if live.is_durable() {
+            let client = self.key_of(live);
+            let command = Command::ForgetReceived {
+                client,
+                epoch,
+                packet_id: ack.packet_id,
+            };
+            return self.command(
+                command,
+                Pending::PubComp {
+                    conn,
+                    packet_id: ack.packet_id,
+                },
+            );
+        }
+        let live = self.live_mut(slot).expect("just seen");
+        live.inbound.finish_qos2(ack.packet_id);
+        self.write_pubcomp(conn, ack.packet_id, Reason::Success);
+    }
+
+    /// The store has forgotten a received identifier.
+    pub(super) fn on_forgotten(
+        &mut self,
+        conn: ConnId,
+        packet_id: PacketId,
+        result: Result<(), StoreError>,
+    ) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                live.inbound.finish_qos2(packet_id);
+                self.write_pubcomp(conn, packet_id, Reason::Success);
+            }
+            // PUBCOMP has no reason code for this: the client repeats PUBREL after a reconnect.
+            Err(error) => {
+                self.stats.refused_store += 1;
+                self.refuse(conn.slot, Reason::UnspecifiedError, &error.to_string());
+            }
+        }
+    }
+
+    /// The store has saved that a message is released.
+    pub(super) fn on_released(
+        &mut self,
+        conn: ConnId,
+        packet_id: PacketId,
+        result: Result<(), StoreError>,
+    ) {
+        if self.answered(conn).is_none() {
+            return;
+        }
+        match result {
+            Ok(()) => self.write_pubrel(conn, packet_id, Reason::Success),
+            Err(error) => {
+                self.stats.refused_store += 1;
+                self.refuse(conn.slot, Reason::UnspecifiedError, &error.to_string());
+            }
+        }
+    }
+
+    fn write_pubrel(&mut self, conn: ConnId, packet_id: PacketId, reason: Reason) {
+        self.write_plain_ack(conn, AckKind::PubRel, packet_id, reason);
+    }
+
+    fn write_pubcomp(&mut self, conn: ConnId, packet_id: PacketId, reason: Reason) {
+        self.write_plain_ack(conn, AckKind::PubComp, packet_id, reason);
+    }
+
+    fn write_plain_ack(
+        &mut self,
+        conn: ConnId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: Reason,
+    ) {
+        let Some((_, live)) = live_in(&mut self.conns, conn.slot) else {
+            return;
+        };
+        let version = live.version;
+        self.stats.packets_out += 1;
+        self.outbox.write(conn, |out| {
+            encode_ack(out, version, kind, packet_id, reason)
+        });
+    }
+
+    /// A delivery is over. `reached`: the client has it.
+    pub(super) fn finished(&mut self, slot: u32, tag: Tag, reached: bool) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        match tag.source {
+            TagSource::Memory => {}
+            TagSource::Inbox => live
+                .unsaved
+                .get_or_insert_default()
+                .inbox_done
+                .push(tag.offset),
+            TagSource::Log(log) => {
+                // Of one source, messages are sent in ascending order.
+                let lowest = live
+                    .outbound
+                    .unfinished()
+                    .find(|u| u.tag.source == tag.source);
+                let lower = lowest.is_some_and(|u| u.tag.offset < tag.offset);
+                let position = match log {
+                    LogKind::Push => &mut live.push.position,
+                    LogKind::Topic(partition) => &mut live.topics[usize::from(partition)].position,
+                };
+                if lower {
+                    let at = position
+                        .done_above
+                        .partition_point(|offset| *offset < tag.offset);
+                    position.done_above.insert(at, tag.offset);
+                }
+            }
+        }
+        if reached && tag.push != NO_PUSH {
+            live.unsaved.get_or_insert_default().receipts.push(tag.push);
+            self.stats.pushes_acknowledged += 1;
+        }
+        if tag.source != TagSource::Memory || tag.push != NO_PUSH {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Has the progress of a client saved soon.
+    pub(super) fn mark_dirty(&mut self, slot: u32) {
+        let Some((conn, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if !live.dirty {
+            live.dirty = true;
+            self.dirty.push(conn);
+            self.save_due
+                .get_or_insert(Millis(self.now.0 + SAVE_DELAY_MS));
+        }
+    }
+
+    /// Saves the progress of all clients that made any.
+    pub(super) fn save_progress(&mut self) {
+        self.save_due = None;
+        for conn in std::mem::take(&mut self.dirty) {
+            if self.slot_of(conn).is_none() || self.live(conn.slot).is_none() {
+                continue;
+            }
+            let (_, mut live) = self.take_live(conn.slot);
+            live.dirty = false;
+            let client = self.key_of(&live);
+            let progress = self.progress_of(&client, &mut live);
+            self.put_live(conn.slot, live);
+            self.command(Command::Progress(progress), Pending::Nobody);
+        }
+    }
+}
+
+/// The receiver has a shared subscription's message: nobody else is to get it.
+fn forget_shared(live: &mut super::Live, packet_id: PacketId) {
+    if let Some(rare) = live.rare.as_mut().filter(|rare| !rare.shared.is_empty()) {
+        rare.shared
+            .retain(|(id, queued)| *id != packet_id || queued.qos == QoS::AtMostOnce);
+    }
+}

@@ -1,0 +1,292 @@
+//! A connection, from its first byte on, and the session that it serves.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use campanile_mqtt::{
+    PacketId, QoS, Reason, SubscriptionOptions, Version,
+    session::{AliasesIn, AliasesOut, Inbound, Outbound},
+};
+use smallvec::SmallVec;
+
+use crate::{
+    access::Identity,
+    effects::Origin,
+    ids::{AppId, ConnId, Epoch, MessageId, Millis, Offset},
+    message::Message,
+    routes::FilterIx,
+    store::{InboxEntry, InboxItem, LogEntry, LogKind, Source, Will},
+};
+
+/// A slot in use.
+#[derive(Debug)]
+pub struct Conn {
+    /// Whose slot it is now.
+    pub id: ConnId,
+    /// How far it has got.
+    pub phase: Phase,
+}
+
+/// Where a connection stands.
+#[derive(Debug)]
+pub enum Phase {
+    /// Accepted; CONNECT has not arrived.
+    New { origin: Box<Origin>, since: Millis },
+    /// CONNECT has arrived; its credentials are being judged.
+    Authenticating(Box<Connecting>),
+    /// Its session is being claimed.
+    Claiming(Box<Connecting>),
+    /// Its session is claimed; other shards are being told of its subscriptions before the CONNACK.
+    Announcing(Box<Live>),
+    /// In service.
+    Live(Box<Live>),
+}
+
+/// What a CONNECT asked for.
+#[derive(Debug)]
+pub struct Connecting {
+    pub since: Millis,
+    pub origin: Box<Origin>,
+    pub version: Version,
+    pub client_id: Arc<str>,
+    pub assigned: bool,
+    pub clean_start: bool,
+    pub keep_alive: u16,
+    pub expiry_seconds: u32,
+    /// What the client asked for, when we granted less.
+    pub expiry_cut: bool,
+    pub receive_maximum: u16,
+    pub max_packet_bytes: u32,
+    pub alias_maximum: u16,
+    pub problem_information: bool,
+    pub response_information: bool,
+    pub username: Option<Arc<str>>,
+    pub password: Option<Arc<[u8]>>,
+    pub will: Option<Box<Will>>,
+    pub identity: Identity,
+    pub auth: Option<Box<Auth>>,
+    /// Authentication Data that goes out with the CONNACK.
+    pub auth_data: Option<Arc<[u8]>>,
+    /// The inbox got an entry while the claim was under way.
+    pub inbox_noticed: bool,
+}
+
+/// An enhanced authentication. MQTT 5.0 section 4.12.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    pub method: Arc<str>,
+    /// Data of the client's last step.
+    pub data: Option<Arc<[u8]>>,
+    /// Of the last challenge; `None` between exchanges.
+    pub state: Option<Arc<[u8]>>,
+    /// The client is to move: an AUTH is expected.
+    pub challenged: bool,
+}
+
+/// A connected client and its session.
+#[derive(Debug)]
+pub struct Live {
+    pub conn: ConnId,
+    pub app: u16,
+    pub version: Version,
+    pub client_id: Arc<str>,
+    pub listener: Arc<Origin>,
+    pub identity: Identity,
+    /// Seconds; 0: never times out.
+    pub keep_alive: u16,
+    pub problem_information: bool,
+    /// The socket is full: only control packets are written.
+    pub blocked: bool,
+    /// Listed in the shard's `dirty`.
+    pub dirty: bool,
+    /// Has bytes waiting for the store (`pause_reason`): not read until then.
+    pub paused: bool,
+    pub epoch: Epoch,
+    pub ordinal: u32,
+    pub expiry_seconds: u32,
+    pub max_packet_bytes: u32,
+    pub outbound: Outbound<Tag>,
+    pub inbound: Inbound,
+    pub aliases_in: AliasesIn,
+    pub aliases_out: AliasesOut,
+    pub subscriptions: Vec<Subscription>,
+    /// Pushes: the app's push log and the inbox.
+    pub push: PushStream,
+    /// Topic logs, by partition; empty until a durable session subscribes.
+    pub topics: SmallVec<[TopicStream; 1]>,
+    pub will: Option<Box<Will>>,
+    /// What few connections need.
+    pub rare: Option<Box<Rare>>,
+    /// Receipts and finished inbox entries that are not saved yet.
+    pub unsaved: Option<Box<Unsaved>>,
+}
+
+/// State that few connections have.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// Messages that wait for room in the window or the socket.
+    pub queue: VecDeque<Queued>,
+    pub queued_bytes: usize,
+    /// Acknowledgements of incoming messages, in order of arrival, the first of which waits for the store.
+    pub acks: VecDeque<PendingAck>,
+    /// Retained publishes that the store has not answered.
+    pub pending_retained: u32,
+    /// Outgoing messages of shared subscriptions, to be sent to another member if this session ends.
+    pub shared: Vec<(PacketId, Queued)>,
+    /// What goes out with the CONNACK once other shards know the subscriptions.
+    pub welcome: Option<Box<Welcome>>,
+    pub auth: Option<Box<Auth>>,
+    /// Messages of an earlier connection's unfinished exchanges, until all are taken up again.
+    pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
+    /// They are being read from the store.
+    pub resend_reading: bool,
+}
+
+/// What follows a claim, while other shards learn of the subscriptions.
+#[derive(Debug)]
+pub struct Welcome {
+    pub connack: Vec<u8>,
+    pub resend: Vec<crate::store::Unfinished>,
+}
+
+/// Progress that waits for the next save.
+#[derive(Debug, Default)]
+pub struct Unsaved {
+    pub receipts: Vec<MessageId>,
+    pub inbox_done: Vec<Offset>,
+}
+
+/// A subscription of a connected client.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub filter: FilterIx,
+    /// The whole filter of a shared subscription.
+    pub shared: Option<Arc<str>>,
+    pub options: SubscriptionOptions,
+    pub id: Option<u32>,
+    pub since: MessageId,
+    /// The filter's count of durable sessions includes this one.
+    pub counted: bool,
+}
+
+/// A message in memory, for one client.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub message: Arc<Message>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub subscription_ids: SmallVec<[u32; 1]>,
+    /// It came through this shared subscription.
+    pub shared: Option<Arc<str>>,
+}
+
+/// An acknowledgement that is owed.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingAck {
+    pub packet_id: PacketId,
+    pub qos: QoS,
+    /// The store has answered.
+    pub ready: Option<Reason>,
+}
+
+/// Where an outgoing exchange's message is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub source: TagSource,
+    pub offset: Offset,
+    /// The push to receipt, or 0.
+    pub push: MessageId,
+}
+
+/// See [`Tag`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagSource {
+    /// Nowhere: it was in memory only.
+    Memory,
+    Log(LogKind),
+    Inbox,
+}
+
+/// How far a client has got in a log.
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// While it lags: everything up to here was sent, skipped or does not match. Otherwise the log's end is meant.
+    pub read: Offset,
+    /// It has not read the log's end.
+    pub lagging: bool,
+    /// Finished ones above an unfinished one, and from an earlier connection; ascending.
+    pub done_above: Vec<Offset>,
+}
+
+impl Position {
+    /// A position at a place; `lagging` if that is not the end of the log.
+    pub fn at(read: Offset, end: Offset, done_above: Vec<Offset>) -> Position {
+        Position {
+            read,
+            lagging: read < end,
+            done_above,
+        }
+    }
+}
+
+/// How far a durable session has got in a partition of the topic log.
+#[derive(Debug)]
+pub struct TopicStream {
+    pub position: Position,
+    /// A page of the log, read from the store; entries not yet looked at.
+    pub page: Option<Box<VecDeque<LogEntry>>>,
+    /// A read is under way.
+    pub reading: bool,
+}
+
+/// Pushes of a client, from two places in the order of acceptance.
+#[derive(Debug)]
+pub struct PushStream {
+    pub position: Position,
+    /// While the client lags in either, both are read through these.
+    pub replay: Option<Box<Replay>>,
+}
+
+/// The merge of inbox and push log.
+#[derive(Debug, Default)]
+pub struct Replay {
+    pub inbox: VecDeque<InboxEntry>,
+    /// The inbox was read up to here.
+    pub inbox_read: Offset,
+    /// There may be more in the inbox.
+    pub inbox_more: bool,
+    /// An entry was added while the inbox was being read.
+    pub inbox_noticed: bool,
+    pub log: VecDeque<LogEntry>,
+    pub reading: bool,
+}
+
+impl Live {
+    /// Whether the session outlives the connection.
+    pub fn is_durable(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+
+    /// State that few connections have, made on first use.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whether something waits in memory, which newer messages must not overtake.
+    pub fn has_queue(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.queue.is_empty())
+    }
+
+    /// Whether a QoS 1 or 2 message may be sent now.
+    pub fn has_room(&self) -> bool {
+        !self.blocked && self.outbound.free() > 0
+    }
+}
+
+impl Connecting {
+    /// The app of the listener.
+    pub fn app(&self) -> &AppId {
+        &self.origin.app
+    }
+}

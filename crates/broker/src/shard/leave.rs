@@ -1,0 +1,332 @@
+//! The end of a connection, and of a session.
+
+use std::sync::Arc;
+
+use campanile_mqtt::{QoS, Reason, topic};
+
+use super::{
+    Pending, Phase, Shard,
+    conn::{Live, Queued},
+};
+use crate::{
+    ids::{ClientKey, ConnId, MessageId, Millis},
+    mail::{Interest, Member},
+    routes::FilterIx,
+    store::{Claimed, Command, Progress, Release, StoredSubscription},
+};
+
+impl Shard {
+    /// The peer closed, or the transport failed. Not called for connections that the shard closed or handed over itself.
+    pub fn on_closed(&mut self, conn: ConnId, now: Millis) {
+        self.now = now;
+        if let Some(slot) = self.slot_of(conn) {
+            self.leave(slot, true);
+        }
+        self.close_doomed();
+    }
+
+    /// Closes a connection after what was written to it. `with_will`: the client did not say goodbye.
+    pub(super) fn close(&mut self, slot: u32, with_will: bool) {
+        let Some(conn) = &self.conns[slot as usize] else {
+            return;
+        };
+        self.effects.closes.push(conn.id);
+        self.leave(slot, with_will);
+    }
+
+    /// Closes what could not be closed during a delivery.
+    pub(super) fn close_doomed(&mut self) {
+        while let Some((slot, reason)) = self.doomed.pop() {
+            self.refuse(slot, reason, "");
+        }
+    }
+
+    /// Forgets a connection and releases its session.
+    pub(super) fn leave(&mut self, slot: u32, with_will: bool) {
+        let Some(conn) = self.conns[slot as usize].take() else {
+            return;
+        };
+        self.heard[slot as usize].patience = 0;
+        self.stats.connections -= 1;
+        self.stats.disconnects += 1;
+        match conn.phase {
+            Phase::New { .. } | Phase::Authenticating(_) => {}
+            Phase::Claiming(connecting) => {
+                let app = connecting.app().clone();
+                let client = ClientKey {
+                    app,
+                    client_id: connecting.client_id.clone(),
+                };
+                self.forget_client(&client, slot);
+            }
+            Phase::Announcing(live) | Phase::Live(live) => self.release(slot, *live, with_will),
+        }
+    }
+
+    fn release(&mut self, slot: u32, mut live: Live, with_will: bool) {
+        let client = self.key_of(&live);
+        tracing::debug!(client_id = %client.client_id, app = %client.app, with_will, "disconnected");
+        self.forget_client(&client, slot);
+        if live.is_durable() {
+            self.stats.durable_sessions_live -= 1;
+        }
+        self.detach(slot, &live, live.is_durable());
+        let will = live.will.take().filter(|_| with_will);
+        let progress = self.progress_of(&client, &mut live);
+        let will_at =
+            will.map(|will| self.after_connection_loss(&client, *will, live.expiry_seconds));
+        let expires_at = match live.expiry_seconds {
+            u32::MAX => None,
+            seconds => Some(self.now.plus_seconds(seconds)),
+        };
+        let release = Release {
+            progress,
+            expires_at,
+            now: self.now,
+            will_at,
+        };
+        self.command(Command::Release(release), Pending::Nobody);
+        if let Some(rare) = live.rare.take() {
+            self.stats.queued_messages -= rare.queue.len() as u64;
+            self.stats.queued_bytes -= rare.queued_bytes as u64;
+            let unsent = rare.queue.into_iter();
+            let unacknowledged = rare.shared.into_iter().map(|(_, queued)| queued);
+            for queued in unacknowledged.chain(unsent) {
+                self.pass_on(live.app, queued);
+            }
+        }
+    }
+
+    /// A member of a shared subscription left with a message: another one gets it, except a QoS 2 message, which must not go to a second
+    /// client [MQTT-4.8.2-5].
+    fn pass_on(&mut self, app: u16, queued: Queued) {
+        let Some(shared) = &queued.shared else { return };
+        if queued.qos == QoS::ExactlyOnce {
+            return;
+        }
+        self.deliver_to_group(app, shared, &queued.message, None);
+    }
+
+    /// A claim succeeded whose connection is gone.
+    pub(super) fn release_unwanted(
+        &mut self,
+        client: ClientKey,
+        expiry_seconds: u32,
+        claimed: &Claimed,
+    ) {
+        let expires_at = match expiry_seconds {
+            u32::MAX => None,
+            seconds => Some(self.now.plus_seconds(seconds)),
+        };
+        if expiry_seconds == 0 {
+            let filters: Vec<_> = claimed
+                .resumed
+                .iter()
+                .flat_map(|resumed| resumed.subscriptions.iter().map(|s| s.filter.clone()))
+                .collect();
+            self.on_session_ended(&client, &filters);
+        }
+        let progress = Progress {
+            client,
+            epoch: claimed.epoch,
+            ordinal: claimed.ordinal,
+            cursors: None,
+            unfinished: None,
+            inbox_done: Vec::new(),
+            receipts: Vec::new(),
+        };
+        let release = Release {
+            progress,
+            expires_at,
+            now: self.now,
+            will_at: None,
+        };
+        self.command(Command::Release(release), Pending::Nobody);
+    }
+
+    pub(super) fn forget_client(&mut self, client: &ClientKey, slot: u32) {
+        let app = self.app(&client.app);
+        let clients = &mut self.apps[usize::from(app)].clients;
+        if clients.get(&client.client_id) == Some(&slot) {
+            clients.remove(&client.client_id);
+        }
+    }
+
+    /// Puts a session's stored subscriptions into the routes. How many answers of other shards to wait for under `job`.
+    pub(super) fn attach(
+        &mut self,
+        slot: u32,
+        live: &mut Live,
+        stored: &[StoredSubscription],
+        job: u64,
+    ) -> u32 {
+        let mut waits = 0;
+        for subscription in stored {
+            let parsed = topic::parse_shared(&subscription.filter);
+            let shared = matches!(parsed, Ok(Some(_)));
+            let text = match parsed {
+                Ok(Some((_, filter))) => filter.into(),
+                _ => subscription.filter.clone(),
+            };
+            let ix = self.apps[usize::from(live.app)].routes.intern(&text);
+            let mut subscription = Shard::subscription_of(ix, subscription, shared);
+            subscription.counted = !shared;
+            self.stats.subscriptions += 1;
+            waits += self.enroll(slot, live, &subscription, job);
+            live.subscriptions.push(subscription);
+        }
+        waits
+    }
+
+    /// Takes a leaving client's subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away.
+    pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) {
+        for subscription in &live.subscriptions {
+            self.withdraw(slot, live, subscription, stays);
+        }
+    }
+
+    /// A durable session is no more: nothing needs to be kept for it.
+    pub(super) fn on_session_ended(&mut self, client: &ClientKey, filters: &[Arc<str>]) {
+        let app = self.app(&client.app);
+        for filter in filters {
+            match topic::parse_shared(filter) {
+                Ok(Some((_, behind))) => {
+                    let ix = self.apps[usize::from(app)].routes.intern(&behind.into());
+                    self.set_member(app, ix, filter, &client.client_id, None, 0);
+                }
+                _ => {
+                    if let Some(ix) = self.apps[usize::from(app)].routes.find(filter) {
+                        self.count_durable(app, ix, -1, 0);
+                    }
+                }
+            }
+            if let Some(ix) = self.apps[usize::from(app)].routes.find(filter) {
+                self.apps[usize::from(app)].routes.tidy(ix);
+            }
+        }
+    }
+
+    /// Counts durable sessions of this shard with a filter, and tells the others of the first and the last.
+    pub(super) fn count_durable(&mut self, app: u16, ix: FilterIx, by: i32, job: u64) -> u32 {
+        let bit = 1 << self.id.0;
+        let filter = self.apps[usize::from(app)].routes.filter_mut(ix);
+        let before = filter.durable_here;
+        filter.durable_here = before.saturating_add_signed(by);
+        let present = filter.durable_here > 0;
+        if present == (before > 0) {
+            return 0;
+        }
+        if present {
+            filter.durable |= bit;
+        } else {
+            filter.durable &= !bit;
+        }
+        let change = Interest::Durable {
+            filter: filter.text.clone(),
+            present,
+        };
+        self.announce(app, &change, job)
+    }
+
+    /// Sets or removes a member of a shared subscription here and at all other shards.
+    pub(super) fn set_member(
+        &mut self,
+        app: u16,
+        ix: FilterIx,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        member: Option<Member>,
+        job: u64,
+    ) -> u32 {
+        let routes = &mut self.apps[usize::from(app)].routes;
+        routes.set_member(ix, text, client_id, member);
+        if member.is_none() {
+            routes.tidy(ix);
+        }
+        let change = Interest::Member {
+            filter: text.clone(),
+            client_id: client_id.clone(),
+            member,
+        };
+        self.announce(app, &change, job)
+    }
+
+    /// Takes a subscription that the store recovered, of a session that is away.
+    pub(super) fn recover_subscription(
+        &mut self,
+        home: crate::ids::ShardId,
+        client: &ClientKey,
+        stored: &StoredSubscription,
+    ) {
+        let app = self.app(&client.app);
+        let mine = home == self.id;
+        let own_bit = 1 << self.id.0;
+        let routes = &mut self.apps[usize::from(app)].routes;
+        if let Ok(Some((_, behind))) = topic::parse_shared(&stored.filter) {
+            let ix = routes.intern(&behind.into());
+            let member = Member {
+                shard: home,
+                qos: stored.options.qos,
+                durable: true,
+                live: false,
+                subscription_id: stored.id,
+                retain_as_published: stored.options.retain_as_published,
+            };
+            routes.set_member(ix, &stored.filter, &client.client_id, Some(member));
+        } else if mine {
+            let ix = routes.intern(&stored.filter);
+            let filter = routes.filter_mut(ix);
+            filter.durable_here += 1;
+            filter.durable |= own_bit;
+        } else {
+            routes.set_remote(&stored.filter, home, true, true);
+        }
+    }
+
+    /// Say goodbye to all (5.0: 0x8B), save and release every session. The node waits until nothing is pending, then stops.
+    pub fn stop(&mut self, now: Millis) {
+        self.now = now;
+        self.stopping = true;
+        for slot in 0..self.conns.len() as u32 {
+            if self.conns[slot as usize].is_some() {
+                self.refuse(
+                    slot,
+                    Reason::ServerShuttingDown,
+                    "the server is shutting down",
+                );
+            }
+        }
+        self.publish_due_wills();
+    }
+
+    /// The progress of a client that is not saved yet.
+    pub(super) fn progress_of(&self, client: &ClientKey, live: &mut Live) -> Progress {
+        let durable = live.is_durable();
+        let unsaved = live.unsaved.take().unwrap_or_default();
+        Progress {
+            client: client.clone(),
+            epoch: live.epoch,
+            ordinal: live.ordinal,
+            cursors: durable.then(|| self.cursors_of(live)),
+            unfinished: durable.then(|| Shard::unfinished_of(live)),
+            inbox_done: unsaved.inbox_done,
+            receipts: unsaved.receipts,
+        }
+    }
+
+    /// Progress that only saves what is under way.
+    pub(super) fn exchange_progress(&self, client: ClientKey, live: &Live) -> Progress {
+        Progress {
+            client,
+            epoch: live.epoch,
+            ordinal: live.ordinal,
+            cursors: None,
+            unfinished: Some(Shard::unfinished_of(live)),
+            inbox_done: Vec::new(),
+            receipts: Vec::new(),
+        }
+    }
+}
+
+/// Nothing yet: the id of a message that has none.
+pub(super) const NO_PUSH: MessageId = MessageId(0);

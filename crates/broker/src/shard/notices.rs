@@ -1,0 +1,379 @@
+//! Mail and answers in: what other shards say, and what the store committed or read.
+
+use std::sync::Arc;
+
+use campanile_mqtt::topic;
+
+use super::{
+    Pending, Phase, Shard,
+    conn::{Queued, Replay},
+    live_in,
+    outgoing::receipt_of,
+};
+use crate::{
+    effects::Ticket,
+    ids::{AppId, ClientKey, MessageId, Millis, Offset, ShardId},
+    mail::{Interest, Mail},
+    message::{Kind, Message},
+    store::{InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
+};
+
+impl Shard {
+    /// From another shard, the store's notices, or the node.
+    pub fn on_mail(&mut self, mail: Mail, now: Millis) {
+        self.now = now;
+        match mail {
+            Mail::Notice(notice) => self.on_notice(notice),
+            Mail::Deliver { app, message } => {
+                let app = self.app(&app);
+                self.on_deliver(app, &message);
+            }
+            Mail::DeliverShared {
+                app,
+                message,
+                filter,
+                client_id,
+            } => {
+                let app = self.app(&app);
+                self.on_deliver_shared(app, &filter, &client_id, &message);
+            }
+            Mail::Interest {
+                from,
+                app,
+                change,
+                ticket,
+            } => {
+                self.on_interest(from, &app, change);
+                if ticket != 0 {
+                    self.effects
+                        .mail
+                        .push((from, Mail::InterestKnown { ticket }));
+                }
+            }
+            Mail::InterestKnown { ticket } => self.on_job_answer(ticket, Ok(())),
+            Mail::Sys(figures) => self.on_sys(&figures),
+            Mail::Ended(sessions) => {
+                for (client, filters) in sessions {
+                    self.on_session_ended(&client, &filters);
+                }
+            }
+        }
+        self.close_doomed();
+    }
+
+    fn on_interest(&mut self, from: ShardId, app: &AppId, change: Interest) {
+        let app = self.app(app);
+        let routes = &mut self.apps[usize::from(app)].routes;
+        match change {
+            Interest::Live { filter, present } => routes.set_remote(&filter, from, false, present),
+            Interest::Durable { filter, present } => {
+                routes.set_remote(&filter, from, true, present)
+            }
+            Interest::Member {
+                filter,
+                client_id,
+                member,
+            } => {
+                let Ok(Some((_, behind))) = topic::parse_shared(&filter) else {
+                    return;
+                };
+                let ix = routes.intern(&behind.into());
+                routes.set_member(ix, &filter, &client_id, member);
+                routes.tidy(ix);
+            }
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Log {
+                app,
+                log: LogKind::Push,
+                previous,
+                entry,
+            } => {
+                self.on_push_entry(&app, previous, entry);
+            }
+            Notice::Log {
+                app,
+                log: LogKind::Topic(partition),
+                previous,
+                entry,
+            } => {
+                self.on_topic_entry(&app, partition, previous, entry);
+            }
+            Notice::Inbox { client, entry } => self.on_inbox_entry(&client, entry),
+            Notice::Retained {
+                app,
+                topic,
+                message,
+            } => {
+                let app = self.app(&app);
+                let retained = &mut self.apps[usize::from(app)].retained;
+                match message {
+                    Some(message) => retained.set(topic, message),
+                    None => retained.remove(&topic),
+                }
+            }
+            Notice::Instant {
+                app,
+                clients,
+                message,
+            } => {
+                let app = self.app(&app);
+                let known = &self.apps[usize::from(app)].clients;
+                let slots: Vec<u32> = match &clients {
+                    Some(clients) => clients
+                        .iter()
+                        .filter_map(|id| known.get(id).copied())
+                        .collect(),
+                    None => known.values().copied().collect(),
+                };
+                for slot in slots {
+                    self.send_instant(slot, &message);
+                }
+            }
+        }
+    }
+
+    /// A push that is for now or never.
+    fn send_instant(&mut self, slot: u32, message: &Arc<Message>) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if !live.has_room() || live.has_queue() {
+            self.stats.dropped_queue_full += 1;
+            return;
+        }
+        let mut message = Message::clone(message);
+        message.expires_at = None;
+        let qos = message.qos;
+        debug_assert!(
+            receipt_of(&message) != MessageId(0),
+            "only pushes are instant"
+        );
+        let queued = Queued {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            subscription_ids: Default::default(),
+            shared: None,
+        };
+        self.send_or_queue(slot, queued);
+    }
+
+    fn on_push_entry(&mut self, app: &AppId, previous: Offset, entry: LogEntry) {
+        let app = self.app(app);
+        let state = &mut self.apps[usize::from(app)];
+        let missed = previous != state.push_tail.end();
+        let end_before = state.push_tail.end();
+        state.push_tail.push(previous, entry.clone());
+        let slots: Vec<u32> = state.clients.values().copied().collect();
+        for slot in slots {
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                continue;
+            };
+            if !missed && live.push.replay.is_none() && live.has_room() {
+                self.send_push_entry(slot, &entry);
+                continue;
+            }
+            let position = &mut live.push.position;
+            if !position.lagging {
+                position.lagging = true;
+                position.read = position.read.max(end_before);
+            }
+            live.push.replay.get_or_insert_default();
+            if missed {
+                self.pump(slot);
+            }
+        }
+    }
+
+    fn on_inbox_entry(&mut self, client: &ClientKey, entry: InboxEntry) {
+        let app = self.app(&client.app);
+        let Some(&slot) = self.apps[usize::from(app)].clients.get(&client.client_id) else {
+            return;
+        };
+        let live = match self.conns[slot as usize]
+            .as_mut()
+            .map(|conn| &mut conn.phase)
+        {
+            Some(Phase::Live(live)) => live,
+            Some(Phase::Announcing(live)) => {
+                live.push.replay.get_or_insert_default().inbox_more = true;
+                return;
+            }
+            Some(Phase::Claiming(connecting)) => {
+                connecting.inbox_noticed = true;
+                return;
+            }
+            _ => return,
+        };
+        let room = live.has_room();
+        match &mut live.push.replay {
+            Some(replay) => {
+                replay.inbox_noticed |= replay.reading;
+                replay.inbox_more = true;
+            }
+            None if room => self.send_inbox_entry(slot, entry),
+            None => {
+                let inbox_read = Offset(entry.offset.0 - 1);
+                let replay = Replay {
+                    inbox_read,
+                    inbox_more: true,
+                    ..Replay::default()
+                };
+                live.push.replay = Some(Box::new(replay));
+            }
+        }
+    }
+
+    fn on_topic_entry(&mut self, app: &AppId, partition: u8, previous: Offset, entry: LogEntry) {
+        let app = self.app(app);
+        let at = usize::from(partition);
+        let state = &mut self.apps[usize::from(app)];
+        let Some(tail) = state.topic_tails.get_mut(at) else {
+            return;
+        };
+        let missed = previous != tail.end();
+        let end_before = tail.end();
+        tail.push(previous, entry.clone());
+        let mut filters = std::mem::take(&mut self.scratch.filters);
+        filters.clear();
+        let mut slots = Vec::new();
+        if missed {
+            // Some of the entries in between may have been for anybody.
+            slots.extend(state.clients.values().copied());
+        } else {
+            state.routes.matching(entry.message.topic(), &mut filters);
+            self.durable_slots(app, &filters, &mut slots);
+        }
+        self.scratch.filters = filters;
+        for slot in slots {
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                continue;
+            };
+            let room = live.has_room();
+            let resending = live.outbound.resends_left() > 0;
+            let Some(stream) = live.topics.get_mut(at) else {
+                continue;
+            };
+            if !stream.position.lagging {
+                if room && !missed && !resending {
+                    let mut to_save = Vec::new();
+                    self.offer_topic_entry(slot, partition, &entry, &mut to_save);
+                    self.save_and_send(slot, to_save);
+                    continue;
+                }
+                stream.position.lagging = true;
+                stream.position.read = stream.position.read.max(end_before);
+            }
+            if missed {
+                self.pump(slot);
+            }
+        }
+    }
+
+    fn on_sys(&mut self, figures: &[(Box<str>, Box<str>)]) {
+        for (name, value) in figures {
+            let id = self.ids.next(self.now);
+            let mut message = Message::new(id, Kind::Publish, name, &[], value.as_bytes());
+            message.retain = true;
+            let message = Arc::new(message);
+            self.sys.insert(name.as_ref().into(), message.clone());
+            for app in 0..self.apps.len() as u16 {
+                self.on_deliver(app, &message);
+            }
+        }
+    }
+
+    /// Answer to a command.
+    pub fn on_outcome(
+        &mut self,
+        ticket: Ticket,
+        outcome: Result<Outcome, StoreError>,
+        now: Millis,
+    ) {
+        self.now = now;
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        match pending {
+            Pending::Nobody => {
+                if let Err(error) = &outcome {
+                    self.on_lazy_failure(error);
+                }
+            }
+            Pending::Claim {
+                conn,
+                client,
+                expiry_seconds,
+            } => {
+                let result = match outcome {
+                    Ok(Outcome::Claimed(claimed)) => Ok(claimed),
+                    Ok(_) => Err(StoreError::Unavailable("an answer of another kind".into())),
+                    Err(error) => Err(error),
+                };
+                self.on_claimed(conn, client, expiry_seconds, result);
+            }
+            Pending::Publish {
+                conn,
+                packet_id,
+                retained,
+                route,
+            } => {
+                self.on_kept(conn, packet_id, retained, route, outcome.map(drop));
+            }
+            Pending::PubComp { conn, packet_id } => {
+                self.on_forgotten(conn, packet_id, outcome.map(drop))
+            }
+            Pending::PubRel { conn, packet_id } => {
+                self.on_released(conn, packet_id, outcome.map(drop))
+            }
+            Pending::Send { conn, items } => match outcome {
+                Ok(_) => self.on_saved(conn, items),
+                Err(error) => {
+                    self.stats.refused_store += 1;
+                    if self.answered(conn).is_some() {
+                        // What was not sent is still in the log: the client gets it after a reconnect.
+                        let reason = campanile_mqtt::Reason::UnspecifiedError;
+                        self.refuse(conn.slot, reason, &error.to_string());
+                    }
+                }
+            },
+            Pending::Job(job) => self.on_job_answer(job, outcome.map(drop)),
+            Pending::TopicPage { .. }
+            | Pending::PushPage(_)
+            | Pending::InboxPage(_)
+            | Pending::Resend(_) => {
+                unreachable!("queries are answered by pages")
+            }
+        }
+        self.close_doomed();
+    }
+
+    /// Answer to a query.
+    pub fn on_page(&mut self, ticket: Ticket, page: Result<Page, StoreError>, now: Millis) {
+        self.now = now;
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        match (pending, page) {
+            (Pending::TopicPage { conn, partition }, page) => {
+                self.on_replay_page(conn, Some(partition), page.ok());
+            }
+            (Pending::PushPage(conn) | Pending::InboxPage(conn), page) => {
+                self.on_replay_page(conn, None, page.ok());
+            }
+            (Pending::Resend(conn), Ok(Page::Entries(items))) => self.on_resend_page(conn, items),
+            (Pending::Resend(conn), _) => {
+                if self.answered(conn).is_some() {
+                    let reason = campanile_mqtt::Reason::UnspecifiedError;
+                    self.refuse(conn.slot, reason, "the store is unavailable");
+                }
+            }
+            _ => unreachable!("commands are answered by outcomes"),
+        }
+        self.close_doomed();
+    }
+}

@@ -1,0 +1,479 @@
+//! Messages out: now if there is room, later from memory if not.
+
+use std::sync::Arc;
+
+use campanile_mqtt::{
+    AckKind, PacketId, Property, QoS, Reason, encode_ack,
+    publish::{self, Head, Outgoing},
+};
+
+use super::{
+    Pending, Shard,
+    conn::{Live, Queued, Tag, TagSource},
+    leave::NO_PUSH,
+    live_in,
+    publish::Incoming,
+};
+use crate::{
+    ids::{ConnId, MessageId, Millis, Offset},
+    message::{Kind, Message},
+    outbox::Outbox,
+    stats::Stats,
+    store::{Command, InboxItem, Query, Source, Unfinished},
+};
+
+/// What came of an attempt to write a PUBLISH.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    Yes,
+    /// It is larger than the client allows; it counts as delivered [MQTT-3.1.2-25].
+    TooLarge,
+}
+
+/// How a message goes to one client.
+pub(super) struct Delivery<'a> {
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub packet_id: Option<PacketId>,
+    pub subscription_ids: &'a [u32],
+}
+
+impl Shard {
+    /// Sends a message that is being routed to a live subscriber, or queues it.
+    pub(super) fn deliver(
+        &mut self,
+        slot: u32,
+        incoming: &mut Incoming<'_>,
+        qos: QoS,
+        retain: bool,
+        subscription_ids: &[u32],
+    ) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if live.blocked || live.has_queue() || qos > QoS::AtMostOnce && live.outbound.free() == 0 {
+            let (ids, now) = (self.ids.clone(), self.now);
+            let queued = Queued {
+                message: incoming.shared_message(|| ids.next(now)).clone(),
+                qos,
+                retain,
+                subscription_ids: subscription_ids.iter().copied().collect(),
+                shared: None,
+            };
+            return self.enqueue(slot, queued);
+        }
+        let outgoing = incoming.outgoing(self.now);
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => live.outbound.send(qos, MEMORY),
+        };
+        let delivery = Delivery {
+            qos,
+            retain,
+            dup: false,
+            packet_id,
+            subscription_ids,
+        };
+        if write_publish(
+            live,
+            &mut self.outbox,
+            &mut self.stats,
+            &outgoing,
+            &delivery,
+        ) == Sent::TooLarge
+        {
+            give_back(live, packet_id, qos);
+        }
+    }
+
+    /// Sends a message from memory, or queues it.
+    pub(super) fn send_or_queue(&mut self, slot: u32, queued: Queued) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if live.blocked
+            || live.has_queue()
+            || queued.qos > QoS::AtMostOnce && live.outbound.free() == 0
+        {
+            return self.enqueue(slot, queued);
+        }
+        self.send_queued(slot, queued);
+    }
+
+    fn enqueue(&mut self, slot: u32, queued: Queued) {
+        let (max_messages, max_bytes) = (
+            self.config.max_queued_messages,
+            self.config.max_queued_bytes,
+        );
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let rare = live.rare();
+        let bytes = queued.message.size_bytes();
+        if rare.queue.len() >= max_messages as usize
+            || rare.queued_bytes + bytes > max_bytes as usize
+        {
+            self.stats.dropped_queue_full += 1;
+            return;
+        }
+        rare.queued_bytes += bytes;
+        rare.queue.push_back(queued);
+        self.stats.queued_messages += 1;
+        self.stats.queued_bytes += bytes as u64;
+    }
+
+    /// Sends from memory; the caller has seen that there is room.
+    fn send_queued(&mut self, slot: u32, queued: Queued) {
+        let now = self.now;
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if queued.message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+            return;
+        }
+        let push = receipt_of(&queued.message);
+        let tag = Tag {
+            source: TagSource::Memory,
+            offset: Offset(0),
+            push,
+        };
+        let packet_id = match queued.qos {
+            QoS::AtMostOnce => None,
+            qos => live.outbound.send(qos, tag),
+        };
+        let delivery = Delivery {
+            qos: queued.qos,
+            retain: queued.retain,
+            dup: false,
+            packet_id,
+            subscription_ids: &queued.subscription_ids,
+        };
+        let mut properties = Vec::new();
+        let outgoing = outgoing_of(&queued.message, Offset(0), now, &mut properties);
+        if write_publish(
+            live,
+            &mut self.outbox,
+            &mut self.stats,
+            &outgoing,
+            &delivery,
+        ) == Sent::TooLarge
+        {
+            return give_back(live, packet_id, queued.qos);
+        }
+        if let (Some(packet_id), Some(_)) = (packet_id, &queued.shared) {
+            live.rare().shared.push((packet_id, queued));
+        }
+    }
+
+    /// Sends what waits in memory, as far as there is room.
+    fn pump_queue(&mut self, slot: u32) {
+        loop {
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                return;
+            };
+            let room = live.outbound.free() > 0;
+            let blocked = live.blocked;
+            let Some(rare) = &mut live.rare else { return };
+            let Some(next) = rare.queue.front() else {
+                return;
+            };
+            if blocked || next.qos > QoS::AtMostOnce && !room {
+                return;
+            }
+            let queued = rare.queue.pop_front().expect("just seen");
+            rare.queued_bytes -= queued.message.size_bytes();
+            self.stats.queued_messages -= 1;
+            self.stats.queued_bytes -= queued.message.size_bytes() as u64;
+            self.send_queued(slot, queued);
+        }
+    }
+
+    /// Sends whatever waits for a client: unfinished exchanges first, then pushes, topics, and what is in memory.
+    pub(super) fn pump(&mut self, slot: u32) {
+        if !self.continue_resend(slot) {
+            return;
+        }
+        self.pump_pushes(slot);
+        self.pump_topics(slot);
+        self.pump_queue(slot);
+    }
+
+    /// Begins a session's service after its CONNACK.
+    pub(super) fn take_up(&mut self, conn: ConnId, unfinished: Vec<Unfinished>) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let app = live.app;
+        let client = self.key_of(self.live(conn.slot).expect("just seen"));
+        let push_end = self.apps[usize::from(app)].push_tail.end();
+        let topic_ends: Vec<Offset> = self.apps[usize::from(app)]
+            .topic_tails
+            .iter()
+            .map(|tail| tail.end())
+            .collect();
+        let live = self.live_mut(conn.slot).expect("just seen");
+        // Entries may have come between the claim and now.
+        if !live.push.position.lagging && live.push.position.read < push_end {
+            live.push.position.lagging = true;
+            live.push.replay.get_or_insert_default();
+        }
+        for (stream, end) in live.topics.iter_mut().zip(topic_ends) {
+            stream.position.lagging |= stream.position.read < end;
+        }
+        let places: Vec<(Source, Offset)> = unfinished
+            .iter()
+            .filter(|u| !u.released)
+            .map(|u| (u.source, u.offset))
+            .collect();
+        if unfinished.is_empty() || places.is_empty() {
+            return self.pump(conn.slot);
+        }
+        live.rare().resend = Some(Vec::new());
+        live.rare().resend_reading = true;
+        self.query(Query::Entries { client, places }, Pending::Resend(conn));
+    }
+
+    /// The messages of unfinished exchanges were read.
+    pub(super) fn on_resend_page(
+        &mut self,
+        conn: ConnId,
+        items: Vec<((Source, Offset), InboxItem)>,
+    ) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let rare = live.rare();
+        rare.resend_reading = false;
+        rare.resend = Some(items);
+        self.pump(conn.slot);
+    }
+
+    /// Takes unfinished exchanges of an earlier connection up again, in their order. Whether all are.
+    fn continue_resend(&mut self, slot: u32) -> bool {
+        loop {
+            let now = self.now;
+            let Some((conn, live)) = live_in(&mut self.conns, slot) else {
+                return false;
+            };
+            if live.rare.as_ref().is_some_and(|rare| rare.resend_reading) {
+                return false;
+            }
+            let Some(unfinished) = live.outbound.poll_resend() else {
+                let all = live.outbound.resends_left() == 0;
+                if let Some(rare) = live.rare.as_mut().filter(|_| all) {
+                    rare.resend = None;
+                }
+                return all;
+            };
+            let packet_id = unfinished.packet_id;
+            if unfinished.released {
+                let version = live.version;
+                self.stats.packets_out += 1;
+                self.outbox.write(conn, |out| {
+                    encode_ack(out, version, AckKind::PubRel, packet_id, Reason::Success);
+                });
+                continue;
+            }
+            let tag = unfinished.tag;
+            let source = match tag.source {
+                TagSource::Log(log) => Some(Source::Log(log)),
+                TagSource::Inbox => Some(Source::Inbox),
+                TagSource::Memory => None,
+            };
+            let item = live.rare.as_ref().and_then(|rare| {
+                let items = rare.resend.as_ref()?;
+                items
+                    .iter()
+                    .find(|(place, _)| Some(place.0) == source && place.1 == tag.offset)
+            });
+            let item = item
+                .map(|(_, item)| item.clone())
+                .filter(|item| !item.message.is_expired(now));
+            match item {
+                Some(item) => self.resend(slot, packet_id, unfinished.qos, tag, item),
+                // Expired or trimmed: the exchange ends here.
+                None => {
+                    self.stats.dropped_expired += 1;
+                    give_back(live, Some(packet_id), unfinished.qos);
+                    self.finished(slot, tag, false);
+                }
+            }
+        }
+    }
+
+    fn resend(&mut self, slot: u32, packet_id: PacketId, qos: QoS, tag: Tag, item: InboxItem) {
+        let now = self.now;
+        let (mut retain, mut ids) = (item.retain, item.subscription_ids);
+        if let (TagSource::Log(_), Kind::Publish) = (tag.source, item.message.kind) {
+            match self.effective(slot, &item.message, true) {
+                Some(found) => (retain, ids) = (found.retain, found.subscription_ids),
+                None => (retain, ids) = (false, Default::default()),
+            }
+        }
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        live.outbound.retag(
+            packet_id,
+            Tag {
+                push: receipt_of(&item.message),
+                ..tag
+            },
+        );
+        let mut properties = Vec::new();
+        let outgoing = outgoing_of(&item.message, tag.offset, now, &mut properties);
+        let delivery = Delivery {
+            qos,
+            retain,
+            dup: true,
+            packet_id: Some(packet_id),
+            subscription_ids: &ids,
+        };
+        if write_publish(
+            live,
+            &mut self.outbox,
+            &mut self.stats,
+            &outgoing,
+            &delivery,
+        ) == Sent::TooLarge
+        {
+            give_back(live, Some(packet_id), qos);
+            self.finished(slot, tag, false);
+        }
+    }
+
+    /// Saves the identifiers of QoS 2 messages of a durable session, which are sent once that is done.
+    pub(super) fn save_and_send(&mut self, slot: u32, items: Vec<(PacketId, Queued, Offset)>) {
+        if items.is_empty() {
+            return;
+        }
+        let live = self.live(slot).expect("the caller looked");
+        let conn = live.conn;
+        let progress = self.exchange_progress(self.key_of(live), live);
+        self.command(Command::Progress(progress), Pending::Send { conn, items });
+    }
+
+    /// The identifiers are saved.
+    pub(super) fn on_saved(&mut self, conn: ConnId, items: Vec<(PacketId, Queued, Offset)>) {
+        let now = self.now;
+        for (packet_id, queued, offset) in items {
+            if self.slot_of(conn).is_none() {
+                return;
+            }
+            let Some((_, live)) = live_in(&mut self.conns, conn.slot) else {
+                return;
+            };
+            let Some(unfinished) = live.outbound.get(packet_id) else {
+                continue;
+            };
+            let mut properties = Vec::new();
+            let outgoing = outgoing_of(&queued.message, offset, now, &mut properties);
+            let delivery = Delivery {
+                qos: queued.qos,
+                retain: queued.retain,
+                dup: false,
+                packet_id: Some(packet_id),
+                subscription_ids: &queued.subscription_ids,
+            };
+            if write_publish(
+                live,
+                &mut self.outbox,
+                &mut self.stats,
+                &outgoing,
+                &delivery,
+            ) == Sent::TooLarge
+            {
+                give_back(live, Some(packet_id), queued.qos);
+                self.finished(conn.slot, unfinished.tag, false);
+            }
+        }
+    }
+}
+
+/// Tag of a message that is nowhere but in memory.
+pub(super) const MEMORY: Tag = Tag {
+    source: TagSource::Memory,
+    offset: Offset(0),
+    push: NO_PUSH,
+};
+
+/// The push that an acknowledgement of the message is a receipt of.
+pub(super) fn receipt_of(message: &Message) -> MessageId {
+    match message.kind {
+        Kind::Push => message.id,
+        Kind::Publish => NO_PUSH,
+    }
+}
+
+/// Ends an exchange that was never begun on the wire, or cannot go on.
+pub(super) fn give_back(live: &mut Live, packet_id: Option<PacketId>, qos: QoS) {
+    let Some(packet_id) = packet_id else { return };
+    if qos == QoS::AtLeastOnce {
+        let _ = live.outbound.on_puback(packet_id);
+    } else {
+        let _ = live.outbound.on_pubrec(packet_id, false);
+    }
+}
+
+/// The message as it goes out. A push carries its id and place as user properties, put into `properties`.
+pub(super) fn outgoing_of<'a>(
+    message: &'a Arc<Message>,
+    offset: Offset,
+    now: Millis,
+    properties: &'a mut Vec<u8>,
+) -> Outgoing<'a> {
+    let mut forwarded = message.properties();
+    if message.kind == Kind::Push {
+        properties.clear();
+        Property::UserProperty(("id", &message.id.to_string())).write(properties);
+        if offset > Offset(0) {
+            Property::UserProperty(("position", &offset.0.to_string())).write(properties);
+        }
+        forwarded = properties;
+    }
+    Outgoing {
+        topic: message.topic(),
+        payload: message.payload(),
+        forwarded,
+        message_expiry: message.seconds_left(now),
+    }
+}
+
+/// Writes a PUBLISH, with a topic alias if the client takes them.
+pub(super) fn write_publish(
+    live: &mut Live,
+    outbox: &mut Outbox,
+    stats: &mut Stats,
+    outgoing: &Outgoing<'_>,
+    delivery: &Delivery<'_>,
+) -> Sent {
+    let version = live.version;
+    let mut head = Head {
+        dup: delivery.dup,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        packet_id: delivery.packet_id,
+        alias: None,
+        subscription_ids: delivery.subscription_ids,
+    };
+    if live.max_packet_bytes != u32::MAX {
+        // With an alias it may be three bytes longer.
+        let len = publish::encoded_len(outgoing, &head, version) + 3;
+        if len > live.max_packet_bytes as usize {
+            stats.dropped_too_large += 1;
+            return Sent::TooLarge;
+        }
+    }
+    if version.is_v5() {
+        head.alias = live.aliases_out.assign(outgoing.topic);
+    }
+    stats.packets_out += 1;
+    stats.publishes_out[delivery.qos as usize] += 1;
+    stats.publish_bytes_out[delivery.qos as usize] += outgoing.payload.len() as u64;
+    outbox.write(live.conn, |out| {
+        publish::encode(outgoing, &head, version, out)
+    });
+    Sent::Yes
+}

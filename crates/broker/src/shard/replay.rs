@@ -1,0 +1,519 @@
+//! Sending from logs and inbox by cursor, to clients that lag or have returned.
+//!
+//! A client that has read a log to its end gets new entries straight from the notice. One that has no room, or was away, *lags*: it keeps only the place up to
+//! which it has read, and reads on from the shard's tail or from the store when there is room. So a slow client costs a number, not a queue.
+
+use std::collections::VecDeque;
+
+use campanile_mqtt::{QoS, topic};
+use smallvec::SmallVec;
+
+use super::{
+    Pending, Shard,
+    conn::{Live, Queued, Tag, TagSource},
+    live_in,
+    outgoing::receipt_of,
+};
+use crate::{
+    ids::{ConnId, Offset},
+    message::Message,
+    store::{Cursor, InboxEntry, LogEntry, LogKind, Page, Query, Source, Unfinished},
+};
+
+/// Entries that a lagging client takes at a time.
+const PAGE: usize = 64;
+
+/// What all of a client's matching subscriptions say about a message.
+pub(super) struct Effective {
+    pub qos: QoS,
+    pub retain: bool,
+    pub subscription_ids: SmallVec<[u32; 1]>,
+}
+
+/// The next step of a replay.
+enum Step {
+    Inbox(InboxEntry),
+    Log(LogEntry),
+    Wait,
+    Done,
+}
+
+impl Shard {
+    /// How a message of a topic log goes to a durable client; `None` if it does not. `again`: subscriptions made since count too.
+    pub(super) fn effective(&self, slot: u32, message: &Message, again: bool) -> Option<Effective> {
+        let live = self.live(slot)?;
+        let routes = &self.apps[usize::from(live.app)].routes;
+        let own = message.publisher.as_ref() == Some(&live.client_id);
+        let mut found: Option<Effective> = None;
+        for subscription in &live.subscriptions {
+            let applies = subscription.shared.is_none()
+                && (again || subscription.since <= message.id)
+                && !(own && subscription.options.no_local)
+                && topic::matches(&routes.filter(subscription.filter).text, message.topic());
+            if !applies {
+                continue;
+            }
+            let found = found.get_or_insert(Effective {
+                qos: QoS::AtMostOnce,
+                retain: false,
+                subscription_ids: SmallVec::new(),
+            });
+            found.qos = found.qos.max(subscription.options.qos.min(message.qos));
+            found.retain |= subscription.options.retain_as_published && message.retain;
+            found.subscription_ids.extend(subscription.id);
+        }
+        // As QoS 0 it was sent when it was published.
+        found.filter(|found| found.qos > QoS::AtMostOnce)
+    }
+
+    /// Sends pushes to a client that lags: inbox and push log, in the order of acceptance.
+    pub(super) fn pump_pushes(&mut self, slot: u32) {
+        loop {
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                return;
+            };
+            if live.push.replay.is_none() || !live.has_room() {
+                return;
+            }
+            match self.next_push(slot) {
+                Step::Inbox(entry) => self.send_inbox_entry(slot, entry),
+                Step::Log(entry) => self.send_push_entry(slot, &entry),
+                Step::Wait => return,
+                Step::Done => {
+                    let live = self.live_mut(slot).expect("just seen");
+                    live.push.replay = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next_push(&mut self, slot: u32) -> Step {
+        let live = self.live(slot).expect("the caller looked");
+        let (conn, app) = (live.conn, live.app);
+        let replay = live.push.replay.as_ref().expect("the caller looked");
+        if replay.reading {
+            return Step::Wait;
+        }
+        if replay.inbox.is_empty() && replay.inbox_more {
+            let query = Query::Inbox {
+                client: self.key_of(live),
+                after: replay.inbox_read,
+                limit: PAGE as u32,
+            };
+            self.replay(slot).reading = true;
+            self.query(query, Pending::InboxPage(conn));
+            return Step::Wait;
+        }
+        let read = live.push.position.read;
+        if replay.log.is_empty() && live.push.position.lagging {
+            let tail = &self.apps[usize::from(app)].push_tail;
+            let end = tail.end();
+            if !tail.covers(read) {
+                let app = self.apps[usize::from(app)].id.clone();
+                let query = Query::Log {
+                    app,
+                    log: LogKind::Push,
+                    after: read,
+                    limit: PAGE as u32,
+                };
+                self.replay(slot).reading = true;
+                self.query(query, Pending::PushPage(conn));
+                return Step::Wait;
+            }
+            let entries: VecDeque<LogEntry> = tail.after(read, PAGE).cloned().collect();
+            let live = self.live_mut(slot).expect("the caller looked");
+            if entries.is_empty() {
+                live.push.position.read = end;
+                live.push.position.lagging = false;
+            }
+            self.replay(slot).log = entries;
+        }
+        let live = self.live_mut(slot).expect("the caller looked");
+        let replay = live.push.replay.as_mut().expect("the caller looked");
+        let inbox_first = match (replay.inbox.front(), replay.log.front()) {
+            (Some(inbox), Some(log)) => inbox.offset < log.offset,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => {
+                return if live.push.position.lagging {
+                    Step::Wait
+                } else {
+                    Step::Done
+                };
+            }
+        };
+        if inbox_first {
+            let entry = replay.inbox.pop_front().expect("just seen");
+            return Step::Inbox(entry);
+        }
+        let entry = replay.log.pop_front().expect("just seen");
+        live.push.position.read = entry.offset;
+        Step::Log(entry)
+    }
+
+    fn replay(&mut self, slot: u32) -> &mut super::conn::Replay {
+        let live = self.live_mut(slot).expect("the caller looked");
+        live.push.replay.as_mut().expect("the caller looked")
+    }
+
+    /// Sends an entry of the client's inbox; the caller has seen that there is room.
+    pub(super) fn send_inbox_entry(&mut self, slot: u32, entry: InboxEntry) {
+        let now = self.now;
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if is_under_way(live, TagSource::Inbox, entry.offset) {
+            return;
+        }
+        let InboxEntry { offset, item } = entry;
+        let tag = Tag {
+            source: TagSource::Inbox,
+            offset,
+            push: receipt_of(&item.message),
+        };
+        if item.message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+            return self.finished(slot, tag, false);
+        }
+        let queued = Queued {
+            message: item.message,
+            qos: item.qos,
+            retain: item.retain,
+            subscription_ids: item.subscription_ids,
+            shared: None,
+        };
+        self.send_kept(slot, tag, queued);
+    }
+
+    /// Sends an entry of the push log; the caller has seen that there is room.
+    pub(super) fn send_push_entry(&mut self, slot: u32, entry: &LogEntry) {
+        let source = TagSource::Log(LogKind::Push);
+        let now = self.now;
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if is_under_way(live, source, entry.offset)
+            || live.push.position.done_above.contains(&entry.offset)
+        {
+            return;
+        }
+        if entry.message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+            return self.mark_dirty(slot);
+        }
+        let tag = Tag {
+            source,
+            offset: entry.offset,
+            push: entry.message.id,
+        };
+        let queued = Queued {
+            message: entry.message.clone(),
+            qos: entry.message.qos,
+            retain: false,
+            subscription_ids: SmallVec::new(),
+            shared: None,
+        };
+        self.send_kept(slot, tag, queued);
+    }
+
+    /// Sends a message that is kept in the store.
+    fn send_kept(&mut self, slot: u32, tag: Tag, queued: Queued) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let packet_id = match queued.qos {
+            QoS::AtMostOnce => None,
+            qos => live.outbound.send(qos, tag),
+        };
+        if queued.qos == QoS::ExactlyOnce && live.is_durable() {
+            let packet_id = packet_id.expect("the caller has seen that there is room");
+            return self.save_and_send(slot, vec![(packet_id, queued, tag.offset)]);
+        }
+        let now = self.now;
+        let mut properties = Vec::new();
+        let outgoing =
+            super::outgoing::outgoing_of(&queued.message, tag.offset, now, &mut properties);
+        let delivery = super::outgoing::Delivery {
+            qos: queued.qos,
+            retain: queued.retain,
+            dup: false,
+            packet_id,
+            subscription_ids: &queued.subscription_ids,
+        };
+        let sent = super::outgoing::write_publish(
+            live,
+            &mut self.outbox,
+            &mut self.stats,
+            &outgoing,
+            &delivery,
+        );
+        if sent == super::outgoing::Sent::TooLarge {
+            super::outgoing::give_back(live, packet_id, queued.qos);
+            self.finished(slot, tag, false);
+        } else if packet_id.is_none() {
+            self.finished(slot, tag, true);
+        }
+    }
+
+    /// Sends from the topic logs to a client that lags in them.
+    pub(super) fn pump_topics(&mut self, slot: u32) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        for partition in 0..live.topics.len() as u8 {
+            self.pump_topic(slot, partition);
+        }
+    }
+
+    fn pump_topic(&mut self, slot: u32, partition: u8) {
+        let at = usize::from(partition);
+        // QoS 2 of one pump are saved in one go.
+        let mut to_save = Vec::new();
+        loop {
+            let Some((conn, live)) = live_in(&mut self.conns, slot) else {
+                return;
+            };
+            let app = usize::from(live.app);
+            let stream = &mut live.topics[at];
+            if !stream.position.lagging
+                || stream.reading
+                || !(live.outbound.free() > 0 && !live.blocked)
+            {
+                break;
+            }
+            if let Some(page) = &mut stream.page {
+                if let Some(entry) = page.pop_front() {
+                    stream.position.read = entry.offset;
+                    self.offer_topic_entry(slot, partition, &entry, &mut to_save);
+                    continue;
+                }
+                stream.page = None;
+            }
+            let read = stream.position.read;
+            let tail = &self.apps[app].topic_tails[at];
+            if read >= tail.end() {
+                stream.position.lagging = false;
+                break;
+            }
+            if tail.covers(read) {
+                let entries: VecDeque<LogEntry> = tail.after(read, PAGE).cloned().collect();
+                stream.page = Some(Box::new(entries));
+                continue;
+            }
+            stream.reading = true;
+            let app = self.apps[app].id.clone();
+            let log = LogKind::Topic(partition);
+            let query = Query::Log {
+                app,
+                log,
+                after: read,
+                limit: PAGE as u32,
+            };
+            self.query(query, Pending::TopicPage { conn, partition });
+        }
+        self.save_and_send(slot, to_save);
+    }
+
+    /// Sends an entry of a topic log to a durable client if it matches; QoS 2 is put into `to_save`. The caller has seen that there is room.
+    pub(super) fn offer_topic_entry(
+        &mut self,
+        slot: u32,
+        partition: u8,
+        entry: &LogEntry,
+        to_save: &mut Vec<(campanile_mqtt::PacketId, Queued, Offset)>,
+    ) {
+        let source = TagSource::Log(LogKind::Topic(partition));
+        let Some(found) = self.effective(slot, &entry.message, false) else {
+            return;
+        };
+        let now = self.now;
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let stream = &live.topics[usize::from(partition)];
+        if stream.position.done_above.contains(&entry.offset)
+            || is_under_way(live, source, entry.offset)
+        {
+            return;
+        }
+        if entry.message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+            return;
+        }
+        let tag = Tag {
+            source,
+            offset: entry.offset,
+            push: super::leave::NO_PUSH,
+        };
+        let queued = Queued {
+            message: entry.message.clone(),
+            qos: found.qos,
+            retain: found.retain,
+            subscription_ids: found.subscription_ids,
+            shared: None,
+        };
+        if queued.qos == QoS::ExactlyOnce {
+            let packet_id = live
+                .outbound
+                .send(queued.qos, tag)
+                .expect("the caller has seen that there is room");
+            to_save.push((packet_id, queued, entry.offset));
+        } else {
+            self.send_kept(slot, tag, queued);
+        }
+    }
+
+    /// A page of a log or inbox was read for a replay.
+    pub(super) fn on_replay_page(
+        &mut self,
+        conn: ConnId,
+        partition: Option<u8>,
+        page: Option<Page>,
+    ) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let mut lost = false;
+        match (partition, page) {
+            (None, Some(Page::Inbox { entries, more })) => {
+                if let Some(replay) = &mut live.push.replay {
+                    replay.reading = false;
+                    replay.inbox_more = more || std::mem::take(&mut replay.inbox_noticed);
+                    replay.inbox_read = entries
+                        .last()
+                        .map_or(replay.inbox_read, |entry| entry.offset);
+                    replay.inbox = entries.into();
+                }
+            }
+            (
+                None,
+                Some(Page::Log {
+                    entries,
+                    read_to,
+                    gap,
+                }),
+            ) => {
+                lost = gap;
+                if entries.is_empty() {
+                    live.push.position.read = live.push.position.read.max(read_to);
+                }
+                if let Some(replay) = &mut live.push.replay {
+                    replay.reading = false;
+                    replay.log = entries.into();
+                }
+            }
+            (
+                Some(partition),
+                Some(Page::Log {
+                    entries,
+                    read_to,
+                    gap,
+                }),
+            ) => {
+                lost = gap;
+                let stream = &mut live.topics[usize::from(partition)];
+                stream.reading = false;
+                if entries.is_empty() {
+                    stream.position.read = stream.position.read.max(read_to);
+                }
+                stream.page = Some(Box::new(entries.into()));
+            }
+            // The store cannot be read now: the next acknowledgement, notice or second tries again.
+            (None, _) => {
+                if let Some(replay) = &mut live.push.replay {
+                    replay.reading = false;
+                }
+                return self.retry_later(conn);
+            }
+            (Some(partition), _) => {
+                live.topics[usize::from(partition)].reading = false;
+                return self.retry_later(conn);
+            }
+        }
+        if lost {
+            self.stats.dropped_gap += 1;
+            tracing::warn!(
+                slot = conn.slot,
+                "a log was trimmed past a client's cursor: messages were lost to it"
+            );
+        }
+        self.pump(conn.slot);
+    }
+
+    /// The cursors of a durable session as they are to be saved.
+    pub(super) fn cursors_of(&self, live: &mut Live) -> Vec<Cursor> {
+        let app = &self.apps[usize::from(live.app)];
+        let mut cursors = Vec::with_capacity(1 + live.topics.len());
+        let lowest = |live: &Live, log| {
+            let of_log = live
+                .outbound
+                .unfinished()
+                .filter(|u| u.tag.source == TagSource::Log(log));
+            of_log.map(|u| u.tag.offset).min()
+        };
+        let first = lowest(live, LogKind::Push);
+        let position = &mut live.push.position;
+        cursors.push(cursor(LogKind::Push, first, position, app.push_tail.end()));
+        for partition in 0..live.topics.len() {
+            let log = LogKind::Topic(partition as u8);
+            let first = lowest(live, log);
+            let position = &mut live.topics[partition].position;
+            cursors.push(cursor(
+                log,
+                first,
+                position,
+                app.topic_tails[partition].end(),
+            ));
+        }
+        cursors
+    }
+
+    /// Exchanges that the store can take up again.
+    pub(super) fn unfinished_of(live: &Live) -> Vec<Unfinished> {
+        let kept = live.outbound.unfinished().filter_map(|u| {
+            let source = match u.tag.source {
+                TagSource::Log(log) => Source::Log(log),
+                TagSource::Inbox => Source::Inbox,
+                TagSource::Memory => return None,
+            };
+            Some(Unfinished {
+                packet_id: u.packet_id,
+                source,
+                offset: u.tag.offset,
+                qos: u.qos,
+                released: u.released,
+            })
+        });
+        kept.collect()
+    }
+}
+
+fn cursor(
+    log: LogKind,
+    lowest_unfinished: Option<Offset>,
+    position: &mut super::conn::Position,
+    end: Offset,
+) -> Cursor {
+    let read = if position.lagging {
+        position.read
+    } else {
+        position.read.max(end)
+    };
+    let done = lowest_unfinished.map_or(read, |lowest| Offset(lowest.0 - 1).min(read));
+    position.done_above.retain(|offset| *offset > done);
+    Cursor {
+        log,
+        done,
+        done_above: position.done_above.clone(),
+    }
+}
+
+/// Whether an entry is being delivered already.
+fn is_under_way(live: &Live, source: TagSource, offset: Offset) -> bool {
+    !live.outbound.is_empty()
+        && live
+            .outbound
+            .unfinished()
+            .any(|u| u.tag.source == source && u.tag.offset == offset)
+}

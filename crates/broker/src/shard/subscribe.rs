@@ -1,0 +1,597 @@
+//! SUBSCRIBE and UNSUBSCRIBE: into the routes of all shards and into the store, then the answer, then what is retained. MQTT 5.0 sections 3.8 to 3.11.
+
+use std::sync::Arc;
+
+use campanile_mqtt::{
+    Packet, PacketId, Properties, PropertiesBuf, Property, QoS, Reason, RetainHandling, SubAck,
+    Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, topic,
+};
+use smallvec::SmallVec;
+
+use super::{
+    Pending, Shard, Violation,
+    conn::{Live, Phase, Position, Queued, Subscription, TopicStream, Welcome},
+};
+use crate::{
+    ids::ConnId,
+    mail::{Interest, Member},
+    routes::{FilterIx, Subscriber},
+    store::{self, Command, InboxItem, StoreError, StoredSubscription},
+};
+
+/// An answer that waits for other shards and the store.
+pub(super) struct Job {
+    kind: JobKind,
+    /// Answers still to come.
+    waits: u32,
+}
+
+/// See [`Job`].
+pub(super) enum JobKind {
+    /// CONNACK.
+    Welcome(ConnId),
+    Subscribe {
+        conn: ConnId,
+        packet_id: PacketId,
+        codes: Vec<Reason>,
+        /// Retained messages that do not come through the inbox.
+        retained: Vec<Queued>,
+        added: Vec<Arc<str>>,
+    },
+    Unsubscribe {
+        conn: ConnId,
+        packet_id: PacketId,
+        codes: Vec<Reason>,
+    },
+}
+
+/// A filter of a SUBSCRIBE that is granted.
+struct Granted {
+    /// As the client gave it.
+    text: Arc<str>,
+    /// Without `$share/...`.
+    behind: Arc<str>,
+    shared: bool,
+    options: SubscriptionOptions,
+}
+
+impl Shard {
+    pub(super) fn on_subscribe(
+        &mut self,
+        slot: u32,
+        packet: Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let id = packet.properties.subscription_ids().next();
+        let mut codes = Vec::new();
+        let mut granted = Vec::new();
+        for (filter, options) in packet.filters.iter() {
+            match self.grant(slot, filter, options, codes.len()) {
+                Ok(grant) => {
+                    codes.push(match grant.options.qos {
+                        QoS::AtMostOnce => Reason::GrantedQoS0,
+                        QoS::AtLeastOnce => Reason::GrantedQoS1,
+                        QoS::ExactlyOnce => Reason::GrantedQoS2,
+                    });
+                    granted.push(grant);
+                }
+                Err(reason) => codes.push(reason),
+            }
+        }
+        let (conn, mut live) = self.take_live(slot);
+        let job = self.next_job;
+        let since = self.ids.next(self.now);
+        let mut waits = 0;
+        let mut inbox = Vec::new();
+        let mut retained = Vec::new();
+        let mut stored = Vec::new();
+        let mut added = Vec::new();
+        for grant in granted {
+            let known = self.known(&live, &grant);
+            self.collect_retained(
+                &live,
+                &grant,
+                id,
+                known.is_none(),
+                &mut inbox,
+                &mut retained,
+            );
+            let stored_as = StoredSubscription {
+                filter: grant.text.clone(),
+                options: grant.options,
+                id,
+                since: known.map_or(since, |at| live.subscriptions[at].since),
+            };
+            let ix = self.apps[usize::from(live.app)]
+                .routes
+                .intern(&grant.behind);
+            let mut subscription = Shard::subscription_of(ix, &stored_as, grant.shared);
+            subscription.counted = live.is_durable() && !grant.shared;
+            waits += match known {
+                Some(at) => {
+                    subscription.counted = live.subscriptions[at].counted;
+                    live.subscriptions[at] = subscription.clone();
+                    self.re_enroll(slot, &live, &subscription, job)
+                }
+                None => {
+                    live.subscriptions.push(subscription.clone());
+                    added.push(grant.text.clone());
+                    self.start_topics(&mut live);
+                    let counted = subscription.counted;
+                    let told = if counted {
+                        self.count_durable(live.app, ix, 1, job)
+                    } else {
+                        0
+                    };
+                    told + self.enroll(slot, &live, &subscription, job)
+                }
+            };
+            self.stats.subscriptions += u64::from(known.is_none());
+            stored.push(stored_as);
+        }
+        let durable = live.is_durable() && !stored.is_empty();
+        let client = self.key_of(&live);
+        let epoch = live.epoch;
+        self.put_live(slot, live);
+        let kind = JobKind::Subscribe {
+            conn,
+            packet_id: packet.packet_id,
+            codes,
+            retained,
+            added,
+        };
+        if durable {
+            waits += 1;
+            self.start_job(waits, kind);
+            let change = store::Subscribe {
+                client,
+                epoch,
+                add: stored,
+                remove: Vec::new(),
+                inbox,
+            };
+            self.command(Command::Subscribe(change), Pending::Job(job));
+        } else {
+            self.start_job(waits, kind);
+        }
+        Ok(())
+    }
+
+    /// Whether a filter is granted, with which options.
+    fn grant(
+        &self,
+        slot: u32,
+        filter: &str,
+        mut options: SubscriptionOptions,
+        ahead: usize,
+    ) -> Result<Granted, Reason> {
+        let live = self.live(slot).expect("the caller looked");
+        let (behind, shared) = match topic::parse_shared(filter) {
+            Ok(Some((_, behind))) => (behind, true),
+            Ok(None) => (filter, false),
+            Err(_) => return Err(Reason::TopicFilterInvalid),
+        };
+        if topic::levels(behind) > usize::from(self.config.max_topic_levels) {
+            return Err(Reason::TopicFilterInvalid);
+        }
+        if live.subscriptions.len() + ahead >= self.config.max_subscriptions as usize {
+            return Err(Reason::QuotaExceeded);
+        }
+        if !self
+            .access
+            .may_subscribe(&live.identity, &live.client_id, behind)
+        {
+            return Err(Reason::NotAuthorized);
+        }
+        if live.is_durable() && self.store_is_behind() {
+            return Err(Reason::QuotaExceeded);
+        }
+        options.qos = options.qos.min(self.config.max_qos);
+        Ok(Granted {
+            text: filter.into(),
+            behind: behind.into(),
+            shared,
+            options,
+        })
+    }
+
+    /// Index of the client's subscription with the same filter.
+    fn known(&self, live: &Live, grant: &Granted) -> Option<usize> {
+        let ix = self.apps[usize::from(live.app)]
+            .routes
+            .find(&grant.behind)?;
+        live.subscriptions.iter().position(|s| {
+            s.filter == ix && s.shared.as_deref() == grant.shared.then_some(&*grant.text)
+        })
+    }
+
+    /// A durable session's first subscription: its topic cursors start at the end of the logs.
+    fn start_topics(&mut self, live: &mut Live) {
+        if live.is_durable() && live.topics.is_empty() {
+            for tail in &self.apps[usize::from(live.app)].topic_tails {
+                let position = Position::at(tail.end(), tail.end(), Vec::new());
+                live.topics.push(TopicStream {
+                    position,
+                    page: None,
+                    reading: false,
+                });
+            }
+        }
+    }
+
+    /// What is retained for a new subscription: durable sessions get QoS 1 and 2 through their inbox, all else goes out after the SUBACK.
+    fn collect_retained(
+        &self,
+        live: &Live,
+        grant: &Granted,
+        id: Option<u32>,
+        is_new: bool,
+        inbox: &mut Vec<InboxItem>,
+        direct: &mut Vec<Queued>,
+    ) {
+        let wanted = match grant.options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        if !wanted || grant.shared {
+            return;
+        }
+        let mut found = self.apps[usize::from(live.app)]
+            .retained
+            .matching(&grant.behind, self.now);
+        if grant.behind.starts_with("$SYS") {
+            let matching = self
+                .sys
+                .iter()
+                .filter(|(name, _)| topic::matches(&grant.behind, name));
+            found.extend(matching.map(|(_, message)| message.clone()));
+        }
+        for message in found {
+            if grant.options.no_local && message.publisher.as_ref() == Some(&live.client_id) {
+                continue;
+            }
+            let qos = message.qos.min(grant.options.qos);
+            let subscription_ids: SmallVec<[u32; 1]> = id.into_iter().collect();
+            if live.is_durable() && qos > QoS::AtMostOnce {
+                inbox.push(InboxItem {
+                    message,
+                    qos,
+                    retain: true,
+                    subscription_ids,
+                });
+            } else {
+                direct.push(Queued {
+                    message,
+                    qos,
+                    retain: true,
+                    subscription_ids,
+                    shared: None,
+                });
+            }
+        }
+    }
+
+    /// Puts a connected client's subscription into the routes. How many answers to wait for.
+    pub(super) fn enroll(
+        &mut self,
+        slot: u32,
+        live: &Live,
+        subscription: &Subscription,
+        job: u64,
+    ) -> u32 {
+        if subscription.shared.is_some() {
+            return self.re_enroll(slot, live, subscription, job);
+        }
+        let routes = &mut self.apps[usize::from(live.app)].routes;
+        if !routes.subscribe(subscription.filter, subscriber(slot, live, subscription)) {
+            return 0;
+        }
+        let filter = routes.filter(subscription.filter).text.clone();
+        self.announce(
+            live.app,
+            &Interest::Live {
+                filter,
+                present: true,
+            },
+            job,
+        )
+    }
+
+    /// As [`Shard::enroll`], for one that is there already.
+    fn re_enroll(&mut self, slot: u32, live: &Live, subscription: &Subscription, job: u64) -> u32 {
+        match &subscription.shared {
+            Some(text) => {
+                let member = Some(self.member(live, subscription, true));
+                self.set_member(
+                    live.app,
+                    subscription.filter,
+                    text,
+                    &live.client_id,
+                    member,
+                    job,
+                )
+            }
+            None => {
+                let routes = &mut self.apps[usize::from(live.app)].routes;
+                routes.subscribe(subscription.filter, subscriber(slot, live, subscription));
+                0
+            }
+        }
+    }
+
+    fn member(&self, live: &Live, subscription: &Subscription, is_live: bool) -> Member {
+        Member {
+            shard: self.id,
+            qos: subscription.options.qos,
+            durable: live.is_durable(),
+            live: is_live,
+            subscription_id: subscription.id,
+            retain_as_published: subscription.options.retain_as_published,
+        }
+    }
+
+    /// Takes a subscription out of the routes; of a client that is away but `stays`, it remains as that of an absent one.
+    pub(super) fn withdraw(
+        &mut self,
+        slot: u32,
+        live: &Live,
+        subscription: &Subscription,
+        stays: bool,
+    ) {
+        self.stats.subscriptions -= 1;
+        let app = live.app;
+        if let Some(text) = &subscription.shared {
+            let member = stays.then(|| self.member(live, subscription, false));
+            self.set_member(app, subscription.filter, text, &live.client_id, member, 0);
+            return;
+        }
+        let routes = &mut self.apps[usize::from(app)].routes;
+        let was_last = routes.unsubscribe(subscription.filter, slot);
+        let filter = routes.filter(subscription.filter).text.clone();
+        if subscription.counted && !stays {
+            self.count_durable(app, subscription.filter, -1, 0);
+        }
+        if was_last {
+            self.announce(
+                app,
+                &Interest::Live {
+                    filter,
+                    present: false,
+                },
+                0,
+            );
+        }
+        self.apps[usize::from(app)].routes.tidy(subscription.filter);
+    }
+
+    pub(super) fn on_unsubscribe(&mut self, slot: u32, packet: Unsubscribe<'_>) {
+        let (conn, mut live) = self.take_live(slot);
+        let mut codes = Vec::new();
+        let mut remove = Vec::new();
+        for filter in packet.filters.iter() {
+            let behind = match topic::parse_shared(filter) {
+                Ok(Some((_, behind))) => behind,
+                _ => filter,
+            };
+            let routes = &self.apps[usize::from(live.app)].routes;
+            let at = routes.find(behind).and_then(|ix| {
+                let shared = (behind != filter).then_some(filter);
+                live.subscriptions
+                    .iter()
+                    .position(|s| s.filter == ix && s.shared.as_deref() == shared)
+            });
+            match at {
+                Some(at) => {
+                    let subscription = live.subscriptions.swap_remove(at);
+                    self.withdraw(slot, &live, &subscription, false);
+                    remove.push(filter.into());
+                    codes.push(Reason::Success);
+                }
+                None => codes.push(Reason::NoSubscriptionExisted),
+            }
+        }
+        let durable = live.is_durable() && !remove.is_empty();
+        let (client, epoch) = (self.key_of(&live), live.epoch);
+        self.put_live(slot, live);
+        let job = self.next_job;
+        self.start_job(
+            u32::from(durable),
+            JobKind::Unsubscribe {
+                conn,
+                packet_id: packet.packet_id,
+                codes,
+            },
+        );
+        if durable {
+            let change = store::Subscribe {
+                client,
+                epoch,
+                add: Vec::new(),
+                remove,
+                inbox: Vec::new(),
+            };
+            self.command(Command::Subscribe(change), Pending::Job(job));
+        }
+    }
+
+    /// Takes a live connection's state out of its slot, so that it and the shard can be changed together. Put it back.
+    pub(super) fn take_live(&mut self, slot: u32) -> (ConnId, Box<Live>) {
+        let conn = self.conns[slot as usize].take().expect("the caller looked");
+        match conn.phase {
+            Phase::Live(live) => (conn.id, live),
+            _ => unreachable!("the caller looked"),
+        }
+    }
+
+    pub(super) fn put_live(&mut self, slot: u32, live: Box<Live>) {
+        let id = live.conn;
+        self.conns[slot as usize] = Some(super::conn::Conn {
+            id,
+            phase: Phase::Live(live),
+        });
+    }
+
+    /// Begins to wait for answers under the next job number; with none to wait for, the job is done at once.
+    pub(super) fn start_job(&mut self, waits: u32, kind: JobKind) {
+        let job = self.next_job;
+        self.next_job += 1;
+        if waits == 0 {
+            self.finish(kind);
+        } else {
+            self.jobs.insert(job, Job { kind, waits });
+        }
+    }
+
+    /// One of a job's answers has come.
+    pub(super) fn on_job_answer(&mut self, job: u64, result: Result<(), StoreError>) {
+        let Some(waiting) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        if let (Err(_), JobKind::Subscribe { codes, .. } | JobKind::Unsubscribe { codes, .. }) =
+            (&result, &mut waiting.kind)
+        {
+            self.stats.refused_store += 1;
+            codes
+                .iter_mut()
+                .for_each(|code| *code = Reason::QuotaExceeded);
+        }
+        waiting.waits -= 1;
+        if waiting.waits == 0 {
+            let job = self.jobs.remove(&job).expect("just seen");
+            self.finish(job.kind);
+        }
+    }
+
+    fn finish(&mut self, kind: JobKind) {
+        match kind {
+            JobKind::Welcome(conn) => {
+                let Some(slot) = self.slot_of(conn) else {
+                    return;
+                };
+                let known = self.conns[slot as usize].take().expect("slot_of found it");
+                let Phase::Announcing(mut live) = known.phase else {
+                    self.conns[slot as usize] = Some(known);
+                    return;
+                };
+                let Welcome { connack, resend } = *live
+                    .rare
+                    .as_mut()
+                    .and_then(|rare| rare.welcome.take())
+                    .expect("an announcing connection has its welcome");
+                self.put_live(slot, live);
+                self.begin(conn, &connack, resend);
+            }
+            JobKind::Subscribe {
+                conn,
+                packet_id,
+                codes,
+                retained,
+                added,
+            } => {
+                if codes.contains(&Reason::QuotaExceeded) && !added.is_empty() {
+                    self.take_back(conn, &codes, &added);
+                }
+                let Some(live) = self.answered(conn) else {
+                    return;
+                };
+                let (version, explain) = (live.version, live.problem_information);
+                let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
+                let mut properties = PropertiesBuf::new();
+                if explain
+                    && version.is_v5()
+                    && let Some(text) = explanation(&codes)
+                {
+                    properties.push(Property::ReasonString(text));
+                }
+                let properties = properties.as_properties();
+                let packet = Packet::SubAck(SubAck {
+                    packet_id,
+                    properties,
+                    codes: &bytes,
+                });
+                self.write(conn, version, &packet);
+                for queued in retained {
+                    self.send_or_queue(conn.slot, queued);
+                }
+            }
+            JobKind::Unsubscribe {
+                conn,
+                packet_id,
+                codes,
+            } => {
+                let Some(live) = self.answered(conn) else {
+                    return;
+                };
+                let version = live.version;
+                let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
+                let properties = Properties::EMPTY;
+                let packet = Packet::UnsubAck(UnsubAck {
+                    packet_id,
+                    properties,
+                    codes: &bytes,
+                });
+                self.write(conn, version, &packet);
+            }
+        }
+    }
+
+    /// The store did not keep new subscriptions: they do not exist.
+    fn take_back(&mut self, conn: ConnId, codes: &[Reason], added: &[Arc<str>]) {
+        if !codes.iter().all(|code| *code == Reason::QuotaExceeded) || self.answered(conn).is_none()
+        {
+            return;
+        }
+        let (_, mut live) = self.take_live(conn.slot);
+        for text in added {
+            let at = live.subscriptions.iter().position(|s| match &s.shared {
+                Some(shared) => shared == text,
+                None => {
+                    self.apps[usize::from(live.app)]
+                        .routes
+                        .filter(s.filter)
+                        .text
+                        == *text
+                }
+            });
+            if let Some(at) = at {
+                let subscription = live.subscriptions.swap_remove(at);
+                self.withdraw(conn.slot, &live, &subscription, false);
+            }
+        }
+        self.put_live(conn.slot, live);
+    }
+
+    /// The filter's subscribers among live durable sessions; scratch for the notices.
+    pub(super) fn durable_slots(&self, app: u16, filters: &[FilterIx], slots: &mut Vec<u32>) {
+        for &ix in filters {
+            let subscribers = &self.apps[usize::from(app)].routes.filter(ix).subscribers;
+            slots.extend(subscribers.iter().filter(|s| s.durable).map(|s| s.slot));
+        }
+        slots.sort_unstable();
+        slots.dedup();
+    }
+}
+
+/// Words for the first refusal among the codes.
+fn explanation(codes: &[Reason]) -> Option<&'static str> {
+    codes
+        .iter()
+        .find(|code| code.is_error())
+        .map(|code| match code {
+            Reason::NotAuthorized => "a topic filter is not allowed for this client",
+            Reason::TopicFilterInvalid => "a topic filter is malformed or has too many levels",
+            Reason::QuotaExceeded => "too many subscriptions, or the store is unavailable",
+            _ => "a topic filter was refused",
+        })
+}
+
+fn subscriber(slot: u32, live: &Live, subscription: &Subscription) -> Subscriber {
+    Subscriber {
+        slot,
+        subscription_id: subscription.id.unwrap_or(0),
+        qos: subscription.options.qos,
+        no_local: subscription.options.no_local,
+        retain_as_published: subscription.options.retain_as_published,
+        durable: live.is_durable(),
+    }
+}

@@ -1,0 +1,110 @@
+//! Wills: at once, after their delay, or never. MQTT 5.0 section 3.1.2.5.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{Pending, Shard, publish::Incoming};
+use crate::{
+    ids::{ClientKey, Millis},
+    message::Message,
+    store::{Command, OwedWill, Will},
+};
+
+/// Wills whose delay runs, by when they are due.
+#[derive(Debug, Default)]
+pub(super) struct Delayed {
+    due: BTreeMap<(Millis, u64), (ClientKey, Will)>,
+    by_client: HashMap<ClientKey, (Millis, u64), foldhash::fast::FixedState>,
+    count: u64,
+}
+
+impl Delayed {
+    fn insert(&mut self, at: Millis, client: ClientKey, will: Will) {
+        self.remove(&client);
+        self.count += 1;
+        self.by_client.insert(client.clone(), (at, self.count));
+        self.due.insert((at, self.count), (client, will));
+    }
+
+    fn remove(&mut self, client: &ClientKey) {
+        if let Some(key) = self.by_client.remove(client) {
+            self.due.remove(&key);
+        }
+    }
+
+    fn pop_due(&mut self, now: Millis) -> Option<(ClientKey, Will)> {
+        let (&key, _) = self
+            .due
+            .first_key_value()
+            .filter(|((at, _), _)| *at <= now)?;
+        let (client, will) = self.due.remove(&key)?;
+        self.by_client.remove(&client);
+        Some((client, will))
+    }
+
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+impl Shard {
+    /// A connection was lost whose client has a will: publish it, or wait. When it is due.
+    pub(super) fn after_connection_loss(
+        &mut self,
+        client: &ClientKey,
+        will: Will,
+        expiry_seconds: u32,
+    ) -> Millis {
+        // The end of the session makes a will due, too [MQTT-3.1.3-9].
+        let delay = will.delay_seconds.min(expiry_seconds);
+        let at = self.now.plus_seconds(delay);
+        if delay == 0 {
+            self.publish_will(client, &will, true);
+        } else {
+            self.wills.insert(at, client.clone(), will);
+        }
+        at
+    }
+
+    /// The client is back: the will that waits for it is void, unless the claim says that its session ended.
+    pub(super) fn cancel_delayed_will(&mut self, client: &ClientKey) {
+        self.wills.remove(client);
+    }
+
+    /// Takes a will that the store recovered.
+    pub(super) fn recover_will(&mut self, owed: &OwedWill) {
+        let delayed = self.now.plus_seconds(owed.will.delay_seconds);
+        let at = owed.at.unwrap_or(delayed);
+        let at = owed.session_expires_at.map_or(at, |end| at.min(end));
+        self.wills
+            .insert(at, owed.client.clone(), owed.will.clone());
+    }
+
+    pub(super) fn publish_due_wills(&mut self) {
+        while let Some((client, will)) = self.wills.pop_due(self.now) {
+            self.publish_will(&client, &will, true);
+        }
+    }
+
+    /// Publishes a will now. `stored`: the store still has it and drops it in the same commit.
+    pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will, stored: bool) {
+        let app = self.app(&client.app);
+        let mut message = Message::clone(&will.message);
+        message.expires_at = will
+            .expiry_seconds
+            .map(|seconds| self.now.plus_seconds(seconds));
+        let message = Arc::new(message);
+        let mut incoming = Incoming::of(&message);
+        let routed = self.route(app, &mut incoming);
+        let spends_will_of = stored.then(|| client.client_id.clone());
+        if let Some(mut publish) =
+            self.to_keep(app, &mut incoming, routed, spends_will_of.is_some())
+        {
+            publish.spends_will_of = spends_will_of;
+            self.command(Command::Publish(publish), Pending::Nobody);
+        }
+        self.stats.wills_published += 1;
+    }
+}

@@ -1,0 +1,441 @@
+//! The port to durable state: what the shards ask, as data.
+//!
+//! A shard does no IO. It emits [`Command`]s (writes) and [`Query`]s (reads) and gets [`Outcome`]s and [`Page`]s back, in any
+//! order among different requests. A command is atomic; its outcome arrives only once it is durable. Commands of one shard are applied
+//! in the order in which it emitted them. After each commit the backend announces what was added as [`Notice`]s, in commit order, before it
+//! delivers the outcomes: notices are how a message reaches the shards that serve it.
+//!
+//! One port instead of one per kind of state, because a group commit spans them: the receipt, the cursor and the inbox entry of one
+//! acknowledgement become durable together or not at all. `campanile-backends` has the in-memory model, the
+//! embedded store, and the suite that both pass.
+//!
+//! Fencing: a command that carries an [`Epoch`] is refused with [`StoreError::Fenced`] when the session was claimed since.
+
+use std::sync::Arc;
+
+use campanile_mqtt::{PacketId, QoS, SubscriptionOptions};
+use smallvec::SmallVec;
+
+use crate::{
+    ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
+    message::Message,
+};
+
+/// Why a request was not carried out. Nothing of it happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The session was claimed by a later connection; the caller's copy of it is void.
+    #[error("the session was claimed by a later connection")]
+    Fenced,
+    /// The store cannot write now (disk full, Redis gone); a retry may succeed.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(Arc<str>),
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// A client connects: take its session, or make one. Answered by [`Outcome::Claimed`].
+    Claim(Claim),
+    /// A durable session's subscriptions change: SUBACK and UNSUBACK wait for it.
+    Subscribe(Subscribe),
+    /// What a session has sent and what was acknowledged. QoS 2 sends wait for it, everything else is lazy.
+    Progress(Progress),
+    /// The connection is gone: progress is saved and the session begins to expire, or ends.
+    Release(Release),
+    /// Keep a message: in the topic log, in inboxes, as retained. PUBACK and PUBREC wait for it.
+    Publish(Publish),
+    /// PUBREL arrived: the identifier may be used for a new message. PUBCOMP waits for it.
+    ForgetReceived {
+        /// The publisher.
+        client: ClientKey,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Identifier of the QoS 2 exchange that ended.
+        packet_id: PacketId,
+    },
+    /// A will was published another way or is void: drop it.
+    DropWill {
+        /// Whose will.
+        client: ClientKey,
+    },
+    /// Remove what has expired by now: sessions, messages, logs past their retention, idempotency keys. Answered by [`Outcome::Swept`].
+    /// Work is bounded: at most `limit` removals; `Swept::more` says whether some are left.
+    Sweep {
+        /// The current time.
+        now: Millis,
+        /// Upper bound of removals in this commit.
+        limit: u32,
+    },
+}
+
+/// The claim of a session by a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// Who connects.
+    pub client: ClientKey,
+    /// The current time; a session that expired before is treated as absent.
+    pub now: Millis,
+    /// Discard an existing session first. Its undelivered pushes stay, since they belong to the device (ADR 3).
+    pub clean_start: bool,
+    /// Session Expiry Interval: how long the session outlives the connection; `u32::MAX` is for ever. Above 0 the session is *durable*: only
+    /// then, or with a will, is a record written. A client that was connected when the node ended begins to expire when the store is next opened.
+    pub expiry_seconds: u32,
+    /// Published if the connection, or the node, ends without a DISCONNECT.
+    pub will: Option<Will>,
+}
+
+/// A will as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Will {
+    /// The message to publish; its `id` is given at CONNECT, so that publishing it twice is one message.
+    /// `expires_at` is unset: the interval counts from the publication.
+    pub message: Arc<Message>,
+    /// Seconds from the loss of the connection to the publication.
+    pub delay_seconds: u32,
+    /// Message Expiry Interval, counted from the publication.
+    pub expiry_seconds: Option<u32>,
+}
+
+/// A subscription as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSubscription {
+    /// The topic filter as the client gave it, with `$share/...`.
+    pub filter: Arc<str>,
+    /// Granted options.
+    pub options: SubscriptionOptions,
+    /// Subscription Identifier, 1..=268435455.
+    pub id: Option<u32>,
+    /// Messages with a smaller id were published before it.
+    pub since: MessageId,
+}
+
+/// A change of a durable session's subscriptions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    /// Whose.
+    pub client: ClientKey,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Added, or replaced where the filter is there already.
+    pub add: Vec<StoredSubscription>,
+    /// Filters to remove.
+    pub remove: Vec<Arc<str>>,
+    /// Retained messages that the new subscriptions are owed, put into the inbox in the same commit.
+    pub inbox: Vec<InboxItem>,
+}
+
+/// Which log of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogKind {
+    /// Pushes to audiences.
+    Push,
+    /// QoS 1 and 2 publishes that a durable session may need, by partition of topics.
+    Topic(u8),
+}
+
+/// Where an outgoing message was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A log of the client's app.
+    Log(LogKind),
+    /// The client's own inbox.
+    Inbox,
+}
+
+/// How far a session has got in a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which log.
+    pub log: LogKind,
+    /// Everything up to here is done with.
+    pub done: Offset,
+    /// Entries above `done` that are done with too, ascending; bounded by the in-flight window.
+    pub done_above: Vec<Offset>,
+}
+
+/// An outgoing QoS 1 or 2 exchange that is not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its identifier, kept for the re-delivery.
+    pub packet_id: PacketId,
+    /// Where the message is.
+    pub source: Source,
+    /// Its place there.
+    pub offset: Offset,
+    /// Quality of service of the delivery.
+    pub qos: QoS,
+    /// QoS 2 only: PUBREC has arrived, what is to be sent again is PUBREL.
+    pub released: bool,
+}
+
+/// What a session did since its last save. Everything in it becomes durable together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Whose.
+    pub client: ClientKey,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The device's number, for the receipts.
+    pub ordinal: u32,
+    /// All cursors, replacing the stored ones; `None`: unchanged. Stored only for durable sessions.
+    pub cursors: Option<Vec<Cursor>>,
+    /// All unfinished exchanges in the order of sending, replacing the stored ones; `None`: unchanged. Only for durable sessions.
+    pub unfinished: Option<Vec<Unfinished>>,
+    /// Inbox entries to remove: acknowledged or expired.
+    pub inbox_done: Vec<Offset>,
+    /// Pushes that the device acknowledged. Applied even if the epoch is old: a receipt is a fact.
+    pub receipts: Vec<MessageId>,
+}
+
+/// The end of a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Release {
+    /// Last progress.
+    pub progress: Progress,
+    /// The session ends now if not later than `now`; `None`: never expires.
+    pub expires_at: Option<Millis>,
+    /// The current time.
+    pub now: Millis,
+    /// Whether the will is owed, and from when. `None`: it is dropped.
+    pub will_at: Option<Millis>,
+}
+
+/// A message to keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// The app whose logs, inboxes and retained messages are meant.
+    pub app: AppId,
+    /// The message. Appending one whose id the exchange in `received` has stored already changes nothing.
+    pub message: Arc<Message>,
+    /// Append to this log.
+    pub log: Option<LogKind>,
+    /// Append to these clients' inboxes (shared subscriptions).
+    pub inboxes: Vec<(Arc<str>, InboxItem)>,
+    /// Retain it under its topic; an empty payload removes what is retained there.
+    pub retain: bool,
+    /// QoS 2 from a durable session: remember the identifier in the same commit.
+    pub received: Option<Received>,
+    /// It is this client's will: drop the stored one in the same commit; if none with this message id is stored, change nothing.
+    pub spends_will_of: Option<Arc<str>>,
+}
+
+/// An incoming QoS 2 exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    /// The publisher.
+    pub client: ClientKey,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Identifier of the PUBLISH.
+    pub packet_id: PacketId,
+}
+
+/// A message addressed to one client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboxItem {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Quality of service of the delivery.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// Subscription identifiers of the delivery.
+    pub subscription_ids: SmallVec<[u32; 1]>,
+}
+
+/// An entry of an inbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboxEntry {
+    /// Its place; comparable with places in the app's push log: the smaller was accepted earlier.
+    pub offset: Offset,
+    /// What is to be delivered.
+    pub item: InboxItem,
+}
+
+/// An entry of a log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogEntry {
+    /// Its place.
+    pub offset: Offset,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Done and durable.
+    Done,
+    /// Of [`Command::Claim`].
+    Claimed(Box<Claimed>),
+    /// Of [`Command::Sweep`].
+    Swept(Swept),
+}
+
+/// A session as its new owner gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// The device's number within its app.
+    pub ordinal: u32,
+    /// The stored session that goes on; `None` after clean start, expiry, or for a new client.
+    pub resumed: Option<Resumed>,
+    /// Filters of a session that ended by this claim (clean start or expiry).
+    pub ended_filters: Vec<Arc<str>>,
+    /// The will that an ended or expired session still owed: to be published now.
+    pub owed_will: Option<Will>,
+    /// Where the push log stands for this device: its kept cursor, or the log's end for a new device.
+    pub push_cursor: Cursor,
+    /// The end of each topic log partition now; a session's first subscription starts there. Indexed by partition.
+    pub topic_ends: Vec<Offset>,
+    /// Whether the inbox holds anything.
+    pub inbox_waiting: bool,
+}
+
+/// State of a session that goes on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resumed {
+    /// Its subscriptions.
+    pub subscriptions: Vec<StoredSubscription>,
+    /// Cursors of topic logs.
+    pub cursors: Vec<Cursor>,
+    /// Outgoing exchanges to take up again, in the order of their first sending.
+    pub unfinished: Vec<Unfinished>,
+    /// Identifiers of incoming QoS 2 messages that are stored and not yet released.
+    pub received: Vec<PacketId>,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Swept {
+    /// Sessions that ended, with their filters.
+    pub ended: Vec<(ClientKey, Vec<Arc<str>>)>,
+    /// Retained messages that expired are announced as notices; this counts all removals.
+    pub removed: u32,
+    /// There is more to remove.
+    pub more: bool,
+}
+
+/// A read. Answered by a [`Page`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Entries of a log after an offset, ascending.
+    Log {
+        /// The app.
+        app: AppId,
+        /// Which log.
+        log: LogKind,
+        /// Read from the first entry after this.
+        after: Offset,
+        /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
+        limit: u32,
+    },
+    /// One entry of a log or inbox, for a re-delivery.
+    Entries {
+        /// Whose.
+        client: ClientKey,
+        /// Which ones.
+        places: Vec<(Source, Offset)>,
+    },
+    /// Entries of a client's inbox after an offset, ascending.
+    Inbox {
+        /// Whose.
+        client: ClientKey,
+        /// Read from the first entry after this.
+        after: Offset,
+        /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
+        limit: u32,
+    },
+}
+
+/// Answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Page {
+    /// Of [`Query::Log`].
+    Log {
+        /// The entries.
+        entries: Vec<LogEntry>,
+        /// The place up to which the log was read: a log without further entries was read to its end.
+        read_to: Offset,
+        /// The log was trimmed past `after`: entries may have been lost to this reader.
+        gap: bool,
+    },
+    /// Of [`Query::Entries`]: what is still there, in the order asked for.
+    Entries(Vec<((Source, Offset), InboxItem)>),
+    /// Of [`Query::Inbox`]. Fewer entries than `limit` and the byte bound mean that the inbox was read to its end.
+    Inbox {
+        /// The entries.
+        entries: Vec<InboxEntry>,
+        /// Whether there are more.
+        more: bool,
+    },
+}
+
+/// What a commit added, for the shards that serve it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// To all shards: a log has a new entry.
+    Log {
+        /// The app.
+        app: AppId,
+        /// Which log.
+        log: LogKind,
+        /// The entry before it.
+        previous: Offset,
+        /// The entry.
+        entry: LogEntry,
+    },
+    /// To the client's shard: its inbox has a new entry.
+    Inbox {
+        /// Whose.
+        client: ClientKey,
+        /// The entry.
+        entry: InboxEntry,
+    },
+    /// To all shards: what is retained under a topic changed.
+    Retained {
+        /// The app.
+        app: AppId,
+        /// The topic.
+        topic: Arc<str>,
+        /// The message, or `None` if nothing is retained there any more.
+        message: Option<Arc<Message>>,
+    },
+    /// To all shards: a push with a TTL of 0 for whoever is connected now. Not stored.
+    Instant {
+        /// The app.
+        app: AppId,
+        /// To whom; `None`: to all.
+        clients: Option<Arc<[Arc<str>]>>,
+        /// The message.
+        message: Arc<Message>,
+    },
+}
+
+/// What a node must know before it serves, read once at start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recovery {
+    /// Filters of all durable sessions, with whose they are.
+    pub sessions: Vec<(ClientKey, Vec<StoredSubscription>)>,
+    /// Wills of clients that were connected when the last node run ended (`at` is `None`) or whose delay runs.
+    pub wills: Vec<OwedWill>,
+    /// All retained messages.
+    pub retained: Vec<(AppId, Arc<Message>)>,
+    /// The last offset of each log.
+    pub log_ends: Vec<(AppId, LogKind, Offset)>,
+}
+
+/// A will that outlived its node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwedWill {
+    /// Whose.
+    pub client: ClientKey,
+    /// The will.
+    pub will: Will,
+    /// When it is due; `None`: its connection was up when the node ended, its delay starts now.
+    pub at: Option<Millis>,
+    /// When the session ends, which makes the will due too. `None`: it does not expire.
+    pub session_expires_at: Option<Millis>,
+}
