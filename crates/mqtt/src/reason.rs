@@ -144,3 +144,47 @@ impl fmt::Display for Reason {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn codes_are_unique_and_read_back() {
+        for code in 0..=255 {
+            let reason = Reason::from_code(code);
+            assert_eq!(reason.map(Reason::code), reason.map(|_| code));
+            assert_eq!(reason.map(Reason::is_error), reason.map(|_| code >= 0x80));
+        }
+        assert_eq!(
+            Reason::ALL.len(),
+            (0..=255).filter_map(Reason::from_code).count()
+        );
+        assert_eq!(Reason::ALL.len(), 43);
+    }
+
+    #[test]
+    fn names_are_those_of_the_standard() {
+        assert_eq!(Reason::PacketTooLarge.to_string(), "Packet too large");
+        assert_eq!(Reason::NormalDisconnection, Reason::Success);
+    }
+
+    #[test]
+    fn return_codes_before_v5_read_back() {
+        for code in 0..=5 {
+            let reason = Reason::from_connect_return_code(code).expect("0..=5 have meanings");
+            assert_eq!(reason.connect_return_code(), code);
+        }
+        assert_eq!(Reason::from_connect_return_code(6), None);
+        assert!(
+            Reason::ALL
+                .iter()
+                .all(|reason| reason.connect_return_code() <= 5)
+        );
+        assert!(
+            Reason::ALL
+                .iter()
+                .all(|reason| (reason.connect_return_code() == 0) != reason.is_error())
+        );
+    }
+}
