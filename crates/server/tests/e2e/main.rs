@@ -1,0 +1,16 @@
+//! End to end: the real binary on free ports, third-party clients, real signals.
+//!
+//! [`harness`] starts nodes and drives clients. The modules beside it hold the tests, one theme each. `./test` installs the
+//! clients.
+
+mod access;
+mod clients;
+mod crashes;
+mod harness;
+mod lifecycle;
+mod pushes;
+mod retained_and_wills;
+mod rust_clients;
+mod sessions;
+mod shared;
+mod violations;
