@@ -1,0 +1,32 @@
+//! Bounds and retention times of stored state.
+
+/// Bounds and retention times of stored state; the same for every backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Entries of one inbox; at the limit the oldest are dropped.
+    pub inbox_max_entries: u32,
+    /// Bytes of topics, properties and payloads in one inbox; at the limit the oldest entries are dropped.
+    pub inbox_max_bytes: u64,
+    /// How long a push's report is kept after the push expired, in milliseconds.
+    pub push_retention_ms: u64,
+    /// How long an entry of a topic log is kept, in milliseconds.
+    pub topic_log_max_age_ms: u64,
+    /// Bytes of one topic log partition; at the limit the oldest entries are trimmed.
+    pub topic_log_max_bytes: u64,
+    /// Topic log partitions of an app, 1..=255.
+    pub topic_partitions: u8,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        Config {
+            inbox_max_entries: 1000,
+            inbox_max_bytes: 4 * 1024 * 1024,
+            push_retention_ms: 7 * DAY_MS,
+            topic_log_max_age_ms: 7 * DAY_MS,
+            topic_log_max_bytes: 1024 * 1024 * 1024,
+            topic_partitions: 1,
+        }
+    }
+}

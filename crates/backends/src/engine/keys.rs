@@ -1,0 +1,288 @@
+//! Keys: a table byte, then parts in an order that makes what is read together lie together.
+//!
+//! Numbers are big-endian, so that byte order is their order. A text part is its length (two bytes) and its bytes; one longer than
+//! [`INLINE_TEXT_BYTES`] is replaced by its SHA-256, since a key holds at most 65,535 bytes and MQTT allows as many for one topic.
+//! Records of such keys carry the text itself.
+
+use campanile_broker::{
+    ids::{AppId, ClientKey, Offset},
+    store::LogKind,
+};
+use sha2::{Digest, Sha256};
+
+/// Longest text that stands in a key as it is.
+const INLINE_TEXT_BYTES: usize = 512;
+/// In the place of a length: the hash of a longer text follows.
+const HASHED: u16 = u16::MAX;
+
+/// The first byte of a key. Numbers are part of the format: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Table {
+    /// Singletons of the store: see [`META_SEQUENCE`].
+    Meta = 0x01,
+    /// App → `AppRecord`.
+    App = 0x10,
+    /// Hash of an API key → `KeyRecord`.
+    ApiKey = 0x11,
+    /// App → the first device number that was never reserved.
+    Ordinals = 0x12,
+    /// Client → `DeviceRecord`.
+    Device = 0x20,
+    /// Client, filter → `SubscriptionRecord`.
+    Subscription = 0x21,
+    /// Client, packet id → `ReceivedRecord`.
+    Received = 0x22,
+    /// Client → `WillRecord`.
+    Will = 0x23,
+    /// Client → `InboxMetaRecord`.
+    InboxMeta = 0x24,
+    /// Client, offset → `InboxRecord`.
+    Inbox = 0x25,
+    /// Client → `CursorsRecord`.
+    Cursors = 0x26,
+    /// Client → `UnfinishedRecord`.
+    Unfinished = 0x27,
+    /// App, log → `LogMetaRecord`.
+    LogMeta = 0x30,
+    /// App, log, offset → `LogRecord`.
+    Log = 0x31,
+    /// App, topic → `MessageRecord`.
+    Retained = 0x32,
+    /// App, push → `PushRecord`.
+    Push = 0x40,
+    /// App, push, set, chunk → part of a bitmap over device numbers.
+    Receipts = 0x41,
+    /// App, push → `MessageRecord`, the message of a push to several devices.
+    PushMessage = 0x42,
+    /// App, push → `PushClientsRecord`, whose inboxes may still hold it.
+    PushClients = 0x43,
+    /// App, idempotency key → `IdempotencyRecord`.
+    Idempotency = 0x44,
+    /// Time, kind, subject → key of the subject.
+    Expiry = 0x50,
+}
+
+/// Under [`Table::Meta`]: the last sequence number given, eight bytes.
+pub const META_SEQUENCE: &[u8] = &[Table::Meta as u8, b's'];
+
+/// What an entry of the expiry index is about. Numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExpiryKind {
+    /// A session; the subject is the client.
+    Session = 1,
+    /// A push's time to live; the subject is app and push.
+    Push = 2,
+    /// A push's report; the subject is app and push.
+    Report = 3,
+    /// An idempotency key; the subject is app and key.
+    Idempotency = 4,
+    /// A retained message; the subject is app and topic.
+    Retained = 5,
+    /// An inbox entry that is no push; the subject is client and offset.
+    InboxEntry = 6,
+}
+
+impl ExpiryKind {
+    /// The kind of a number, if a version of this program that knows it wrote the index.
+    pub fn from_byte(byte: u8) -> Option<ExpiryKind> {
+        Some(match byte {
+            1 => ExpiryKind::Session,
+            2 => ExpiryKind::Push,
+            3 => ExpiryKind::Report,
+            4 => ExpiryKind::Idempotency,
+            5 => ExpiryKind::Retained,
+            6 => ExpiryKind::InboxEntry,
+            _ => return None,
+        })
+    }
+}
+
+/// Which devices of a push a bitmap holds. Numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Set {
+    /// Those that it is for.
+    Targeted = 0,
+    /// Those that acknowledged it.
+    Delivered = 1,
+    /// Those whose full inbox dropped it.
+    Dropped = 2,
+}
+
+/// A subject: the part of a key after the table byte. The same subject has rows in several tables.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(Vec<u8>);
+
+impl Subject {
+    /// The empty subject: a whole table.
+    pub fn all() -> Subject {
+        Subject(Vec::new())
+    }
+
+    /// An app.
+    pub fn app(app: &str) -> Subject {
+        Subject(Vec::with_capacity(64)).text(app)
+    }
+
+    /// A client.
+    pub fn client(client: &ClientKey) -> Subject {
+        Subject::app(client.app.as_str()).text(&client.client_id)
+    }
+
+    /// A log.
+    pub fn log(app: &AppId, log: LogKind) -> Subject {
+        let number = log_number(log);
+        Subject::app(app.as_str()).bytes(&number.to_be_bytes())
+    }
+
+    /// A push.
+    pub fn push(app: &str, id: u128) -> Subject {
+        Subject::app(app).bytes(&id.to_be_bytes())
+    }
+
+    /// The subject of a key; the key is not empty.
+    pub fn of_key(key: &[u8]) -> Subject {
+        Subject(key[1..].to_vec())
+    }
+
+    /// With one more text part.
+    pub fn text(mut self, text: &str) -> Subject {
+        if text.len() <= INLINE_TEXT_BYTES {
+            self.0.extend_from_slice(&(text.len() as u16).to_be_bytes());
+            self.0.extend_from_slice(text.as_bytes());
+        } else {
+            self.0.extend_from_slice(&HASHED.to_be_bytes());
+            self.0.extend_from_slice(&Sha256::digest(text.as_bytes()));
+        }
+        self
+    }
+
+    /// With more bytes.
+    pub fn bytes(mut self, bytes: &[u8]) -> Subject {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// With an offset.
+    pub fn offset(self, offset: Offset) -> Subject {
+        self.bytes(&offset.0.to_be_bytes())
+    }
+
+    /// The subject without its last `count` bytes, and those.
+    pub fn split_tail<const N: usize>(mut self) -> Option<(Subject, [u8; N])> {
+        let at = self.0.len().checked_sub(N)?;
+        let tail = self.0[at..].try_into().ok()?;
+        self.0.truncate(at);
+        Some((self, tail))
+    }
+
+    /// The app that the subject begins with.
+    pub fn app_name(&self) -> Option<&str> {
+        let (length, rest) = self.0.split_first_chunk::<2>()?;
+        std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
+    }
+
+    /// The key of this subject in a table.
+    pub fn key(&self, table: Table) -> Vec<u8> {
+        let mut key = Vec::with_capacity(1 + self.0.len());
+        key.push(table as u8);
+        key.extend_from_slice(&self.0);
+        key
+    }
+
+    /// The key of a subject that begins with this one and goes on with `tail`.
+    pub fn key_with(&self, table: Table, tail: &[u8]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(1 + self.0.len() + tail.len());
+        key.push(table as u8);
+        key.extend_from_slice(&self.0);
+        key.extend_from_slice(tail);
+        key
+    }
+
+    /// The key of this subject's entry in the expiry index.
+    pub fn expiry_key(&self, at_ms: u64, kind: ExpiryKind) -> Vec<u8> {
+        let mut key = Vec::with_capacity(10 + self.0.len());
+        key.push(Table::Expiry as u8);
+        key.extend_from_slice(&at_ms.to_be_bytes());
+        key.push(kind as u8);
+        key.extend_from_slice(&self.0);
+        key
+    }
+}
+
+/// The parts of a key of the expiry index.
+pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, u8, Subject)> {
+    let (at_ms, rest) = key.get(1..)?.split_first_chunk::<8>()?;
+    let (kind, subject) = rest.split_first()?;
+    Some((u64::from_be_bytes(*at_ms), *kind, Subject(subject.to_vec())))
+}
+
+/// The number of a log in keys and records.
+pub fn log_number(log: LogKind) -> u16 {
+    match log {
+        LogKind::Push => 0,
+        LogKind::Topic(partition) => u16::from(partition) + 1,
+    }
+}
+
+/// The log of a number.
+pub fn log_of_number(number: u16) -> Option<LogKind> {
+    match number {
+        0 => Some(LogKind::Push),
+        _ => u8::try_from(number - 1).ok().map(LogKind::Topic),
+    }
+}
+
+/// Tail of a key in [`Table::Receipts`] after the push.
+pub fn receipt_tail(set: Set, chunk: u16) -> [u8; 3] {
+    let [high, low] = chunk.to_be_bytes();
+    [set as u8, high, low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_make_short_and_different_keys() {
+        let app = AppId::new("a");
+        let long = "x".repeat(65_535);
+        let longer_by_end = format!("{}y", "x".repeat(65_534));
+        let one = Subject::client(&ClientKey::new(&app, &long)).key(Table::Device);
+        let other = Subject::client(&ClientKey::new(&app, &longer_by_end)).key(Table::Device);
+        assert!(one.len() < 100 && one != other);
+    }
+
+    #[test]
+    fn a_client_is_not_a_prefix_of_another() {
+        let app = AppId::new("a");
+        let one = Subject::client(&ClientKey::new(&app, "dev")).key(Table::Inbox);
+        let other = Subject::client(&ClientKey::new(&app, "device")).key(Table::Inbox);
+        assert!(!other.starts_with(&one));
+    }
+
+    #[test]
+    fn expiry_keys_come_apart_again() {
+        let subject = Subject::push("app", 7);
+        let key = subject.expiry_key(1234, ExpiryKind::Report);
+        assert_eq!(
+            parse_expiry_key(&key),
+            Some((1234, ExpiryKind::Report as u8, subject.clone()))
+        );
+        assert_eq!(subject.app_name(), Some("app"));
+        assert_eq!(
+            subject.split_tail::<16>(),
+            Some((Subject::app("app"), 7u128.to_be_bytes()))
+        );
+    }
+
+    #[test]
+    fn logs_have_numbers() {
+        for log in [LogKind::Push, LogKind::Topic(0), LogKind::Topic(255)] {
+            assert_eq!(log_of_number(log_number(log)), Some(log));
+        }
+        assert_eq!(log_of_number(257), None);
+    }
+}

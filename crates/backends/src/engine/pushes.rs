@@ -1,0 +1,417 @@
+//! The push domain: apps, accepting pushes, and what becomes of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use campanile_broker::{
+    ids::{AppId, ClientKey, MessageId, Millis, Offset},
+    message::{Kind, Message},
+    store::{InboxItem, LogKind, Notice, StoreError},
+};
+use campanile_mqtt::QoS;
+use campanile_push::{
+    app::{AppName, KeyHash},
+    id::PushId,
+    store::{Accept, Audience, Command, Idempotency, Outcome},
+};
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
+
+use super::{
+    keys::{ExpiryKind, Set, Subject, Table, receipt_tail},
+    records::{
+        AppRecord, IdempotencyRecord, KeyRecord, MessageRecord, PushClientsRecord, PushRecord,
+        damaged,
+    },
+    state::Ephemeral,
+    txn::{Txn, encode_chunk},
+};
+
+/// Where devices get their pushes.
+const PUSH_TOPIC: &str = "push/in";
+
+impl Txn<'_> {
+    /// Carries out a command of the push domain.
+    pub fn push_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
+        match command {
+            Command::CreateApp { app, key, now_ms } => self.create_app(app, key, *now_ms),
+            Command::AddKey { app, key } => self.add_key(app, key),
+            Command::Accept(accept) => self.accept(accept),
+        }
+    }
+
+    fn create_app(
+        &mut self,
+        app: &AppName,
+        key: &KeyHash,
+        now_ms: u64,
+    ) -> Result<Outcome, StoreError> {
+        let subject = app_subject(app);
+        let key = Subject::all().bytes(&key.0);
+        if self.has(Table::App, &subject)? || self.has(Table::ApiKey, &key)? {
+            return Ok(Outcome::Exists);
+        }
+        self.put_record(Table::App, &subject, &AppRecord { created_ms: now_ms })?;
+        self.put_record(
+            Table::ApiKey,
+            &key,
+            &KeyRecord {
+                app: app.as_str().to_owned(),
+            },
+        )?;
+        Ok(Outcome::Done)
+    }
+
+    fn add_key(&mut self, app: &AppName, key: &KeyHash) -> Result<Outcome, StoreError> {
+        if !self.has(Table::App, &app_subject(app))? {
+            return Ok(Outcome::NoApp);
+        }
+        let subject = Subject::all().bytes(&key.0);
+        match self.record::<KeyRecord>(Table::ApiKey, &subject, "API key")? {
+            Some(record) if record.app == app.as_str() => Ok(Outcome::Done),
+            Some(_) => Ok(Outcome::Exists),
+            None => {
+                self.put_record(
+                    Table::ApiKey,
+                    &subject,
+                    &KeyRecord {
+                        app: app.as_str().to_owned(),
+                    },
+                )?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn accept(&mut self, accept: &Accept) -> Result<Outcome, StoreError> {
+        self.advance_clock(Millis(accept.accepted_ms));
+        if let Some(idempotency) = &accept.idempotency
+            && let Some(outcome) = self.replay(accept, idempotency)?
+        {
+            return Ok(outcome);
+        }
+        let app = AppId::new(accept.app.as_str());
+        let push = Subject::push(app.as_str(), accept.id.0);
+        let message = push_message(accept.id, accept.expires_ms, &accept.payload);
+        let mut record = PushRecord {
+            accepted_ms: accept.accepted_ms,
+            expires_ms: accept.expires_ms,
+            targeted: 0,
+            offset: 0,
+            to_all: accept.audience == Audience::All,
+        };
+        let now_or_never = accept.expires_ms <= accept.accepted_ms;
+        let targeted = if now_or_never {
+            self.announce_instant(&app, &accept.audience, &message)?
+        } else {
+            record.offset = self.next_offset().0;
+            match &accept.audience {
+                Audience::All => self.push_to_all(&app, &message, &record)?,
+                Audience::Devices(devices) => {
+                    self.push_to_devices(&app, devices, &push, &message, &record)?
+                }
+            }
+        };
+        record.targeted = match &accept.audience {
+            Audience::All => targeted.len(),
+            // Of a push that is not stored, devices without a number count too: they did not get it.
+            Audience::Devices(devices) => devices.len() as u64,
+        };
+        self.put_record(Table::Push, &push, &record)?;
+        self.put_targeted(&push, targeted)?;
+        let (at, kind) = if now_or_never {
+            (
+                accept
+                    .expires_ms
+                    .saturating_add(self.config.push_retention_ms),
+                ExpiryKind::Report,
+            )
+        } else {
+            (accept.expires_ms, ExpiryKind::Push)
+        };
+        self.put(push.expiry_key(at, kind), push.key(Table::Push).into())?;
+        if let Some(idempotency) = &accept.idempotency {
+            self.remember(accept, idempotency, record.targeted)?;
+        }
+        Ok(Outcome::Accepted {
+            targeted: record.targeted,
+        })
+    }
+
+    fn replay(
+        &self,
+        accept: &Accept,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let subject = Subject::app(accept.app.as_str()).text(&idempotency.key);
+        let used: Option<IdempotencyRecord> =
+            self.record(Table::Idempotency, &subject, "idempotency key")?;
+        let Some(used) = used.filter(|used| used.expires_ms > accept.accepted_ms) else {
+            return Ok(None);
+        };
+        if used.body_hash != idempotency.body_hash {
+            return Ok(Some(Outcome::KeyReused));
+        }
+        let id = used
+            .push
+            .as_slice()
+            .try_into()
+            .map_err(|_| damaged("idempotency key"))?;
+        Ok(Some(Outcome::Replayed {
+            id: PushId(u128::from_be_bytes(id)),
+            targeted: used.targeted,
+            accepted_ms: used.accepted_ms,
+        }))
+    }
+
+    fn remember(
+        &mut self,
+        accept: &Accept,
+        idempotency: &Idempotency,
+        targeted: u64,
+    ) -> Result<(), StoreError> {
+        let subject = Subject::app(accept.app.as_str()).text(&idempotency.key);
+        let record = IdempotencyRecord {
+            body_hash: idempotency.body_hash.to_vec(),
+            push: accept.id.0.to_be_bytes().to_vec(),
+            targeted,
+            accepted_ms: accept.accepted_ms,
+            expires_ms: idempotency.expires_ms,
+        };
+        self.put_record(Table::Idempotency, &subject, &record)?;
+        let index = subject.expiry_key(idempotency.expires_ms, ExpiryKind::Idempotency);
+        self.put(index, subject.key(Table::Idempotency).into())
+    }
+
+    /// One entry of the push log, however many devices there are.
+    fn push_to_all(
+        &mut self,
+        app: &AppId,
+        message: &Arc<Message>,
+        record: &PushRecord,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let offset = Offset(record.offset);
+        self.append_to_log(app, LogKind::Push, offset, message)?;
+        Ok(self.target_all(app))
+    }
+
+    /// Every device that has a session, live or away.
+    fn target_all(&mut self, app: &AppId) -> RoaringBitmap {
+        self.count_push_to_all(app);
+        let state = self.state.app(app);
+        &state.stored | &state.ephemeral
+    }
+
+    /// One inbox entry per device, all at the same place; the message is stored once.
+    fn push_to_devices(
+        &mut self,
+        app: &AppId,
+        devices: &[Arc<str>],
+        push: &Subject,
+        message: &Arc<Message>,
+        record: &PushRecord,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let shared = devices.len() > 1;
+        if shared {
+            self.put_record(Table::PushMessage, push, &MessageRecord::of(message))?;
+        }
+        let clients = devices
+            .iter()
+            .map(|device| device.as_ref().to_owned())
+            .collect();
+        self.put_record(Table::PushClients, push, &PushClientsRecord { clients })?;
+        let item = InboxItem {
+            message: message.clone(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: SmallVec::new(),
+        };
+        let offset = Offset(record.offset);
+        let mut targeted = RoaringBitmap::new();
+        for device in devices {
+            let client = ClientKey {
+                app: app.clone(),
+                client_id: device.clone(),
+            };
+            let ordinal = self.device_for_inbox(&client)?;
+            targeted.insert(ordinal);
+            self.append_to_inbox(&client, ordinal, offset, &item, shared)?;
+        }
+        Ok(targeted)
+    }
+
+    /// Announces a push for whoever is connected now. Returns the devices with a number that it is for.
+    fn announce_instant(
+        &mut self,
+        app: &AppId,
+        audience: &Audience,
+        message: &Arc<Message>,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let (targeted, clients) = match audience {
+            Audience::All => (self.target_all(app), None),
+            Audience::Devices(devices) => {
+                let mut targeted = RoaringBitmap::new();
+                for device in devices {
+                    let client = ClientKey {
+                        app: app.clone(),
+                        client_id: device.clone(),
+                    };
+                    if let Some(entry) = self.state.ephemeral(&client) {
+                        self.set_ephemeral(
+                            &client,
+                            Some(Ephemeral {
+                                is_known: true,
+                                ..entry
+                            }),
+                        );
+                        targeted.insert(entry.ordinal);
+                    } else if let Some(device) = self.device(&Subject::client(&client))? {
+                        targeted.insert(device.ordinal);
+                    }
+                }
+                (targeted, Some(devices.as_slice().into()))
+            }
+        };
+        self.announce(Notice::Instant {
+            app: app.clone(),
+            clients,
+            message: message.clone(),
+        });
+        Ok(targeted)
+    }
+
+    fn put_targeted(&mut self, push: &Subject, targeted: RoaringBitmap) -> Result<(), StoreError> {
+        for (chunk, bits) in chunks(&targeted) {
+            self.put(
+                push.key_with(Table::Receipts, &receipt_tail(Set::Targeted, chunk)),
+                encode_chunk(bits),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A push's time to live is over: nobody is sent it any more. Removes at most `limit` entries.
+    ///
+    /// Returns how many it removed, and whether that was all.
+    pub fn expire_push(&mut self, push: &Subject, limit: u32) -> Result<(u32, bool), StoreError> {
+        let Some(record) = self.record::<PushRecord>(Table::Push, push, "push")? else {
+            return Ok((0, true));
+        };
+        let app = push
+            .app_name()
+            .map(AppId::new)
+            .ok_or_else(|| damaged("push"))?;
+        let offset = Offset(record.offset);
+        let mut removed = 0;
+        if record.to_all {
+            removed += self.remove_from_push_log(&app, offset)?;
+        }
+        if let Some(mut waiting) =
+            self.record::<PushClientsRecord>(Table::PushClients, push, "push")?
+        {
+            let later = waiting
+                .clients
+                .split_off(waiting.clients.len().min(limit as usize));
+            for client_id in waiting.clients {
+                let client = Subject::app(app.as_str()).text(&client_id);
+                self.remove_from_inbox(&client, &[offset])?;
+                self.forget_idle_device(&client)?;
+                removed += 1;
+            }
+            if !later.is_empty() {
+                self.put_record(
+                    Table::PushClients,
+                    push,
+                    &PushClientsRecord { clients: later },
+                )?;
+                return Ok((removed, false));
+            }
+            self.remove(push.key(Table::PushClients))?;
+            self.remove_if_there(push.key(Table::PushMessage))?;
+        }
+        let at = record
+            .expires_ms
+            .saturating_add(self.config.push_retention_ms);
+        self.put(
+            push.expiry_key(at, ExpiryKind::Report),
+            push.key(Table::Push).into(),
+        )?;
+        Ok((removed, true))
+    }
+
+    fn remove_from_push_log(&mut self, app: &AppId, offset: Offset) -> Result<u32, StoreError> {
+        let key = Subject::log(app, LogKind::Push)
+            .offset(offset)
+            .key(Table::Log);
+        let Some(entry) = self.get(&key)? else {
+            return Ok(0);
+        };
+        self.remove(key)?;
+        let mut state = self.state.log(app, LogKind::Push);
+        state.bytes = state.bytes.saturating_sub(entry.len() as u64);
+        self.set_log(app, LogKind::Push, state);
+        Ok(1)
+    }
+
+    /// Forgets a push and its report.
+    pub fn forget_push(&mut self, push: &Subject) -> Result<u32, StoreError> {
+        if !self.remove_if_there(push.key(Table::Push))? {
+            return Ok(0);
+        }
+        for (key, _) in self.list(Table::Receipts, push, usize::MAX)? {
+            self.remove(key)?;
+        }
+        Ok(1)
+    }
+}
+
+/// The message that devices get.
+fn push_message(id: PushId, expires_ms: u64, payload: &Bytes) -> Arc<Message> {
+    let mut message = Message::new(MessageId(id.0), Kind::Push, PUSH_TOPIC, &[], payload);
+    message.qos = QoS::AtLeastOnce;
+    message.expires_at = Some(Millis(expires_ms));
+    Arc::new(message)
+}
+
+/// The parts of a bitmap by chunks of 65,536 numbers.
+fn chunks(bits: &RoaringBitmap) -> BTreeMap<u16, RoaringBitmap> {
+    let mut parts: BTreeMap<u16, RoaringBitmap> = BTreeMap::new();
+    let mut ranges = bits.iter();
+    while let Some(range) = ranges.next_range() {
+        let (mut start, end) = (*range.start(), *range.end());
+        loop {
+            let last = end.min(start | 0xffff);
+            parts
+                .entry((start >> 16) as u16)
+                .or_default()
+                .insert_range(start & 0xffff..=last & 0xffff);
+            if last == end {
+                break;
+            }
+            start = last + 1;
+        }
+    }
+    parts
+}
+
+/// The subject of an app in [`Table::App`]: the bare name, so that apps are ordered by name.
+pub fn app_subject(app: &AppName) -> Subject {
+    Subject::all().bytes(app.as_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_hold_each_number_once() {
+        let bits: RoaringBitmap = (65_000..70_000).chain([0, 200_000, u32::MAX]).collect();
+        let parts = chunks(&bits);
+        let again: RoaringBitmap = parts
+            .iter()
+            .flat_map(|(chunk, part)| part.iter().map(move |bit| (u32::from(*chunk) << 16) | bit))
+            .collect();
+        assert_eq!(again, bits);
+        assert_eq!(parts.len(), 4);
+    }
+}

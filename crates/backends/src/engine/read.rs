@@ -1,0 +1,301 @@
+//! Answers to queries, from committed state.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use campanile_broker::{
+    ids::{AppId, ClientKey, Offset},
+    message::Message,
+    store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
+};
+use campanile_push::{
+    app::{AppName, KeyHash},
+    id::PushId,
+    store::{Report, Unavailable},
+};
+
+use super::{
+    inbox::{inbox_entry, offset_of_key},
+    keys::{Set, Subject, Table},
+    kv::{KvError, Reads, View, after_prefix},
+    pushes::app_subject,
+    records::{
+        InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord, MessageRecord,
+        PushRecord, damaged, decode,
+    },
+    txn::decode_chunk,
+};
+
+/// A page ends after about this many bytes.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// Reads of both ports over committed state.
+#[derive(Debug)]
+pub struct EngineReader<R>(pub R);
+
+impl<R: Reads> crate::Reader for EngineReader<R> {
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        let page = self.0.with_view(|view| match query {
+            Query::Log {
+                app,
+                log,
+                after,
+                limit,
+            } => read_log(view, app, *log, *after, *limit),
+            Query::Entries { client, places } => read_entries(view, client, places),
+            Query::Inbox {
+                client,
+                after,
+                limit,
+            } => read_inbox(view, client, *after, *limit),
+        });
+        Ok(page?)
+    }
+}
+
+impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
+    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
+        let key = Subject::all().bytes(&key.0).key(Table::ApiKey);
+        let record = self.0.with_view(|view| {
+            view.get(&key)?
+                .map(|bytes| decode::<KeyRecord>(&bytes, "API key"))
+                .transpose()
+        })?;
+        Ok(record.map(|record| app_name(&record.app)).transpose()?)
+    }
+
+    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
+        let table = Subject::all().key(Table::App);
+        let mut from = after.map_or(table.clone(), |after| app_subject(after).key(Table::App));
+        if after.is_some() {
+            from.push(0);
+        }
+        let mut names = Vec::new();
+        self.0.with_view(|view| {
+            view.scan(&from, &after_prefix(&table), &mut |key, _| {
+                if names.len() >= limit {
+                    return ControlFlow::Break(());
+                }
+                names.push(key[1..].to_vec());
+                ControlFlow::Continue(())
+            })
+        })?;
+        let name =
+            |bytes: Vec<u8>| app_name(std::str::from_utf8(&bytes).map_err(|_| damaged("app"))?);
+        Ok(names
+            .into_iter()
+            .map(name)
+            .collect::<Result<_, KvError>>()?)
+    }
+
+    fn report(
+        &self,
+        app: &AppName,
+        id: PushId,
+        now_ms: u64,
+    ) -> Result<Option<Report>, Unavailable> {
+        let push = Subject::push(app.as_str(), id.0);
+        Ok(self.0.with_view(|view| read_report(view, &push, now_ms))?)
+    }
+}
+
+fn app_name(name: &str) -> Result<AppName, KvError> {
+    AppName::new(name).map_err(|_| damaged("app"))
+}
+
+fn read_log(
+    view: &dyn View,
+    app: &AppId,
+    log: LogKind,
+    after: Offset,
+    limit: u32,
+) -> Result<Page, KvError> {
+    let subject = Subject::log(app, log);
+    let meta = view.get(&subject.key(Table::LogMeta))?;
+    let meta: LogMetaRecord = meta
+        .map(|bytes| decode(&bytes, "log"))
+        .transpose()?
+        .unwrap_or_default();
+    let start = after.0.max(meta.trimmed_to).saturating_add(1);
+    let from = subject.clone().offset(Offset(start)).key(Table::Log);
+    let to = subject.offset(Offset(u64::MAX)).key(Table::Log);
+    let mut entries: Vec<LogEntry> = Vec::new();
+    let at_end = read_page(view, &from, &to, limit, |key, value| {
+        let record: LogRecord = decode(value, "log entry")?;
+        entries.push(LogEntry {
+            offset: offset_of_key(key)?,
+            message: record.message.message()?,
+        });
+        Ok(record.message.bytes.len())
+    })?;
+    let read_to = match entries.last() {
+        Some(last) if !at_end => last.offset,
+        None if !at_end => after,
+        _ => after.max(Offset(meta.end)),
+    };
+    Ok(Page::Log {
+        entries,
+        read_to,
+        gap: after.0 < meta.trimmed_to,
+    })
+}
+
+fn read_inbox(
+    view: &dyn View,
+    client: &ClientKey,
+    after: Offset,
+    limit: u32,
+) -> Result<Page, KvError> {
+    let subject = Subject::client(client);
+    let Some(meta) = view.get(&subject.key(Table::InboxMeta))? else {
+        return Ok(Page::Inbox {
+            entries: Vec::new(),
+            more: false,
+        });
+    };
+    let meta: InboxMetaRecord = decode(&meta, "inbox")?;
+    let start = after.0.saturating_add(1).max(meta.first);
+    let from = subject.clone().offset(Offset(start)).key(Table::Inbox);
+    let to = subject.offset(Offset(u64::MAX)).key(Table::Inbox);
+    let mut entries = Vec::new();
+    let at_end = read_page(view, &from, &to, limit, |key, value| {
+        let (offset, record) = inbox_entry(key, value)?;
+        if let Some(item) = item(view, client, &record)? {
+            entries.push(InboxEntry { offset, item });
+        }
+        Ok(record.size_bytes as usize)
+    })?;
+    Ok(Page::Inbox {
+        entries,
+        more: !at_end,
+    })
+}
+
+/// Takes entries in `from..to` until the limits of a page are reached. Returns whether that was all.
+fn read_page(
+    view: &dyn View,
+    from: &[u8],
+    to: &[u8],
+    limit: u32,
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<usize, KvError>,
+) -> Result<bool, KvError> {
+    let (mut count, mut bytes, mut at_end) = (0, 0, true);
+    let mut outcome = Ok(());
+    if from >= to {
+        return Ok(true);
+    }
+    view.scan(from, to, &mut |key, value| {
+        if count >= limit || bytes >= PAGE_BYTES {
+            at_end = false;
+            return ControlFlow::Break(());
+        }
+        match take(key, value) {
+            Ok(size) => {
+                count += 1;
+                bytes += size;
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    outcome.map(|()| at_end)
+}
+
+fn read_entries(
+    view: &dyn View,
+    client: &ClientKey,
+    places: &[(Source, Offset)],
+) -> Result<Page, KvError> {
+    let inbox = Subject::client(client);
+    let mut found = Vec::new();
+    for &(source, offset) in places {
+        let item = match source {
+            Source::Inbox => match view.get(&inbox.clone().offset(offset).key(Table::Inbox))? {
+                Some(bytes) => item(view, client, &decode(&bytes, "inbox entry")?)?,
+                None => None,
+            },
+            Source::Log(log) => {
+                let key = Subject::log(&client.app, log)
+                    .offset(offset)
+                    .key(Table::Log);
+                view.get(&key)?.map(|bytes| log_item(&bytes)).transpose()?
+            }
+        };
+        found.extend(item.map(|item| ((source, offset), item)));
+    }
+    Ok(Page::Entries(found))
+}
+
+fn log_item(bytes: &[u8]) -> Result<InboxItem, KvError> {
+    let message = decode::<LogRecord>(bytes, "log entry")?.message.message()?;
+    Ok(InboxItem {
+        qos: message.qos,
+        retain: message.retain,
+        subscription_ids: Default::default(),
+        message,
+    })
+}
+
+fn item(
+    view: &dyn View,
+    client: &ClientKey,
+    record: &InboxRecord,
+) -> Result<Option<InboxItem>, KvError> {
+    let message: Option<Arc<Message>> = match (&record.message, record.push_id()?) {
+        (Some(message), _) => Some(message.message()?),
+        (None, Some(push)) => {
+            let key = Subject::push(client.app.as_str(), push).key(Table::PushMessage);
+            let bytes = view.get(&key)?;
+            bytes
+                .map(|bytes| decode::<MessageRecord>(&bytes, "message")?.message())
+                .transpose()?
+        }
+        (None, None) => None,
+    };
+    message.map(|message| record.item(message)).transpose()
+}
+
+fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Report>, KvError> {
+    let Some(bytes) = view.get(&push.key(Table::Push))? else {
+        return Ok(None);
+    };
+    let record: PushRecord = decode(&bytes, "push")?;
+    let mut report = Report {
+        accepted_ms: record.accepted_ms,
+        expires_ms: record.expires_ms,
+        targeted: record.targeted,
+        ..Report::default()
+    };
+    let mut chunks = Vec::new();
+    let from = push.key_with(Table::Receipts, &[Set::Targeted as u8]);
+    let to = push.key_with(Table::Receipts, &[Set::Targeted as u8 + 1]);
+    view.scan(&from, &to, &mut |key, value| {
+        chunks.push((key[key.len() - 2..].to_vec(), value.clone()));
+        ControlFlow::Continue(())
+    })?;
+    for (chunk, targeted) in chunks {
+        let targeted = decode_chunk(&targeted)?;
+        let set = |set: Set| -> Result<_, KvError> {
+            let tail = [&[set as u8], chunk.as_slice()].concat();
+            let bytes = view.get(&push.key_with(Table::Receipts, &tail))?;
+            Ok(bytes
+                .map(|bytes| decode_chunk(&bytes))
+                .transpose()?
+                .unwrap_or_default()
+                & &targeted)
+        };
+        let delivered = set(Set::Delivered)?;
+        report.delivered += delivered.len();
+        report.dropped += (set(Set::Dropped)? - delivered).len();
+    }
+    let rest = report
+        .targeted
+        .saturating_sub(report.delivered + report.dropped);
+    match now_ms >= record.expires_ms {
+        true => report.expired = rest,
+        false => report.pending = rest,
+    }
+    Ok(Some(report))
+}
