@@ -11,9 +11,11 @@ fn a_stopping_node_tells_its_clients_and_keeps_what_it_accepted() {
     Push::to_device("phone", 1).send(&node);
     let mut device = Raw::connected(&node, 5, "device");
     let mut old_device = Raw::connected(&node, 4, "old-device");
+    let paho = Client::v5(&node, Session::clean("paho"));
     node.stop();
     assert_eq!(device.reason_of_close(), Some(0x8b));
     assert_eq!(old_device.packet(), None);
+    assert_eq!(paho.await_disconnected(), Some(0x8b));
     node.start_again();
     let phone = Client::v5(&node, Session::kept("phone"));
     assert_eq!(phone.next_message().json()["data"]["n"], 1);
