@@ -1,0 +1,237 @@
+//! Pushes to single devices through the HTTP API.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use campanile_mqtt::{Publish, QoS};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{
+    Common, Metric, Outcome, Target,
+    account::{Account, Arrival},
+    fleet::{Crew, Ended, Fleet, LinkId, Links, Member},
+    meter::{Latencies, Meter, Spent},
+};
+
+/// Where devices find what is pushed to them.
+const INBOX_TOPIC: &str = "push/in";
+
+/// Pushes to connected devices, one device each.
+#[derive(Args, Clone, Debug)]
+pub struct Push {
+    /// Devices
+    #[arg(long, default_value_t = 100)]
+    pub devices: usize,
+    /// Pushes of all devices together
+    #[arg(long, default_value_t = 50_000)]
+    pub pushes: u64,
+    /// HTTP connections, each with one request under way
+    #[arg(long, default_value_t = 16)]
+    pub callers: usize,
+    /// App that the devices belong to
+    #[arg(long, default_value = "default")]
+    pub app: String,
+}
+
+impl Push {
+    pub(super) fn label(&self) -> String {
+        let (devices, callers) = (self.devices, self.callers());
+        format!("pushes to {devices} devices over {callers} HTTP connections")
+    }
+
+    /// A device's pushes all go through the same connection, so that their order means something.
+    fn callers(&self) -> usize {
+        self.callers.clamp(1, self.devices.max(1))
+    }
+
+    pub(super) fn run(&self, target: &Target, common: &Common) -> Result<Outcome> {
+        let key = common.key.clone().or_else(|| target.key());
+        let key = key.context("the HTTP API needs a key: --key, or CAMPANILE_KEY")?;
+        let mut fleet = Fleet::new(common.fleet(target))?;
+        let mut crew = Pushes::new(self, key, &mut fleet);
+        let links = self.devices + self.callers();
+        fleet.connect(&mut crew, (0..links).map(LinkId))?;
+        fleet.settle(&mut crew, Duration::from_millis(300))?;
+
+        let meter = Meter::start(target.pid);
+        for caller in 0..self.callers() {
+            crew.call(&mut fleet.links, caller);
+        }
+        let ended = fleet.drive(&mut crew, |crew, _| crew.is_done())?;
+        let work_ended = Instant::now();
+        fleet.settle(&mut crew, Duration::from_millis(500))?;
+        let spent = meter.stop(work_ended);
+        Ok(crew.outcome(target, &spent, ended, &fleet.links))
+    }
+}
+
+/// Devices have the first links, callers those after them. Caller c serves devices c, c + callers, and so on, in turn.
+struct Pushes<'a> {
+    plan: &'a Push,
+    key: String,
+    host: String,
+    run: u32,
+    each: u64,
+    callers: Vec<Caller>,
+    accepted: u64,
+    delivered: u64,
+    account: Account,
+    to_accepted: Latencies,
+    to_device: Latencies,
+    body: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct Caller {
+    calls: u64,
+    called_ns: u64,
+}
+
+/// What the device's document has for us: run, device, sequence, time of sending.
+#[derive(Deserialize)]
+struct Document {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    bench: (u32, usize, u64, u64),
+}
+
+impl Pushes<'_> {
+    fn new<'a>(plan: &'a Push, key: String, fleet: &mut Fleet) -> Pushes<'a> {
+        let run = fleet.links.options().run;
+        let host = fleet.links.options().http.to_string();
+        for device in 0..plan.devices {
+            let member = Member::new(client_id(run, device));
+            let member = member.subscribe(INBOX_TOPIC, QoS::AtLeastOnce);
+            fleet.links.add(Member {
+                clean_start: false,
+                ..member
+            });
+        }
+        for _ in 0..plan.callers() {
+            fleet.links.add_http();
+        }
+        let each = plan.pushes.div_ceil(plan.devices.max(1) as u64);
+        Pushes {
+            plan,
+            key,
+            host,
+            run,
+            each,
+            callers: vec![Caller::default(); plan.callers()],
+            accepted: 0,
+            delivered: 0,
+            account: Account::new(plan.devices, each),
+            to_accepted: Latencies::default(),
+            to_device: Latencies::default(),
+            body: Vec::new(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let all = self.each * self.plan.devices as u64;
+        self.accepted >= all && self.delivered >= all
+    }
+
+    /// Sends the caller's next request, if one is left.
+    fn call(&mut self, links: &mut Links, caller: usize) {
+        let callers = self.callers.len();
+        let served = (self.plan.devices - caller).div_ceil(callers) as u64;
+        let calls = self.callers[caller].calls;
+        let (sequence, turn) = (calls / served, calls % served);
+        if sequence == self.each {
+            return;
+        }
+        let device = caller + turn as usize * callers;
+        let now_ns = links.tick();
+        self.callers[caller] = Caller {
+            calls: calls + 1,
+            called_ns: now_ns,
+        };
+        self.body.clear();
+        // A notification of ordinary size.
+        let _ = write!(
+            self.body,
+            r#"{{"audience":{{"devices":["{}"]}},"notification":{{"title":"Your order is on its way","body":"It left the warehouse and will be with you tomorrow between nine and noon."}},"data":{{"bench":[{},{device},{sequence},{now_ns}]}}}}"#,
+            client_id(self.run, device),
+            self.run,
+        );
+        let link = LinkId(self.plan.devices + caller);
+        links.send(link, |out| {
+            let _ = write!(
+                out,
+                "POST /v1/apps/{}/pushes HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                self.plan.app,
+                self.host,
+                self.key,
+                self.body.len(),
+            );
+            out.extend_from_slice(&self.body);
+        });
+    }
+
+    fn outcome(&self, target: &Target, spent: &Spent, ended: Ended, links: &Links) -> Outcome {
+        let tally = self.account.tally();
+        let mut metrics = spent.server_metrics("push", tally.delivered);
+        metrics.push(Metric::new("pushes", spent.rate(tally.delivered), "/s"));
+        metrics.extend(self.to_device.metrics());
+        for metric in self.to_accepted.metrics() {
+            let name = format!("{} to 202", metric.name);
+            metrics.push(Metric { name, ..metric });
+        }
+        metrics.extend(spent.other_metrics("push", tally.delivered));
+        Outcome {
+            scenario: self.plan.label(),
+            target: target.name.clone(),
+            metrics,
+            tally: Some(tally),
+            problems: links.problems(ended),
+        }
+    }
+}
+
+fn client_id(run: u32, device: usize) -> String {
+    format!("bench-{run:08x}-d{device}")
+}
+
+impl Crew for Pushes<'_> {
+    fn on_response(&mut self, links: &mut Links, link: LinkId, status: u16, body: &[u8]) {
+        let caller = link.0 - self.plan.devices;
+        if status == 202 {
+            self.accepted += 1;
+            let called_ns = self.callers[caller].called_ns;
+            self.to_accepted
+                .record(links.now_ns().saturating_sub(called_ns));
+        } else {
+            let body = String::from_utf8_lossy(body);
+            links.fault(format!("push answered with {status}: {body}"));
+        }
+        self.call(links, caller);
+    }
+
+    fn on_message(&mut self, links: &mut Links, link: LinkId, message: &Publish<'_>) {
+        if message.topic != INBOX_TOPIC {
+            self.account.stray();
+            return;
+        }
+        let Ok(document) = serde_json::from_slice::<Document>(message.payload) else {
+            return self.account.corrupted();
+        };
+        let (run, device, sequence, sent_ns) = document.data.bench;
+        if run != self.run || device != link.0 {
+            self.account.stray();
+            return;
+        }
+        if let Arrival::New | Arrival::Late = self.account.arrived(device, sequence) {
+            self.delivered += 1;
+            self.to_device
+                .record(links.now_ns().saturating_sub(sent_ns));
+        }
+    }
+}

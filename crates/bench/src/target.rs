@@ -1,0 +1,218 @@
+//! The servers that are measured: running ones, and ones that are started for a run and stopped after it.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::process;
+
+/// Where to get a server.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// It runs already.
+    Running {
+        /// Its MQTT address.
+        mqtt: SocketAddr,
+        /// Its HTTP address.
+        http: SocketAddr,
+        /// Its process, to see what it uses.
+        pid: Option<u32>,
+    },
+    /// The binary of Campanile.
+    Campanile(PathBuf),
+    /// A shell command, with the environment that [`crate::Common::command`] documents.
+    Shell(String),
+    /// The bare loop of [`crate::floor`].
+    Floor,
+}
+
+/// How long a server may take to accept its first connection.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end when asked to.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A server under measurement. Dropping it stops it if it was started for this.
+pub struct Target {
+    /// Of its column.
+    pub name: String,
+    /// Its MQTT address.
+    pub mqtt: SocketAddr,
+    /// Its HTTP address, if it has one.
+    pub http: SocketAddr,
+    /// Its process, if known.
+    pub pid: Option<u32>,
+    /// If it was started for this.
+    process: Option<Process>,
+}
+
+impl Target {
+    /// The API key that a server in development mode prints when it starts.
+    pub fn key(&self) -> Option<String> {
+        let log = self.process.as_ref()?.whole_log();
+        let key = log.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+        key.filter(|word| word.starts_with("cmp_"))
+            .map(str::to_owned)
+            .next()
+    }
+
+    /// Starts the server if need be and waits until it accepts connections.
+    pub fn open(name: &str, source: &Source) -> Result<Target> {
+        let localhost = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if let Source::Running { mqtt, http, pid } = *source {
+            return Ok(Target {
+                name: name.into(),
+                mqtt,
+                http,
+                pid,
+                process: None,
+            });
+        }
+        let (mqtt, http) = (localhost(free_port()?), localhost(free_port()?));
+        let directory = tempfile::Builder::new()
+            .prefix("campanile-bench-")
+            .tempdir()
+            .context("cannot create a directory for the server")?;
+        let command = command(source, mqtt, http, &directory)?;
+        let process = Process::start(command, directory, mqtt)?;
+        Ok(Target {
+            name: name.into(),
+            mqtt,
+            http,
+            pid: Some(process.child.id()),
+            process: Some(process),
+        })
+    }
+}
+
+fn command(
+    source: &Source,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    directory: &TempDir,
+) -> Result<Command> {
+    let mut command = match source {
+        Source::Running { .. } => bail!("a running server needs no command"),
+        Source::Campanile(path) => {
+            let mut command = Command::new(path);
+            command
+                .args(["serve", "--dev", "--data"])
+                .arg(directory.path());
+            command.args(["--mqtt", &mqtt.to_string(), "--http", &http.to_string()]);
+            command
+        }
+        Source::Shell(line) => {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", line]);
+            command
+        }
+        Source::Floor => floor_command(mqtt)?,
+    };
+    command
+        .env("PORT", mqtt.port().to_string())
+        .env("HTTP_PORT", http.port().to_string())
+        .env("DIR", directory.path());
+    Ok(command)
+}
+
+/// This same program, wherever the subcommand is mounted.
+fn floor_command(mqtt: SocketAddr) -> Result<Command> {
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let mut command = Command::new(program);
+    if std::env::args().nth(1).as_deref() == Some("bench") {
+        command.arg("bench");
+    }
+    command.args(["floor-server", "--listen", &mqtt.to_string()]);
+    Ok(command)
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+struct Process {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Process {
+    fn start(mut command: Command, directory: TempDir, mqtt: SocketAddr) -> Result<Process> {
+        let log = fs::File::create(directory.path().join("output.log"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let mut process = Process { child, directory };
+        process.wait_until_it_accepts(mqtt)?;
+        Ok(process)
+    }
+
+    fn wait_until_it_accepts(&mut self, mqtt: SocketAddr) -> Result<()> {
+        let until = Instant::now() + START;
+        while TcpStream::connect(mqtt).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}:\n{}", self.log());
+            }
+            if Instant::now() > until {
+                bail!("no server at {mqtt} after {START:?}:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// The last lines that the server wrote.
+    fn log(&self) -> String {
+        let text = self.whole_log();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn whole_log(&self) -> String {
+        let text = fs::read(self.directory.path().join("output.log")).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn has_ended_within(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A shell may not pass the signal on, so descendants are asked too.
+        let family = process::family(self.child.id());
+        let signal = |signal: Signal| {
+            for pid in &family {
+                if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                    let _ = kill_process(pid, signal); // It may have ended by itself.
+                }
+            }
+        };
+        signal(Signal::TERM);
+        if !self.has_ended_within(STOP) {
+            signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
