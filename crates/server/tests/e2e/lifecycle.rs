@@ -201,7 +201,10 @@ fn all_mistakes_of_a_configuration_are_told_at_once() {
     )
     .expect("written");
     let path = file.to_str().expect("the path is UTF-8");
-    for arguments in [vec!["check-config", path], vec!["serve", "--config", path]] {
+    for arguments in [
+        vec!["check-config", "--config", path],
+        vec!["serve", "--config", path],
+    ] {
         let complaint = Tool::campanile(arguments).fail();
         for wanted in [
             "limits.max_qos",

@@ -14,3 +14,4 @@ mod rust_clients;
 mod sessions;
 mod shared;
 mod violations;
+mod websocket;
