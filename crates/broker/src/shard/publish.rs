@@ -138,6 +138,10 @@ impl Shard {
                 name = topic_buffer;
             }
         }
+        if packet.properties.subscription_ids().next().is_some() {
+            let text = "subscription id: a client must not send one in a PUBLISH [MQTT-3.3.4-6]";
+            return Err(Violation::new(Reason::ProtocolError, text));
+        }
         if packet.payload.len() > max_payload as usize {
             let text = format!(
                 "payload of {} bytes: larger than {max_payload}",
