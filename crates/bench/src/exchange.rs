@@ -104,7 +104,7 @@ pub fn run(
 
 struct Exchange {
     shape: Shape,
-    payload: usize,
+    plan: Plan,
     /// Subscribers have the first links, publishers those after them.
     publishers: Vec<Publisher>,
     /// Deliveries of each publisher's messages.
@@ -133,7 +133,7 @@ impl Exchange {
             .collect();
         let mut crew = Exchange {
             shape,
-            payload: plan.payload,
+            plan,
             publishers,
             copies: vec![0; shape.publishers()],
             delivered: 0,
@@ -170,6 +170,14 @@ impl Exchange {
         metrics.push(Metric::new("deliveries", spent.rate(tally.delivered), "/s"));
         metrics.extend(self.latencies.metrics());
         metrics.extend(spent.other_metrics("delivery", tally.delivered));
+        let granted = links.receive_maximum();
+        if self.plan.qos != QoS::AtMostOnce && granted < self.plan.window {
+            metrics.push(Metric::new(
+                "window that the server granted",
+                granted as f64,
+                "",
+            ));
+        }
         Outcome {
             scenario,
             target: target.name.clone(),
@@ -183,7 +191,7 @@ impl Exchange {
 impl Crew for Exchange {
     #[inline]
     fn on_message(&mut self, links: &mut Links, link: LinkId, message: &Publish<'_>) {
-        let Some(stamp) = Stamp::read(message.payload, self.payload) else {
+        let Some(stamp) = Stamp::read(message.payload, self.plan.payload) else {
             return self.account.corrupted();
         };
         let source = stamp.source as usize;

@@ -70,11 +70,12 @@ impl Publisher {
     /// Sends what the window allows. A message is under way until it has reached its receivers *and* is acknowledged: a server
     /// that acknowledges early gets no more to hold than one that acknowledges late.
     pub fn pump(&mut self, links: &mut Links) {
-        let mut ended = self.arrived;
+        let (mut ended, mut window) = (self.arrived, self.plan.window);
         if self.plan.qos != QoS::AtMostOnce {
             ended = ended.min(self.acknowledged);
+            window = window.min(links.receive_maximum());
         }
-        let until = (ended + self.plan.window).min(self.plan.messages);
+        let until = (ended + window).min(self.plan.messages);
         if self.sent >= until {
             return;
         }

@@ -107,6 +107,9 @@ impl Links {
                 if connack.reason != Reason::Success {
                     return Err(format!("refused: {}", connack.reason));
                 }
+                if let Some(granted) = connack.properties.receive_maximum() {
+                    self.limit_receive_maximum(granted);
+                }
                 self.slot(link).session_present = connack.session_present;
                 if self.send_subscribe(link) {
                     self.slot(link).phase = Phase::Subscribing;

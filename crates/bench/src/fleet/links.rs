@@ -123,6 +123,7 @@ pub struct Links {
     ready: usize,
     connected: usize,
     received: u64,
+    receive_maximum: u16,
     clock: Instant,
     now_ns: u64,
     faults: Faults,
@@ -141,6 +142,7 @@ impl Links {
             ready: 0,
             connected: 0,
             received: 0,
+            receive_maximum: u16::MAX,
             clock: Instant::now(),
             now_ns: 0,
             faults: Faults::default(),
@@ -239,6 +241,16 @@ impl Links {
     /// Packets and HTTP responses that came, of any kind.
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Publishes above QoS 0 that the server lets a client have under way: the smallest Receive Maximum that any CONNACK named.
+    /// MQTT 5.0 section 3.2.2.3.3.
+    pub fn receive_maximum(&self) -> u64 {
+        self.receive_maximum.into()
+    }
+
+    pub(super) fn limit_receive_maximum(&mut self, granted: u16) {
+        self.receive_maximum = self.receive_maximum.min(granted);
     }
 
     /// What went wrong so far.

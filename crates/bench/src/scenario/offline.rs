@@ -190,7 +190,8 @@ impl Absence<'_> {
         let (run, version) = (self.run, links.options().version);
         let topics = self.plan.sessions as u64 + 1;
         let window = self.sent_ns.len() as u64;
-        let until = (self.acknowledged + window).min(self.total());
+        let allowed = window.min(links.receive_maximum());
+        let until = (self.acknowledged + allowed).min(self.total());
         let sent_ns = links.tick();
         links.send(self.publisher, |out| {
             while self.sent < until {
