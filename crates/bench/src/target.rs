@@ -37,6 +37,8 @@ pub enum Source {
 
 /// How long a server may take to accept its first connection.
 const START: Duration = Duration::from_secs(30);
+/// How long it may take to print its key after that.
+const KEY: Duration = Duration::from_secs(2);
 /// How long it may take to end when asked to.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -55,13 +57,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// The API key that a server in development mode prints when it starts.
+    /// The API key that a server in development mode prints when it has started.
     pub fn key(&self) -> Option<String> {
-        let log = self.process.as_ref()?.whole_log();
-        let key = log.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
-        key.filter(|word| word.starts_with("cmp_"))
-            .map(str::to_owned)
-            .next()
+        let process = self.process.as_ref()?;
+        let until = Instant::now() + KEY;
+        loop {
+            let log = process.whole_log();
+            let words = log.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+            let key = words.into_iter().find(|word| word.starts_with("cmp_"));
+            if key.is_some() || Instant::now() > until {
+                return key.map(str::to_owned);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Starts the server if need be and waits until it accepts connections.
@@ -82,7 +90,11 @@ impl Target {
             .tempdir()
             .context("cannot create a directory for the server")?;
         let command = command(source, mqtt, http, &directory)?;
-        let process = Process::start(command, directory, mqtt)?;
+        let mut process = Process::start(command, directory)?;
+        process.wait_until_it_accepts(mqtt)?;
+        if let Source::Campanile(_) = source {
+            process.wait_until_it_accepts(http)?;
+        }
         Ok(Target {
             name: name.into(),
             mqtt,
@@ -107,6 +119,8 @@ fn command(
                 .args(["serve", "--dev", "--data"])
                 .arg(directory.path());
             command.args(["--mqtt", &mqtt.to_string(), "--http", &http.to_string()]);
+            // Not used, but it must not stand in the way of another node.
+            command.args(["--ws", "127.0.0.1:0"]);
             command
         }
         Source::Shell(line) => {
@@ -146,7 +160,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command, directory: TempDir, mqtt: SocketAddr) -> Result<Process> {
+    fn start(mut command: Command, directory: TempDir) -> Result<Process> {
         let log = fs::File::create(directory.path().join("output.log"))?;
         command
             .stdin(Stdio::null())
@@ -155,19 +169,17 @@ impl Process {
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        let mut process = Process { child, directory };
-        process.wait_until_it_accepts(mqtt)?;
-        Ok(process)
+        Ok(Process { child, directory })
     }
 
-    fn wait_until_it_accepts(&mut self, mqtt: SocketAddr) -> Result<()> {
+    fn wait_until_it_accepts(&mut self, address: SocketAddr) -> Result<()> {
         let until = Instant::now() + START;
-        while TcpStream::connect(mqtt).is_err() {
+        while TcpStream::connect(address).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended with {status}:\n{}", self.log());
             }
             if Instant::now() > until {
-                bail!("no server at {mqtt} after {START:?}:\n{}", self.log());
+                bail!("no server at {address} after {START:?}:\n{}", self.log());
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -203,8 +203,13 @@ impl Links {
         }
     }
 
-    /// Sends a DISCONNECT; the link is idle when the server has closed.
+    /// Sends a DISCONNECT; the link is idle when the server has closed. HTTP just hangs up.
     pub fn leave(&mut self, link: LinkId) {
+        if let Kind::Http = self.slots[link.0].kind {
+            self.ready -= usize::from(self.slots[link.0].phase == Phase::Ready);
+            self.slots[link.0].phase = Phase::Leaving;
+            return self.on_end(link, "left");
+        }
         let version = self.options.version;
         self.send(link, |out| {
             let packet = Packet::Disconnect(Disconnect {

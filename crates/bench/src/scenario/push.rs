@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use campanile_mqtt::{Publish, QoS};
+use campanile_mqtt::Publish;
 use clap::Args;
 use serde::Deserialize;
 
+use super::storm::forget;
 use crate::{
     Common, Metric, Outcome, Target,
     account::{Account, Arrival},
@@ -65,7 +66,9 @@ impl Push {
         let work_ended = Instant::now();
         fleet.settle(&mut crew, Duration::from_millis(500))?;
         let spent = meter.stop(work_ended);
-        Ok(crew.outcome(target, &spent, ended, &fleet.links))
+        let outcome = crew.outcome(target, &spent, ended, &fleet.links);
+        forget(&mut fleet, self.devices)?;
+        Ok(outcome)
     }
 }
 
@@ -107,11 +110,10 @@ impl Pushes<'_> {
         let run = fleet.links.options().run;
         let host = fleet.links.options().http.to_string();
         for device in 0..plan.devices {
-            let member = Member::new(client_id(run, device));
-            let member = member.subscribe(INBOX_TOPIC, QoS::AtLeastOnce);
+            // Pushes come without a subscription, to whoever has a session.
             fleet.links.add(Member {
                 clean_start: false,
-                ..member
+                ..Member::new(client_id(run, device))
             });
         }
         for _ in 0..plan.callers() {
