@@ -441,7 +441,7 @@ mod tests {
         for id in ["x", "y", "z"] {
             routes.set_member(ix, &text, &id.into(), Some(member(true)));
         }
-        let mut pick = |routes: &mut Routes, qos| {
+        let pick = |routes: &mut Routes, qos| {
             routes.filter_mut(ix).groups[0]
                 .pick(qos)
                 .map(|(id, _)| id.to_string())

@@ -233,7 +233,7 @@ impl Position {
 pub struct TopicStream {
     pub position: Position,
     /// A page of the log, read from the store; entries not yet looked at.
-    pub page: Option<Box<VecDeque<LogEntry>>>,
+    pub page: VecDeque<LogEntry>,
     /// A read is under way.
     pub reading: bool,
 }

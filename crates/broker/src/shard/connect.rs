@@ -1,6 +1,6 @@
 //! From CONNECT to CONNACK: who is it, may it, and which session does it take up. MQTT 5.0 sections 3.1, 3.2 and 4.12.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use campanile_mqtt::{
     Auth as AuthPacket, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property,
@@ -63,7 +63,7 @@ impl Shard {
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Violation> {
         if self.stopping {
             return Err(Violation::new(
-                Reason::ServerShuttingDown,
+                self.goodbye(),
                 "the server is shutting down",
             ));
         }
@@ -684,7 +684,7 @@ impl Shard {
             };
             live.topics.push(TopicStream {
                 position,
-                page: None,
+                page: VecDeque::new(),
                 reading: false,
             });
         }
@@ -739,6 +739,15 @@ impl Shard {
         bytes
     }
 
+    /// Why a stopping node sends clients away.
+    pub(super) fn goodbye(&self) -> Reason {
+        if self.config.server_reference.is_empty() {
+            Reason::ServerShuttingDown
+        } else {
+            Reason::UseAnotherServer
+        }
+    }
+
     /// Only 5.0 clients can be told of a shorter keep-alive; others keep theirs.
     fn granted_keep_alive(&self, version: Version, asked: u16) -> u16 {
         let maximum = self.config.max_keep_alive_seconds;
@@ -765,18 +774,21 @@ impl Shard {
         reason: Reason,
         text: &str,
     ) {
+        // Reasons that only a DISCONNECT can give have their nearest kin in a CONNACK, section 3.2.2.2.
+        let reason = match reason {
+            Reason::ServerShuttingDown | Reason::SessionTakenOver => Reason::ServerUnavailable,
+            Reason::TopicAliasInvalid | Reason::ReceiveMaximumExceeded => Reason::ProtocolError,
+            Reason::KeepAliveTimeout | Reason::TopicFilterInvalid => Reason::UnspecifiedError,
+            reason => reason,
+        };
+        let config = self.config.clone();
         let mut properties = PropertiesBuf::new();
         if version.is_v5() {
             if !text.is_empty() {
                 properties.push(Property::ReasonString(text));
             }
-            let elsewhere = matches!(
-                reason,
-                Reason::UseAnotherServer | Reason::ServerMoved | Reason::ServerShuttingDown
-            );
-            let reference = self.config.server_reference.clone();
-            if elsewhere && !reference.is_empty() {
-                properties.push(Property::ServerReference(&reference));
+            if reason == Reason::UseAnotherServer && !config.server_reference.is_empty() {
+                properties.push(Property::ServerReference(&config.server_reference));
             }
         }
         let packet = Packet::ConnAck(ConnAck {
@@ -826,13 +838,9 @@ impl Shard {
         if !text.is_empty() && text.len() + 64 < max_packet_bytes as usize {
             properties.push(Property::ReasonString(text));
         }
-        let elsewhere = matches!(
-            reason,
-            Reason::UseAnotherServer | Reason::ServerMoved | Reason::ServerShuttingDown
-        );
-        let reference = self.config.server_reference.clone();
-        if elsewhere && !reference.is_empty() {
-            properties.push(Property::ServerReference(&reference));
+        let config = self.config.clone();
+        if reason == Reason::UseAnotherServer && !config.server_reference.is_empty() {
+            properties.push(Property::ServerReference(&config.server_reference));
         }
         let packet = Packet::Disconnect(Disconnect {
             reason,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use campanile_mqtt::{QoS, Reason, topic};
+use campanile_mqtt::{QoS, topic};
 
 use super::{
     Pending, Phase, Shard,
@@ -289,11 +289,7 @@ impl Shard {
         self.stopping = true;
         for slot in 0..self.conns.len() as u32 {
             if self.conns[slot as usize].is_some() {
-                self.refuse(
-                    slot,
-                    Reason::ServerShuttingDown,
-                    "the server is shutting down",
-                );
+                self.refuse(slot, self.goodbye(), "the server is shutting down");
             }
         }
         self.publish_due_wills();

@@ -63,6 +63,10 @@ impl Shard {
             };
             return self.enqueue(slot, queued);
         }
+        if incoming.payload.len() >= LARGE_PAYLOAD_BYTES {
+            let (ids, now) = (&self.ids, self.now);
+            incoming.shared_message(|| ids.next(now));
+        }
         let outgoing = incoming.outgoing(self.now);
         let packet_id = match qos {
             QoS::AtMostOnce => None,
@@ -81,6 +85,7 @@ impl Shard {
             &mut self.stats,
             &outgoing,
             &delivery,
+            incoming.shared.as_ref(),
         ) == Sent::TooLarge
         {
             give_back(live, packet_id, qos);
@@ -158,6 +163,7 @@ impl Shard {
             &mut self.stats,
             &outgoing,
             &delivery,
+            Some(&queued.message),
         ) == Sent::TooLarge
         {
             return give_back(live, packet_id, queued.qos);
@@ -337,6 +343,7 @@ impl Shard {
             &mut self.stats,
             &outgoing,
             &delivery,
+            Some(&item.message),
         ) == Sent::TooLarge
         {
             give_back(live, Some(packet_id), qos);
@@ -383,6 +390,7 @@ impl Shard {
                 &mut self.stats,
                 &outgoing,
                 &delivery,
+                Some(&queued.message),
             ) == Sent::TooLarge
             {
                 give_back(live, Some(packet_id), queued.qos);
@@ -441,13 +449,17 @@ pub(super) fn outgoing_of<'a>(
     }
 }
 
-/// Writes a PUBLISH, with a topic alias if the client takes them.
+/// Payloads from this size on are referred to, not copied, where the message is shared.
+pub(super) const LARGE_PAYLOAD_BYTES: usize = 4096;
+
+/// Writes a PUBLISH, with a topic alias if the client takes them. `message`: where the payload is from, if that is shared.
 pub(super) fn write_publish(
     live: &mut Live,
     outbox: &mut Outbox,
     stats: &mut Stats,
     outgoing: &Outgoing<'_>,
     delivery: &Delivery<'_>,
+    message: Option<&Arc<Message>>,
 ) -> Sent {
     let version = live.version;
     let mut head = Head {
@@ -472,8 +484,18 @@ pub(super) fn write_publish(
     stats.packets_out += 1;
     stats.publishes_out[delivery.qos as usize] += 1;
     stats.publish_bytes_out[delivery.qos as usize] += outgoing.payload.len() as u64;
-    outbox.write(live.conn, |out| {
-        publish::encode(outgoing, &head, version, out)
-    });
+    match message.filter(|_| outgoing.payload.len() >= LARGE_PAYLOAD_BYTES) {
+        Some(message) => {
+            outbox.write(live.conn, |out| {
+                publish::encode_head(outgoing, &head, version, out)
+            });
+            outbox.write_payload(live.conn, message);
+        }
+        None => {
+            outbox.write(live.conn, |out| {
+                publish::encode(outgoing, &head, version, out)
+            });
+        }
+    }
     Sent::Yes
 }

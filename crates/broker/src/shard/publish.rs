@@ -258,7 +258,7 @@ impl Shard {
             self.route(app, incoming)
         };
         let matched = routed.matched;
-        let keep = self.to_keep(app, incoming, routed, received.is_some());
+        let keep = self.keep(app, incoming, routed, received.is_some());
         let Some(mut publish) = keep else {
             self.stats.unrouted += u64::from(!matched);
             let reason = if matched {
@@ -303,7 +303,7 @@ impl Shard {
     }
 
     /// What the store is to do with a message, or `None` if nothing.
-    pub(super) fn to_keep(
+    pub(super) fn keep(
         &mut self,
         app: u16,
         incoming: &mut Incoming<'_>,

@@ -247,6 +247,7 @@ impl Shard {
             &mut self.stats,
             &outgoing,
             &delivery,
+            Some(&queued.message),
         );
         if sent == super::outgoing::Sent::TooLarge {
             super::outgoing::give_back(live, packet_id, queued.qos);
@@ -275,20 +276,15 @@ impl Shard {
                 return;
             };
             let app = usize::from(live.app);
+            let room = live.has_room();
             let stream = &mut live.topics[at];
-            if !stream.position.lagging
-                || stream.reading
-                || !(live.outbound.free() > 0 && !live.blocked)
-            {
+            if !stream.position.lagging || stream.reading || !room {
                 break;
             }
-            if let Some(page) = &mut stream.page {
-                if let Some(entry) = page.pop_front() {
-                    stream.position.read = entry.offset;
-                    self.offer_topic_entry(slot, partition, &entry, &mut to_save);
-                    continue;
-                }
-                stream.page = None;
+            if let Some(entry) = stream.page.pop_front() {
+                stream.position.read = entry.offset;
+                self.offer_topic_entry(slot, partition, &entry, &mut to_save);
+                continue;
             }
             let read = stream.position.read;
             let tail = &self.apps[app].topic_tails[at];
@@ -297,8 +293,7 @@ impl Shard {
                 break;
             }
             if tail.covers(read) {
-                let entries: VecDeque<LogEntry> = tail.after(read, PAGE).cloned().collect();
-                stream.page = Some(Box::new(entries));
+                stream.page = tail.after(read, PAGE).cloned().collect();
                 continue;
             }
             stream.reading = true;
@@ -417,7 +412,7 @@ impl Shard {
                 if entries.is_empty() {
                     stream.position.read = stream.position.read.max(read_to);
                 }
-                stream.page = Some(Box::new(entries.into()));
+                stream.page = entries.into();
             }
             // The store cannot be read now: the next acknowledgement, notice or second tries again.
             (None, _) => {

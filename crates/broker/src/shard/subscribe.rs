@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: into the routes of all shards and into the store, then the answer, then what is retained. MQTT 5.0 sections 3.8 to 3.11.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use campanile_mqtt::{
     Packet, PacketId, Properties, PropertiesBuf, Property, QoS, Reason, RetainHandling, SubAck,
@@ -211,7 +211,7 @@ impl Shard {
                 let position = Position::at(tail.end(), tail.end(), Vec::new());
                 live.topics.push(TopicStream {
                     position,
-                    page: None,
+                    page: VecDeque::new(),
                     reading: false,
                 });
             }
@@ -447,13 +447,13 @@ impl Shard {
         let Some(waiting) = self.jobs.get_mut(&job) else {
             return;
         };
-        if let (Err(_), JobKind::Subscribe { codes, .. } | JobKind::Unsubscribe { codes, .. }) =
-            (&result, &mut waiting.kind)
-        {
+        if result.is_err() {
             self.stats.refused_store += 1;
-            codes
-                .iter_mut()
-                .for_each(|code| *code = Reason::QuotaExceeded);
+            match &mut waiting.kind {
+                JobKind::Subscribe { codes, .. } => codes.fill(Reason::QuotaExceeded),
+                JobKind::Unsubscribe { codes, .. } => codes.fill(Reason::UnspecifiedError),
+                JobKind::Welcome(_) => {}
+            }
         }
         waiting.waits -= 1;
         if waiting.waits == 0 {

@@ -99,9 +99,7 @@ impl Shard {
         let mut incoming = Incoming::of(&message);
         let routed = self.route(app, &mut incoming);
         let spends_will_of = stored.then(|| client.client_id.clone());
-        if let Some(mut publish) =
-            self.to_keep(app, &mut incoming, routed, spends_will_of.is_some())
-        {
+        if let Some(mut publish) = self.keep(app, &mut incoming, routed, spends_will_of.is_some()) {
             publish.spends_will_of = spends_will_of;
             self.command(Command::Publish(publish), Pending::Nobody);
         }
