@@ -1,0 +1,104 @@
+//! What the HTTP API needs from the node.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use campanile_api::{self as api, ApiState, Parts, Version};
+use campanile_backends::{Reader, Request};
+use campanile_push::{id::PushId, store as push};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
+
+use super::{Inner, StartError, metrics, store::Tag};
+
+/// Connections that the kernel keeps while none is accepted.
+const BACKLOG: i32 = 1024;
+
+/// Opens the API's socket.
+pub(super) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let open = || -> io::Result<std::net::TcpListener> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|cause| StartError::Http { address, cause })
+}
+
+/// The API's state over this node.
+pub(super) fn state(node: &Arc<Inner>, reader: Arc<dyn Reader>, config: api::Config) -> ApiState {
+    metrics::recorder();
+    let clock = node.shared.clock;
+    let ids = node.ids.clone();
+    ApiState::new(Parts {
+        store: Arc::new(Store {
+            node: node.clone(),
+            reader,
+        }),
+        node: Arc::new(Health(node.clone())),
+        now_ms: Arc::new(move || clock.now().0),
+        new_id: Arc::new(move || PushId(ids.next(clock.now()).0)),
+        config,
+    })
+}
+
+struct Store {
+    node: Arc<Inner>,
+    reader: Arc<dyn Reader>,
+}
+
+impl api::Store for Store {
+    fn submit(
+        &self,
+        command: push::Command,
+    ) -> oneshot::Receiver<Result<push::Outcome, push::Unavailable>> {
+        let (answer, outcome) = oneshot::channel();
+        let request = (Tag::Api(answer), Request::Push(command));
+        for (tag, _) in self.node.store.submit([request]) {
+            if let Tag::Api(answer) = tag {
+                let busy = "too many requests wait for it, or it is closing";
+                let _ = answer.send(Err(push::Unavailable(busy.into())));
+            }
+        }
+        outcome
+    }
+
+    fn reader(&self) -> Arc<dyn push::Reader> {
+        self.reader.clone()
+    }
+}
+
+struct Health(Arc<Inner>);
+
+impl api::Node for Health {
+    fn not_ready(&self) -> Vec<String> {
+        let node = &self.0;
+        let mut reasons = Vec::new();
+        if node.stopping.load(Ordering::Relaxed) {
+            reasons.push("the node is stopping".to_owned());
+        }
+        let figures = node.store_figures.lock();
+        let figures = figures.unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &figures.failing {
+            reasons.push(format!("the store refuses writes: {reason}"));
+        }
+        reasons
+    }
+
+    fn metrics(&self) -> String {
+        metrics::render(&self.0)
+    }
+
+    fn version(&self) -> Version {
+        Version {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: option_env!("CAMPANILE_COMMIT"),
+        }
+    }
+}

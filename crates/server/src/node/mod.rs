@@ -1,0 +1,453 @@
+//! One node: the parts, how they are put together, and in which order they stop.
+//!
+//! Start at [`Node::start`]. Threads: one per shard (`shard-N`, a [`Driver`]), the store's writer and readers, those that judge
+//! credentials ([`auth`]), the [`ticker`], and a few of tokio's for HTTP and signals. [`store`] carries requests and answers between them.
+
+mod auth;
+mod config;
+mod http;
+mod metrics;
+mod process;
+mod store;
+mod sys;
+mod ticker;
+mod totals;
+
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use campanile_backends::{
+    Backend, Reader,
+    embedded::{Embedded, OpenError},
+    memory::Memory,
+    worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
+};
+use campanile_broker::{
+    effects::Ticket,
+    ids::{IdSource, ShardId},
+    shard::{Setup, Shard},
+    store::{Recovery, StoreError},
+};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
+
+pub use config::{HttpSpec, NodeConfig, StoreSpec};
+
+use self::{
+    auth::AuthPool,
+    store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
+    ticker::{Rhythm, Ticker},
+};
+use crate::net::{
+    clock::Clock,
+    driver::{self, Driver, Shared},
+    listener::{AcceptBudget, ListenError, Listening},
+    mailbox::Letter,
+};
+
+/// How long HTTP requests may go on when the node stops.
+const HTTP_DRAIN: Duration = Duration::from_secs(2);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The API's socket cannot be opened.
+    #[error("http: cannot listen on {address}: {cause}")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What is stored cannot be read.
+    #[error("cannot read what is stored: {0}")]
+    Recover(StoreError),
+    /// The operating system refuses a thread, a poll or random bytes.
+    #[error("the operating system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why [`Node::wait`] returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// SIGTERM or SIGINT.
+    Signal(&'static str),
+    /// A part of the node has died; what it held in memory is gone.
+    Failed(String),
+}
+
+/// A running node. Dropped without [`Node::stop`] it ends with the process only.
+pub struct Node {
+    inner: Arc<Inner>,
+    shards: Vec<JoinHandle<()>>,
+    failures: mpsc::UnboundedReceiver<String>,
+    runtime: Runtime,
+    http: Option<Http>,
+    ticker: Ticker,
+    reads: ReadPool<(ShardId, Ticket)>,
+    auth: Vec<JoinHandle<()>>,
+    worker: StoreWorker<Tag>,
+}
+
+/// What the parts of a node share.
+struct Inner {
+    shared: Arc<Shared>,
+    ids: Arc<IdSource>,
+    store: StoreMailbox<Tag>,
+    reads: ReadMailbox<(ShardId, Ticket)>,
+    store_figures: Arc<Mutex<StoreFigures>>,
+    stopping: AtomicBool,
+}
+
+struct Http {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Opens the sockets and the store, then begins to serve.
+    pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let clock = Clock::start();
+        let files = process::raise_file_limit();
+        let listeners: Result<Vec<_>, _> = config.listeners.iter().map(Listening::open).collect();
+        let listeners = listeners?;
+        let http_socket = config
+            .http
+            .as_ref()
+            .map(|http| http::bind(http.address))
+            .transpose()?;
+
+        let mut backend = open(&config.store)?;
+        let recovery = backend.recover(clock.now()).map_err(StartError::Recover)?;
+        let reader = backend.reader();
+        tracing::info!(
+            sessions = recovery.sessions.len(),
+            retained = recovery.retained.len(),
+            wills = recovery.wills.len(),
+            elapsed_ms = clock.uptime().as_millis() as u64,
+            "state recovered"
+        );
+
+        let count = config.shard_count();
+        let seats: io::Result<Vec<_>> = (0..count).map(|_| driver::seat()).collect();
+        let (polls, mailboxes): (Vec<_>, Vec<_>) = seats?.into_iter().unzip();
+        let shared = Arc::new(Shared {
+            clock,
+            listeners,
+            accept_budget: AcceptBudget::new(
+                config.accepts_per_second,
+                config.accept_burst,
+                Instant::now(),
+            ),
+            max_sockets: usize::try_from(files)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(config.reserved_files)
+                .max(1),
+            figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
+            mailboxes,
+        });
+
+        let store_figures = Arc::new(Mutex::new(StoreFigures::default()));
+        let router = Router::new(shared.clone(), store_figures.clone());
+        let worker = StoreWorker::spawn(backend, config.worker.clone(), router)?;
+        let reads = ReadPool::spawn(
+            reader.clone(),
+            config.read_threads,
+            config.read_queue,
+            PageRouter(shared.clone()),
+        )?;
+        let (auth_pool, auth) = AuthPool::spawn(
+            &config.access,
+            shared.clone(),
+            config.auth_threads,
+            config.auth_queue,
+        )?;
+        let inner = Arc::new(Inner {
+            ids: Arc::new(IdSource::new(random()?)),
+            store: worker.mailbox(),
+            reads: reads.mailbox(),
+            store_figures,
+            stopping: AtomicBool::new(false),
+            shared,
+        });
+
+        let (failed, failures) = mpsc::unbounded_channel();
+        let shards = spawn_shards(&config, &inner, polls, recovery, &auth_pool, &failed)?;
+        let ticker = Ticker::spawn(
+            inner.clone(),
+            Rhythm {
+                sweep_every: config.sweep_every,
+                sweep_limit: config.sweep_limit,
+                sys_every: config.sys_every,
+            },
+        )?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.control_threads.max(1))
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let http = match (config.http, http_socket) {
+            (Some(spec), Some(socket)) => {
+                Some(Http::start(&runtime, &inner, spec, socket, reader)?)
+            }
+            _ => None,
+        };
+
+        let node = Node {
+            inner,
+            shards,
+            failures,
+            runtime,
+            http,
+            ticker,
+            reads,
+            auth,
+            worker,
+        };
+        node.announce(&config.name);
+        Ok(node)
+    }
+
+    /// The addresses that clients connect to, by listener, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<(&str, SocketAddr)> {
+        let listeners = self.inner.shared.listeners.iter();
+        listeners
+            .map(|listener| (&*listener.name, listener.address))
+            .collect()
+    }
+
+    /// The address of the HTTP API.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        metrics::render(&self.inner)
+    }
+
+    /// Waits until the process is told to stop or a part of the node has died. A further signal ends the process at once.
+    pub fn wait(&mut self) -> Ended {
+        let failures = &mut self.failures;
+        self.runtime.block_on(async {
+            let mut signals = match Signals::listen() {
+                Ok(signals) => signals,
+                Err(error) => return Ended::Failed(format!("cannot listen for signals: {error}")),
+            };
+            tokio::select! {
+                signal = signals.next() => {
+                    tokio::spawn(async move {
+                        signals.next().await;
+                        tracing::warn!("second signal, ending at once");
+                        std::process::exit(130);
+                    });
+                    Ended::Signal(signal)
+                }
+                // The sender lives as long as a shard's thread, and says why it ends.
+                failure = failures.recv() => Ended::Failed(failure.unwrap_or_default()),
+            }
+        })
+    }
+
+    /// Stops: no new connections, every client is told, every session saved, the store closed. Takes less than five seconds, unless the disk does.
+    pub fn stop(self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let http = self.http.map(|http| {
+            drop(http.stop);
+            http.task
+        });
+        self.ticker.stop();
+        for mailbox in &self.inner.shared.mailboxes {
+            mailbox.post(Letter::Stop);
+        }
+        join_all(self.shards);
+        if let Some(task) = http {
+            let drained = self
+                .runtime
+                .block_on(async { tokio::time::timeout(HTTP_DRAIN, task).await });
+            if drained.is_err() {
+                tracing::warn!("HTTP requests did not end in time");
+            }
+        }
+        self.runtime.shutdown_timeout(Duration::from_millis(500));
+        self.reads.shutdown();
+        // The last way to the threads went with the shards.
+        join_all(self.auth);
+        let closed = self.worker.shutdown();
+        match &closed {
+            Ok(()) => {
+                let elapsed_ms = began.elapsed().as_millis() as u64;
+                tracing::info!(elapsed_ms, "node stopped");
+            }
+            Err(error) => tracing::error!(%error, "the store did not close in order"),
+        }
+        closed
+    }
+
+    fn announce(&self, name: &str) {
+        for listener in &self.inner.shared.listeners {
+            tracing::info!(
+                listener = %listener.name,
+                address = %listener.address,
+                tls = listener.tls.is_some(),
+                websocket = listener.websocket_path.as_deref(),
+                "listening"
+            );
+        }
+        if let Some(address) = self.http_address() {
+            tracing::info!(listener = "http", %address, "listening");
+        }
+        tracing::info!(
+            node = name,
+            version = env!("CARGO_PKG_VERSION"),
+            shards = self.inner.shared.mailboxes.len(),
+            max_sockets = self.inner.shared.max_sockets,
+            elapsed_ms = self.inner.shared.clock.uptime().as_millis() as u64,
+            "node started"
+        );
+    }
+}
+
+fn open(spec: &StoreSpec) -> Result<Box<dyn Backend>, OpenError> {
+    Ok(match spec {
+        StoreSpec::Memory(config) => Box::new(Memory::new(config.clone())),
+        StoreSpec::Embedded(config) => Box::new(Embedded::open(config.clone())?),
+    })
+}
+
+fn spawn_shards(
+    config: &NodeConfig,
+    inner: &Arc<Inner>,
+    polls: Vec<mio::Poll>,
+    recovery: Recovery,
+    auth: &AuthPool,
+    failed: &mpsc::UnboundedSender<String>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let recovery = Arc::new(recovery);
+    let broker = Arc::new(config.broker.clone());
+    let seed = random()?;
+    let count = polls.len() as u8;
+    let mut threads = Vec::with_capacity(polls.len());
+    for (poll, number) in polls.into_iter().zip(0..) {
+        let id = ShardId(number);
+        let setup = Setup {
+            id,
+            count,
+            config: broker.clone(),
+            access: config.access.clone(),
+            ids: inner.ids.clone(),
+            seed,
+        };
+        let services = ShardServices {
+            shard: id,
+            shared: inner.shared.clone(),
+            store: inner.store.clone(),
+            reads: inner.reads.clone(),
+            auth: auth.clone(),
+        };
+        let (shared, recovery, failed) = (inner.shared.clone(), recovery.clone(), failed.clone());
+        let serve = move || -> io::Result<()> {
+            let machine = Shard::new(setup, &recovery, shared.clock.now());
+            drop(recovery);
+            Driver::new(id, poll, shared, machine, services)?.run()
+        };
+        let thread = std::thread::Builder::new().name(format!("shard-{number}"));
+        threads.push(thread.spawn(move || {
+            // Half a change may be left in a shard that panicked, so it cannot go on: the node stops, and its clients go elsewhere or come back.
+            let failure = match catch_unwind(AssertUnwindSafe(serve)) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => format!("shard {number} cannot go on: {error}"),
+                Err(_) => format!("shard {number} panicked"),
+            };
+            tracing::error!(reason = %failure, "a shard has died, the node must stop");
+            let _ = failed.send(failure);
+        })?);
+    }
+    Ok(threads)
+}
+
+fn join_all(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread panicked");
+        }
+    }
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::from)
+}
+
+impl Http {
+    fn start(
+        runtime: &Runtime,
+        inner: &Arc<Inner>,
+        spec: HttpSpec,
+        socket: std::net::TcpListener,
+        reader: Arc<dyn Reader>,
+    ) -> Result<Http, StartError> {
+        let mut config = spec.api;
+        config.drain_timeout_ms = config.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
+        let address = socket.local_addr()?;
+        let router = campanile_api::router(http::state(inner, reader, config.clone()));
+        let _in_runtime = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = runtime.spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            campanile_api::serve(listener, router, &config, stopped).await;
+        });
+        Ok(Http {
+            address,
+            stop,
+            task,
+        })
+    }
+}
+
+/// The signals that mean "stop".
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

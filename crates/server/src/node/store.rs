@@ -1,0 +1,262 @@
+//! Between the shards, the API and the threads that own the store.
+
+use std::{
+    mem::take,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+};
+
+use campanile_backends::{
+    Reply, Request,
+    worker::{CommitStats, Deliver, DeliverPages, ReadMailbox, StoreMailbox},
+};
+use campanile_broker::{
+    access::AuthRequest,
+    effects::Ticket,
+    ids::{ConnId, ShardId},
+    mail::Mail,
+    shard::Shard,
+    store::{Command, Notice, Outcome, Page, Query, StoreError, Swept},
+};
+use campanile_push::store as push;
+use tokio::sync::oneshot;
+
+use super::auth::AuthPool;
+use crate::net::{driver::Shared, figures::Histogram, mailbox::Letter, ports::Services};
+
+/// Whose a request is.
+#[derive(Debug)]
+pub enum Tag {
+    /// A shard's.
+    Shard(ShardId, Ticket),
+    /// The API's.
+    Api(oneshot::Sender<Result<push::Outcome, push::Unavailable>>),
+    /// The sweeper's; it is told whether there is more to remove.
+    Sweep(mpsc::Sender<bool>),
+}
+
+/// Figures of the store, as others read them.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct StoreFigures {
+    pub commits: Histogram,
+    pub waits: Histogram,
+    pub requests: u64,
+    pub records: u64,
+    pub inbox_dropped: u64,
+    pub requests_failed: u64,
+    /// Why the last commit failed; `None` once one has succeeded again.
+    pub failing: Option<Arc<str>>,
+}
+
+/// Takes what the store's thread has done to those who wait for it: notices first, then answers, each shard's in one batch.
+#[derive(Debug)]
+pub struct Router {
+    shared: Arc<Shared>,
+    figures: Arc<Mutex<StoreFigures>>,
+    batches: Vec<Vec<Letter>>,
+}
+
+impl Router {
+    /// A router to the shards of a node.
+    pub fn new(shared: Arc<Shared>, figures: Arc<Mutex<StoreFigures>>) -> Router {
+        Router {
+            batches: shared.mailboxes.iter().map(|_| Vec::new()).collect(),
+            shared,
+            figures,
+        }
+    }
+
+    fn announce(&mut self, notice: Notice) {
+        if let Notice::Inbox { client, .. } = &notice {
+            let count = self.batches.len() as u8;
+            let shard = Shard::of_client(&client.app, &client.client_id, count);
+            self.batches[shard.0 as usize].push(Letter::Mail(Mail::Notice(notice)));
+            return;
+        }
+        let (last, others) = self.batches.split_last_mut().expect("a node has shards");
+        for batch in others {
+            batch.push(Letter::Mail(Mail::Notice(notice.clone())));
+        }
+        last.push(Letter::Mail(Mail::Notice(notice)));
+    }
+
+    fn announce_ended(&mut self, swept: Swept) {
+        let count = self.batches.len();
+        let mut ended: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        for (client, filters) in swept.ended {
+            let shard = Shard::of_client(&client.app, &client.client_id, count as u8);
+            ended[shard.0 as usize].push((client, filters));
+        }
+        for (batch, ended) in self.batches.iter_mut().zip(ended) {
+            if !ended.is_empty() {
+                batch.push(Letter::Mail(Mail::Ended(ended)));
+            }
+        }
+    }
+
+    fn count(&self, replies: &[(Tag, Result<Reply, StoreError>)], stats: CommitStats) {
+        let unavailable = |reply: &Result<Reply, StoreError>| match reply {
+            Err(StoreError::Unavailable(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        let failed = replies.iter().filter_map(|(_, reply)| unavailable(reply));
+        let (mut failures, mut failing) = (0, None);
+        for reason in failed {
+            failures += 1;
+            failing = Some(reason);
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.commits.record(stats.elapsed);
+        figures.waits.record(stats.waited);
+        figures.requests += stats.requests as u64;
+        figures.records += u64::from(stats.writes);
+        figures.inbox_dropped += u64::from(stats.dropped);
+        figures.requests_failed += failures;
+        // A commit that had nothing to write proves nothing.
+        if failing.is_some() || stats.writes > 0 {
+            if let Some(reason) = &failing
+                && figures.failing.is_none()
+            {
+                tracing::error!(%reason, "the store refuses writes");
+            } else if failing.is_none() && figures.failing.is_some() {
+                tracing::info!("the store takes writes again");
+            }
+            figures.failing = failing;
+        }
+    }
+}
+
+impl Deliver<Tag> for Router {
+    fn deliver(
+        &mut self,
+        notices: Vec<Notice>,
+        replies: Vec<(Tag, Result<Reply, StoreError>)>,
+        stats: CommitStats,
+    ) {
+        self.count(&replies, stats);
+        for notice in notices {
+            self.announce(notice);
+        }
+        let mut others = Vec::new();
+        for (tag, reply) in replies {
+            match (tag, reply) {
+                (Tag::Shard(shard, ticket), reply) => {
+                    let outcome = reply.map(outcome_of_broker);
+                    self.batches[shard.0 as usize].push(Letter::Outcome(ticket, outcome));
+                }
+                (Tag::Sweep(done), reply) => {
+                    let more = match reply.map(outcome_of_broker) {
+                        Ok(Outcome::Swept(swept)) => {
+                            let more = swept.more;
+                            self.announce_ended(swept);
+                            more
+                        }
+                        _ => false,
+                    };
+                    // Nobody waits for it any more when the node stops.
+                    let _ = done.send(more);
+                }
+                other => others.push(other),
+            }
+        }
+        for (mailbox, batch) in self.shared.mailboxes.iter().zip(&mut self.batches) {
+            if !batch.is_empty() {
+                mailbox.post_all(take(batch));
+            }
+        }
+        for (tag, reply) in others {
+            let Tag::Api(answer) = tag else { continue };
+            // A caller that has given up does not want to know.
+            let _ = answer.send(match reply {
+                Ok(Reply::Push(outcome)) => Ok(outcome),
+                Ok(Reply::Broker(_)) => unreachable!("the API asks for nothing of the broker"),
+                Err(error) => Err(unavailable(&error)),
+            });
+        }
+    }
+}
+
+fn outcome_of_broker(reply: Reply) -> Outcome {
+    match reply {
+        Reply::Broker(outcome) => outcome,
+        Reply::Push(_) => unreachable!("shards ask for nothing of the push domain"),
+    }
+}
+
+fn unavailable(error: &StoreError) -> push::Unavailable {
+    match error {
+        StoreError::Unavailable(reason) => push::Unavailable(reason.clone()),
+        StoreError::Fenced => push::Unavailable(error.to_string().into()),
+    }
+}
+
+/// Takes pages to the shards that asked for them.
+#[derive(Debug)]
+pub struct PageRouter(pub Arc<Shared>);
+
+impl DeliverPages<(ShardId, Ticket)> for PageRouter {
+    fn deliver(&self, pages: Vec<((ShardId, Ticket), Result<Page, StoreError>)>) {
+        for ((shard, ticket), page) in pages {
+            self.0.mailboxes[shard.0 as usize].post(Letter::Page(ticket, page));
+        }
+    }
+}
+
+/// The rest of the node, as the driver of one shard sees it.
+pub struct ShardServices {
+    /// The shard.
+    pub shard: ShardId,
+    /// For answers that are known at once.
+    pub shared: Arc<Shared>,
+    /// The way to the store's thread.
+    pub store: StoreMailbox<Tag>,
+    /// The way to its readers.
+    pub reads: ReadMailbox<(ShardId, Ticket)>,
+    /// Where credentials are judged.
+    pub auth: AuthPool,
+}
+
+impl Services for ShardServices {
+    fn commands(&mut self, commands: Vec<(Ticket, Command)>) {
+        let shard = self.shard;
+        let requests = commands
+            .into_iter()
+            .map(|(ticket, command)| (Tag::Shard(shard, ticket), Request::Broker(command)));
+        let refused = self.store.submit(requests);
+        if refused.is_empty() {
+            return;
+        }
+        let answers = refused.into_iter().filter_map(|(tag, _)| match tag {
+            Tag::Shard(_, ticket) => Some(Letter::Outcome(ticket, Err(too_busy()))),
+            _ => None,
+        });
+        self.shared.mailboxes[shard.0 as usize].post_all(answers);
+    }
+
+    fn queries(&mut self, queries: Vec<(Ticket, Query)>) {
+        let shard = self.shard;
+        let refused = self.reads.submit(
+            queries
+                .into_iter()
+                .map(|(ticket, query)| ((shard, ticket), query)),
+        );
+        if refused.is_empty() {
+            return;
+        }
+        let answers = refused
+            .into_iter()
+            .map(|((_, ticket), _)| Letter::Page(ticket, Err(too_busy())));
+        self.shared.mailboxes[shard.0 as usize].post_all(answers);
+    }
+
+    fn authenticate(&mut self, requests: Vec<(ConnId, Box<AuthRequest>)>) {
+        for (conn, request) in requests {
+            self.auth.judge(self.shard, conn, request);
+        }
+    }
+}
+
+/// The answer to requests for which the store's mailbox has no room.
+pub fn too_busy() -> StoreError {
+    StoreError::Unavailable("too many requests wait for it, or it is closing".into())
+}
