@@ -7,7 +7,7 @@ use std::{
 };
 
 use campanile_api::{self as api, ApiState, Parts, Version};
-use campanile_backends::{Reader, Request};
+use campanile_backends::Request;
 use campanile_push::{id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
@@ -32,15 +32,12 @@ pub(super) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, StartEr
 }
 
 /// The API's state over this node.
-pub(super) fn state(node: &Arc<Inner>, reader: Arc<dyn Reader>, config: api::Config) -> ApiState {
+pub(super) fn state(node: &Arc<Inner>, config: api::Config) -> ApiState {
     metrics::recorder();
     let clock = node.shared.clock;
     let ids = node.ids.clone();
     ApiState::new(Parts {
-        store: Arc::new(Store {
-            node: node.clone(),
-            reader,
-        }),
+        store: Arc::new(Store(node.clone())),
         node: Arc::new(Health(node.clone())),
         now_ms: Arc::new(move || clock.now().0),
         new_id: Arc::new(move || PushId(ids.next(clock.now()).0)),
@@ -48,10 +45,7 @@ pub(super) fn state(node: &Arc<Inner>, reader: Arc<dyn Reader>, config: api::Con
     })
 }
 
-struct Store {
-    node: Arc<Inner>,
-    reader: Arc<dyn Reader>,
-}
+pub(super) struct Store(pub(super) Arc<Inner>);
 
 impl api::Store for Store {
     fn submit(
@@ -60,7 +54,7 @@ impl api::Store for Store {
     ) -> oneshot::Receiver<Result<push::Outcome, push::Unavailable>> {
         let (answer, outcome) = oneshot::channel();
         let request = (Tag::Api(answer), Request::Push(command));
-        for (tag, _) in self.node.store.submit([request]) {
+        for (tag, _) in self.0.store.submit([request]) {
             if let Tag::Api(answer) = tag {
                 let busy = "too many requests wait for it, or it is closing";
                 let _ = answer.send(Err(push::Unavailable(busy.into())));
@@ -70,7 +64,7 @@ impl api::Store for Store {
     }
 
     fn reader(&self) -> Arc<dyn push::Reader> {
-        self.reader.clone()
+        self.0.reader.clone()
     }
 }
 

@@ -112,6 +112,7 @@ struct Inner {
     ids: Arc<IdSource>,
     store: StoreMailbox<Tag>,
     reads: ReadMailbox<(ShardId, Ticket)>,
+    reader: Arc<dyn Reader>,
     store_figures: Arc<Mutex<StoreFigures>>,
     stopping: AtomicBool,
 }
@@ -184,6 +185,7 @@ impl Node {
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
             reads: reads.mailbox(),
+            reader,
             store_figures,
             stopping: AtomicBool::new(false),
             shared,
@@ -205,9 +207,7 @@ impl Node {
             .enable_all()
             .build()?;
         let http = match (config.http, http_socket) {
-            (Some(spec), Some(socket)) => {
-                Some(Http::start(&runtime, &inner, spec, socket, reader)?)
-            }
+            (Some(spec), Some(socket)) => Some(Http::start(&runtime, &inner, spec, socket)?),
             _ => None,
         };
 
@@ -237,6 +237,16 @@ impl Node {
     /// The address of the HTTP API.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(|http| http.address)
+    }
+
+    /// The way to durable state, as the HTTP API has it.
+    pub fn store(&self) -> Arc<dyn campanile_api::Store> {
+        Arc::new(http::Store(self.inner.clone()))
+    }
+
+    /// Where tasks beside those of the node may run. They are cut off when the node stops.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
     }
 
     /// All metrics in Prometheus' text format.
@@ -403,12 +413,11 @@ impl Http {
         inner: &Arc<Inner>,
         spec: HttpSpec,
         socket: std::net::TcpListener,
-        reader: Arc<dyn Reader>,
     ) -> Result<Http, StartError> {
         let mut config = spec.api;
         config.drain_timeout_ms = config.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
         let address = socket.local_addr()?;
-        let router = campanile_api::router(http::state(inner, reader, config.clone()));
+        let router = campanile_api::router(http::state(inner, config.clone()));
         let _in_runtime = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let (stop, stopped) = oneshot::channel::<()>();
