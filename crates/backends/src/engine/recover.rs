@@ -79,6 +79,9 @@ impl<K: Kv> Engine<K> {
     /// See [`crate::Backend::recover`].
     pub fn recover(&mut self, now: Millis) -> Result<Recovery, StoreError> {
         self.load_devices()?;
+        self.state.clock = self.state.clock.max(now);
+        // Epochs of clients without a record are not stored. A run cannot give as many as fit between two starts, so that none comes again.
+        self.state.last_epoch = self.state.last_epoch.max(now.0 << 16);
         self.recover_devices(now)?;
         let wills = self.recover_wills(now)?;
         let view: &dyn View = &self.kv;

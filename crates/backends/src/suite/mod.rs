@@ -1,0 +1,463 @@
+//! What every backend must do, as tests.
+//!
+//! A backend's own tests say how to open it ([`Place`]) and expand [`conformance_tests!`](crate::conformance_tests), which makes one
+//! test of each behaviour here.
+
+pub mod inboxes;
+pub mod logs;
+pub mod pushes;
+pub mod receipts;
+pub mod sessions;
+pub mod wills;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use campanile_broker::{
+    ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
+    message::{Kind, Message},
+    store::{
+        Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice, Outcome, Page,
+        Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription, Subscribe, Swept, Will,
+    },
+};
+use campanile_mqtt::{QoS, RetainHandling, SubscriptionOptions};
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    store::{self as push, Accept, Audience, Report},
+};
+
+use crate::{Backend, Committed, Config, Reply, Request};
+
+/// Makes one `#[test]` of each behaviour of the suite. `$place` makes a new, empty [`Place`](crate::suite::Place).
+#[macro_export]
+macro_rules! conformance_tests {
+    ($place:expr) => {
+        $crate::conformance_tests! { @modules $place;
+            sessions {
+                a_new_client_has_no_session
+                a_durable_session_goes_on_where_it_was
+                a_session_survives_a_restart
+                a_clean_start_ends_the_session
+                an_expired_session_is_absent
+                an_expired_session_is_swept_once
+                a_session_without_expiry_ends_with_its_connection
+                a_resumed_session_may_end_with_its_connection
+                every_claim_raises_the_epoch
+                an_old_epoch_is_fenced
+                a_refused_request_does_not_disturb_the_batch
+                devices_keep_their_numbers
+                connections_of_the_last_run_begin_to_expire_at_recovery
+                many_subscriptions_are_changed_one_by_one
+                long_client_ids_and_filters_are_kept_apart
+            }
+            wills {
+                a_will_waits_for_its_delay
+                a_will_is_owed_when_the_session_ends
+                a_spent_will_is_published_once
+                a_dropped_will_is_gone
+                wills_of_the_last_run_are_recovered
+            }
+            logs {
+                a_log_is_read_in_order
+                a_log_page_is_bounded
+                logs_are_kept_apart
+                offsets_never_repeat
+                an_old_entry_is_trimmed_and_leaves_a_gap
+                a_log_is_bounded_in_bytes
+                a_qos_2_publish_is_stored_once
+                a_retained_message_is_replaced_and_removed
+                a_retained_message_expires
+                retained_messages_are_recovered
+            }
+            inboxes {
+                an_inbox_is_read_in_order
+                an_inbox_page_is_bounded
+                messages_to_nobody_are_dropped
+                a_full_inbox_drops_the_oldest
+                an_inbox_is_bounded_in_bytes
+                pushes_survive_a_clean_start_and_publishes_do_not
+                pushes_survive_an_ephemeral_session_and_publishes_do_not
+                an_expired_inbox_message_is_swept
+                retained_messages_come_with_the_subscription
+            }
+            pushes {
+                apps_have_names_and_keys
+                a_push_waits_for_a_device_that_was_never_seen
+                a_push_to_several_devices_is_delivered_to_each
+                a_push_to_all_is_one_log_entry
+                a_new_device_does_not_get_old_pushes_to_all
+                a_device_keeps_its_place_in_the_push_log
+                pushes_and_publishes_are_in_order_of_acceptance
+                a_push_without_time_to_live_is_announced_and_not_stored
+                an_idempotency_key_makes_a_retry_harmless
+                an_expired_push_is_forgotten_in_steps
+                a_sweep_is_bounded
+            }
+            receipts {
+                receipts_are_counted_once
+                receipts_of_a_fenced_session_count
+                receipts_from_strangers_do_not_count
+                the_numbers_add_up_when_the_inbox_overflows
+                a_late_receipt_beats_a_drop
+                unacknowledged_pushes_expire
+                reports_survive_a_restart
+                a_set_may_span_chunks
+            }
+        }
+    };
+    (@modules $place:expr; $($module:ident { $($name:ident)* })*) => {
+        $(mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $(#[test]
+            fn $name() {
+                $crate::suite::$module::$name(&mut $crate::suite::World::new($place));
+            })*
+        })*
+    };
+}
+
+/// Where a backend keeps its state.
+pub trait Place {
+    /// Opens the backend: with what the one before left, after that was closed or dropped.
+    fn open(&mut self, config: Config) -> Box<dyn Backend>;
+}
+
+/// The app that the tests use.
+pub const APP: &str = "app";
+
+/// A backend under test, with the words that the tests are written in.
+pub struct World {
+    place: Box<dyn Place>,
+    backend: Option<Box<dyn Backend>>,
+    /// The backend's bounds; in effect after [`restart`](World::restart).
+    pub config: Config,
+    /// The present time.
+    pub now: Millis,
+    /// What was announced since the last [`take_notices`](World::take_notices).
+    pub notices: Vec<Notice>,
+    /// What the last restart recovered.
+    pub recovery: Recovery,
+    last_id: u128,
+}
+
+impl World {
+    /// A world with an empty backend.
+    pub fn new(place: impl Place + 'static) -> World {
+        let mut world = World {
+            place: Box::new(place),
+            backend: None,
+            config: Config::default(),
+            now: Millis(1_000_000),
+            notices: Vec::new(),
+            recovery: Recovery::default(),
+            last_id: 0,
+        };
+        world.restart();
+        world
+    }
+
+    /// Drops the backend as a crash would, and opens it again.
+    pub fn restart(&mut self) {
+        self.backend = None;
+        let mut backend = self.place.open(self.config.clone());
+        self.recovery = backend.recover(self.now).expect("the backend recovers");
+        self.backend = Some(backend);
+    }
+
+    /// Lets time pass.
+    pub fn pass_seconds(&mut self, seconds: u32) {
+        self.now = self.now.plus_seconds(seconds);
+    }
+
+    /// The backend.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        self.backend.as_deref_mut().expect("open between restarts")
+    }
+
+    /// Carries out a batch.
+    pub fn commit(&mut self, batch: Vec<Request>) -> Vec<Result<Reply, StoreError>> {
+        let count = batch.len();
+        let Committed { replies, notices, .. } = self.backend().commit(batch);
+        assert_eq!(replies.len(), count);
+        self.notices.extend(notices);
+        replies
+    }
+
+    /// Carries out one command.
+    pub fn run(&mut self, command: Command) -> Result<Outcome, StoreError> {
+        match self.commit(vec![Request::Broker(command)]).remove(0)? {
+            Reply::Broker(outcome) => Ok(outcome),
+            Reply::Push(outcome) => panic!("an answer of the push domain: {outcome:?}"),
+        }
+    }
+
+    /// Carries out one command that must succeed.
+    pub fn done(&mut self, command: Command) {
+        assert_eq!(self.run(command), Ok(Outcome::Done));
+    }
+
+    /// Carries out one command of the push domain.
+    pub fn run_push(&mut self, command: push::Command) -> push::Outcome {
+        match self.commit(vec![Request::Push(command)]).remove(0) {
+            Ok(Reply::Push(outcome)) => outcome,
+            other => panic!("no answer of the push domain: {other:?}"),
+        }
+    }
+
+    /// What was announced since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// A new message id.
+    pub fn next_id(&mut self) -> MessageId {
+        self.last_id += 1;
+        MessageId(self.last_id)
+    }
+
+    /// Claims a session.
+    pub fn claim(&mut self, client_id: &str, expiry_seconds: u32) -> Claimed {
+        self.claim_with(client_id, |claim| claim.expiry_seconds = expiry_seconds)
+    }
+
+    /// Claims a session with a changed claim.
+    pub fn claim_with(&mut self, client_id: &str, change: impl FnOnce(&mut Claim)) -> Claimed {
+        let mut claim = Claim {
+            client: client(client_id),
+            now: self.now,
+            clean_start: false,
+            expiry_seconds: 0,
+            will: None,
+        };
+        change(&mut claim);
+        match self.run(Command::Claim(claim)) {
+            Ok(Outcome::Claimed(claimed)) => *claimed,
+            other => panic!("no claim: {other:?}"),
+        }
+    }
+
+    /// Subscribes to filters.
+    pub fn subscribe(&mut self, client_id: &str, epoch: Epoch, filters: &[&str]) {
+        let add = filters.iter().map(|filter| subscription(filter)).collect();
+        let client = client(client_id);
+        self.done(Command::Subscribe(Subscribe { client, epoch, add, remove: vec![], inbox: vec![] }));
+    }
+
+    /// Saves progress.
+    pub fn progress(
+        &mut self,
+        client_id: &str,
+        claimed: &Claimed,
+        change: impl FnOnce(&mut Progress),
+    ) -> Result<Outcome, StoreError> {
+        let mut progress = progress(client_id, claimed);
+        change(&mut progress);
+        self.run(Command::Progress(progress))
+    }
+
+    /// Releases a session that then expires after `expiry_seconds`; 0 ends it, `u32::MAX` is never.
+    pub fn release(&mut self, client_id: &str, claimed: &Claimed, expiry_seconds: u32) {
+        let expires_at = (expiry_seconds != u32::MAX).then(|| self.now.plus_seconds(expiry_seconds));
+        let release =
+            Release { progress: progress(client_id, claimed), expires_at, now: self.now, will_at: None };
+        self.done(Command::Release(release));
+    }
+
+    /// Removes what has expired, in one go.
+    pub fn sweep(&mut self) -> Swept {
+        self.sweep_some(u32::MAX)
+    }
+
+    /// Removes some of what has expired.
+    pub fn sweep_some(&mut self, limit: u32) -> Swept {
+        match self.run(Command::Sweep { now: self.now, limit }) {
+            Ok(Outcome::Swept(swept)) => swept,
+            other => panic!("no sweep: {other:?}"),
+        }
+    }
+
+    /// A message of a new id.
+    pub fn message(&mut self, topic: &str, payload: &str) -> Message {
+        let id = self.next_id();
+        let mut message = Message::new(id, Kind::Publish, topic, &[3, 0, 1, b't'], payload.as_bytes());
+        message.qos = QoS::AtLeastOnce;
+        message.publisher = Some("publisher".into());
+        message
+    }
+
+    /// Appends a message to a log of the app. Returns it.
+    pub fn append(&mut self, log: LogKind, payload: &str) -> Arc<Message> {
+        let message = Arc::new(self.message("t", payload));
+        self.done(Command::Publish(Publish { log: Some(log), ..publish(&message) }));
+        message
+    }
+
+    /// Appends a message to a client's inbox.
+    pub fn send(&mut self, client_id: &str, payload: &str) -> Arc<Message> {
+        let message = Arc::new(self.message("t", payload));
+        let inboxes = vec![(client_id.into(), item(&message))];
+        self.done(Command::Publish(Publish { inboxes, ..publish(&message) }));
+        message
+    }
+
+    /// Pushes to devices, or to all, with a time to live.
+    pub fn push(&mut self, devices: Option<&[&str]>, ttl_seconds: u32) -> PushId {
+        let accept = self.accept(devices, ttl_seconds);
+        let id = accept.id;
+        match self.run_push(push::Command::Accept(Box::new(accept))) {
+            push::Outcome::Accepted { .. } => id,
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    /// A push with a new id.
+    pub fn accept(&mut self, devices: Option<&[&str]>, ttl_seconds: u32) -> Accept {
+        let id = PushId(self.next_id().0);
+        Accept {
+            app: AppName::new(APP).expect("a good name"),
+            id,
+            accepted_ms: self.now.0,
+            expires_ms: self.now.plus_seconds(ttl_seconds).0,
+            audience: match devices {
+                Some(devices) => Audience::Devices(devices.iter().map(|device| (*device).into()).collect()),
+                None => Audience::All,
+            },
+            payload: Bytes::from(format!("push {id}")),
+            idempotency: None,
+        }
+    }
+
+    /// The figures of a push that is known.
+    pub fn report(&mut self, id: PushId) -> Report {
+        self.try_report(id).expect("the push is known")
+    }
+
+    /// The figures of a push.
+    pub fn try_report(&mut self, id: PushId) -> Option<Report> {
+        let now = self.now.0;
+        let app = AppName::new(APP).expect("a good name");
+        let report = self.backend().reader().report(&app, id, now).expect("the backend reads");
+        if let Some(report) = &report {
+            let sum = report.delivered + report.pending + report.expired + report.dropped;
+            assert_eq!(report.targeted, sum, "{report:?}");
+        }
+        report
+    }
+
+    /// Answers a query.
+    pub fn read(&mut self, query: &Query) -> Page {
+        self.backend().reader().read(query).expect("the backend reads")
+    }
+
+    /// A page of a log.
+    pub fn read_log(&mut self, log: LogKind, after: Offset, limit: u32) -> (Vec<LogEntry>, Offset, bool) {
+        match self.read(&Query::Log { app: AppId::new(APP), log, after, limit }) {
+            Page::Log { entries, read_to, gap } => (entries, read_to, gap),
+            other => panic!("no log: {other:?}"),
+        }
+    }
+
+    /// Payloads of a log after a place.
+    pub fn log_payloads(&mut self, log: LogKind, after: Offset) -> Vec<String> {
+        self.read_log(log, after, 1000).0.iter().map(|entry| text(&entry.message)).collect()
+    }
+
+    /// A page of an inbox.
+    pub fn read_inbox(&mut self, client_id: &str, after: Offset, limit: u32) -> (Vec<InboxEntry>, bool) {
+        match self.read(&Query::Inbox { client: client(client_id), after, limit }) {
+            Page::Inbox { entries, more } => (entries, more),
+            other => panic!("no inbox: {other:?}"),
+        }
+    }
+
+    /// Everything in an inbox.
+    pub fn inbox(&mut self, client_id: &str) -> Vec<InboxEntry> {
+        let (entries, more) = self.read_inbox(client_id, Offset(0), 10_000);
+        assert!(!more);
+        entries
+    }
+
+    /// Payloads of everything in an inbox.
+    pub fn inbox_payloads(&mut self, client_id: &str) -> Vec<String> {
+        self.inbox(client_id).iter().map(|entry| text(&entry.item.message)).collect()
+    }
+}
+
+/// A client of the app.
+pub fn client(client_id: &str) -> ClientKey {
+    ClientKey::new(&AppId::new(APP), client_id)
+}
+
+/// A subscription with unusual options.
+pub fn subscription(filter: &str) -> StoredSubscription {
+    StoredSubscription {
+        filter: filter.into(),
+        options: SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::SendIfNew,
+        },
+        id: Some(268_435_455),
+        since: MessageId(u128::MAX - 1),
+    }
+}
+
+/// Progress that changes nothing.
+pub fn progress(client_id: &str, claimed: &Claimed) -> Progress {
+    Progress {
+        client: client(client_id),
+        epoch: claimed.epoch,
+        ordinal: claimed.ordinal,
+        cursors: None,
+        unfinished: None,
+        inbox_done: vec![],
+        receipts: vec![],
+    }
+}
+
+/// A publish that keeps the message nowhere.
+pub fn publish(message: &Arc<Message>) -> Publish {
+    Publish {
+        app: AppId::new(APP),
+        message: message.clone(),
+        log: None,
+        inboxes: vec![],
+        retain: false,
+        received: None,
+        spends_will_of: None,
+    }
+}
+
+/// A message as an inbox takes it.
+pub fn item(message: &Arc<Message>) -> InboxItem {
+    InboxItem {
+        message: message.clone(),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        subscription_ids: [7, 8].into_iter().collect(),
+    }
+}
+
+/// A will.
+pub fn will(message: Message, delay_seconds: u32) -> Will {
+    Will { message: Arc::new(message), delay_seconds, expiry_seconds: Some(60) }
+}
+
+/// A cursor without gaps.
+pub fn cursor(log: LogKind, done: Offset) -> Cursor {
+    Cursor { log, done, done_above: vec![] }
+}
+
+/// The payload as text.
+pub fn text(message: &Message) -> String {
+    String::from_utf8_lossy(message.payload()).into_owned()
+}
+
+/// The id of a push's message.
+pub fn message_id(push: PushId) -> MessageId {
+    MessageId(push.0)
+}
