@@ -27,6 +27,13 @@ type Before = Vec<(Value, Option<Value>)>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk(Arc<Tree>);
 
+impl Disk {
+    /// All keys and values in order.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+    }
+}
+
 /// A backend that keeps everything in memory.
 #[derive(Debug)]
 pub struct Memory(Engine<MemoryKv>);

@@ -17,7 +17,7 @@ use campanile_broker::{
 
 /// A disk in memory.
 #[derive(Default)]
-pub struct MemoryPlace(Arc<Mutex<Disk>>);
+pub struct MemoryPlace(pub Arc<Mutex<Disk>>);
 
 /// A model that leaves its disk behind when it is dropped.
 struct LeavesDisk(Option<Memory>, Arc<Mutex<Disk>>);
