@@ -22,7 +22,7 @@ mod target;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 pub use account::{Account, Arrival, Tally};
@@ -86,11 +86,9 @@ fn compare(scenarios: &[Scenario], common: &Common) -> Result<Vec<Outcome>> {
             }
             let mut repeats = Vec::new();
             for _ in 0..common.repeat {
-                let target = open(name, source, cores.as_deref())
-                    .with_context(|| format!("cannot measure {name}"))?;
-                let outcome = scenario
-                    .run(&target, common)
-                    .unwrap_or_else(|error| failed(scenario, &target, &error));
+                let outcome = open(name, source, cores.as_deref())
+                    .and_then(|target| scenario.run(&target, common))
+                    .unwrap_or_else(|error| failed(scenario, name, &error));
                 progress(&outcome, common);
                 repeats.push(outcome);
             }
@@ -116,10 +114,10 @@ fn open(name: &str, source: &Source, cores: Option<&[usize]>) -> Result<Target> 
     target
 }
 
-fn failed(scenario: &Scenario, target: &Target, error: &anyhow::Error) -> Outcome {
+fn failed(scenario: &Scenario, target: &str, error: &anyhow::Error) -> Outcome {
     Outcome {
         scenario: scenario.label(),
-        target: target.name.clone(),
+        target: target.into(),
         metrics: Vec::new(),
         tally: None,
         problems: vec![format!("{error:#}")],

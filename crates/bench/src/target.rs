@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -89,7 +89,10 @@ impl Target {
             .prefix("campanile-bench-")
             .tempdir()
             .context("cannot create a directory for the server")?;
-        let command = command(source, mqtt, http, &directory)?;
+        // The server's own, apart from what we keep here.
+        let data = directory.path().join("data");
+        fs::create_dir(&data)?;
+        let command = command(source, mqtt, http, &data)?;
         let mut process = Process::start(command, directory)?;
         process.wait_until_it_accepts(mqtt)?;
         if let Source::Campanile(_) = source {
@@ -105,19 +108,12 @@ impl Target {
     }
 }
 
-fn command(
-    source: &Source,
-    mqtt: SocketAddr,
-    http: SocketAddr,
-    directory: &TempDir,
-) -> Result<Command> {
+fn command(source: &Source, mqtt: SocketAddr, http: SocketAddr, data: &Path) -> Result<Command> {
     let mut command = match source {
         Source::Running { .. } => bail!("a running server needs no command"),
         Source::Campanile(path) => {
             let mut command = Command::new(path);
-            command
-                .args(["serve", "--dev", "--data"])
-                .arg(directory.path());
+            command.args(["serve", "--dev", "--data"]).arg(data);
             command.args(["--mqtt", &mqtt.to_string(), "--http", &http.to_string()]);
             // Not used, but it must not stand in the way of another node.
             command.args(["--ws", "127.0.0.1:0"]);
@@ -133,7 +129,7 @@ fn command(
     command
         .env("PORT", mqtt.port().to_string())
         .env("HTTP_PORT", http.port().to_string())
-        .env("DIR", directory.path());
+        .env("DIR", data);
     Ok(command)
 }
 

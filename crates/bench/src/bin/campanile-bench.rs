@@ -12,6 +12,9 @@ struct Cli {
     args: campanile_bench::BenchArgs,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    campanile_bench::run(Cli::parse().args)
+fn main() -> ExitCode {
+    campanile_bench::run(Cli::parse().args).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
