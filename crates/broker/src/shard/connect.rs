@@ -22,7 +22,9 @@ use crate::{
     access::{AuthRequest, Identity, Verdict},
     ids::{ClientKey, ConnId, Millis},
     message::{Kind, Message},
-    store::{Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Will},
+    store::{
+        Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished, Will,
+    },
 };
 
 impl Shard {
@@ -615,12 +617,7 @@ impl Shard {
     }
 
     /// Sends the CONNACK and takes up the session.
-    pub(super) fn begin(
-        &mut self,
-        conn: ConnId,
-        connack: &[u8],
-        resend: Vec<crate::store::Unfinished>,
-    ) {
+    pub(super) fn begin(&mut self, conn: ConnId, connack: &[u8], resend: Vec<Unfinished>) {
         self.stats.packets_out += 1;
         self.outbox
             .write(conn, |out| out.extend_from_slice(connack));
@@ -667,7 +664,8 @@ impl Shard {
             );
         }
         live.outbound.reconnect(window);
-        if resumed.subscriptions.is_empty() {
+        let from_topics = |u: &Unfinished| matches!(u.source, Source::Log(LogKind::Topic(_)));
+        if resumed.subscriptions.is_empty() && !resumed.unfinished.iter().any(from_topics) {
             return;
         }
         let app = &self.apps[usize::from(live.app)];

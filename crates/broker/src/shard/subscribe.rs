@@ -64,8 +64,9 @@ impl Shard {
         let id = packet.properties.subscription_ids().next();
         let mut codes = Vec::new();
         let mut granted = Vec::new();
+        let mut new = 0;
         for (filter, options) in packet.filters.iter() {
-            match self.grant(slot, filter, options, codes.len()) {
+            match self.grant(slot, filter, options, &mut new) {
                 Ok(grant) => {
                     codes.push(match grant.options.qos {
                         QoS::AtMostOnce => Reason::GrantedQoS0,
@@ -81,6 +82,7 @@ impl Shard {
         let job = self.next_job;
         let since = self.ids.next(self.now);
         let mut waits = 0;
+        let mut has_new_cursors = false;
         let mut inbox = Vec::new();
         let mut retained = Vec::new();
         let mut stored = Vec::new();
@@ -115,7 +117,7 @@ impl Shard {
                 None => {
                     live.subscriptions.push(subscription.clone());
                     added.push(grant.text.clone());
-                    self.start_topics(&mut live);
+                    has_new_cursors |= self.start_topics(&mut live);
                     let counted = subscription.counted;
                     let told = if counted {
                         self.count_durable(live.app, ix, 1, job)
@@ -131,6 +133,8 @@ impl Shard {
         let durable = live.is_durable() && !stored.is_empty();
         let client = self.key_of(&live);
         let epoch = live.epoch;
+        // Without stored cursors a crash would forget what was published since the SUBACK.
+        let cursors = has_new_cursors.then(|| self.progress_of(&client, &mut live));
         self.put_live(slot, live);
         let kind = JobKind::Subscribe {
             conn,
@@ -140,8 +144,11 @@ impl Shard {
             added,
         };
         if durable {
-            waits += 1;
+            waits += 1 + u32::from(cursors.is_some());
             self.start_job(waits, kind);
+            if let Some(progress) = cursors {
+                self.command(Command::Progress(progress), Pending::Job(job));
+            }
             let change = store::Subscribe {
                 client,
                 epoch,
@@ -156,13 +163,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether a filter is granted, with which options.
+    /// Whether a filter is granted, with which options. `new`: how many before it in the same packet add a subscription.
     fn grant(
         &self,
         slot: u32,
         filter: &str,
         mut options: SubscriptionOptions,
-        ahead: usize,
+        new: &mut usize,
     ) -> Result<Granted, Reason> {
         let live = self.live(slot).expect("the caller looked");
         let (behind, shared) = match topic::parse_shared(filter) {
@@ -172,9 +179,6 @@ impl Shard {
         };
         if topic::levels(behind) > usize::from(self.config.max_topic_levels) {
             return Err(Reason::TopicFilterInvalid);
-        }
-        if live.subscriptions.len() + ahead >= self.config.max_subscriptions as usize {
-            return Err(Reason::QuotaExceeded);
         }
         if !self
             .access
@@ -186,12 +190,19 @@ impl Shard {
             return Err(Reason::QuotaExceeded);
         }
         options.qos = options.qos.min(self.config.max_qos);
-        Ok(Granted {
+        let grant = Granted {
             text: filter.into(),
             behind: behind.into(),
             shared,
             options,
-        })
+        };
+        if self.known(live, &grant).is_none() {
+            if live.subscriptions.len() + *new >= self.config.max_subscriptions as usize {
+                return Err(Reason::QuotaExceeded);
+            }
+            *new += 1;
+        }
+        Ok(grant)
     }
 
     /// Index of the client's subscription with the same filter.
@@ -204,9 +215,10 @@ impl Shard {
         })
     }
 
-    /// A durable session's first subscription: its topic cursors start at the end of the logs.
-    fn start_topics(&mut self, live: &mut Live) {
-        if live.is_durable() && live.topics.is_empty() {
+    /// A durable session's first subscription: its topic cursors start at the end of the logs. Whether it is that.
+    fn start_topics(&mut self, live: &mut Live) -> bool {
+        let is_first = live.is_durable() && live.topics.is_empty();
+        if is_first {
             for tail in &self.apps[usize::from(live.app)].topic_tails {
                 let position = Position::at(tail.end(), tail.end(), Vec::new());
                 live.topics.push(TopicStream {
@@ -216,6 +228,7 @@ impl Shard {
                 });
             }
         }
+        is_first
     }
 
     /// What is retained for a new subscription: durable sessions get QoS 1 and 2 through their inbox, all else goes out after the SUBACK.
