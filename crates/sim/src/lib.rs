@@ -1,6 +1,11 @@
 //! A node in one thread with a virtual clock, for conversations and seeded simulation.
 //!
-//! [`node`] is the node, [`pair`] a client in conversation with it.
+//! [`node`] is the node, [`pair`] its clients in conversation with it, [`packets`] what they say.
 
+pub mod model;
 pub mod node;
+pub mod packets;
 pub mod pair;
+pub mod rng;
+pub mod sabotage;
+pub mod world;
