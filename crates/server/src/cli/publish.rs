@@ -35,12 +35,12 @@ pub struct PubArgs {
     #[arg(short, long)]
     pub retain: bool,
 
-    #[command(flatten)]
-    properties: MessageProperties,
-
     /// Say what became of each message.
     #[arg(short, long)]
     pub verbose: bool,
+
+    #[command(flatten)]
+    properties: MessageProperties,
 
     #[command(flatten)]
     connect: ConnectArgs,
