@@ -4,8 +4,11 @@
 //! the listeners and shard drivers ([`net`]). [`admin`] is how the command line talks to a running node. Rules are deliberately absent: who gets which message
 //! is the broker's business, what a push is the push domain's.
 
+pub mod admin;
 pub mod auth;
+pub mod banner;
 pub mod cli;
 pub mod config;
+pub mod logging;
 pub mod net;
 pub mod node;

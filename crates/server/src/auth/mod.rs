@@ -20,11 +20,15 @@ use campanile_mqtt::Reason;
 use crate::config;
 
 pub use acl::{Acl, Action};
-pub use password_file::{PasswordFile, User};
-pub use scram::{METHOD as SCRAM_METHOD, Verifier};
+pub use password_file::{PasswordFile, User, check_name, hash as hash_password};
+pub use scram::{
+    ITERATIONS as SCRAM_ITERATIONS, METHOD as SCRAM_METHOD, SALT_BYTES as SCRAM_SALT_BYTES,
+    Verifier,
+};
 
 use cache::VerifiedCache;
 use decoy::Decoy;
+pub(crate) use decoy::random;
 
 /// One thing that is wrong with a password or ACL file.
 #[derive(Clone, Debug, PartialEq, Eq)]

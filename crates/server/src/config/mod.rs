@@ -4,6 +4,7 @@
 //! found later (a port in use, a file that is not there) can still name it. All mistakes are reported at once, each with the key's
 //! full path, the place, and the way out. Paths are relative to the working directory.
 
+mod assemble;
 mod checks;
 mod problem;
 mod reader;
@@ -22,6 +23,8 @@ pub use sections::{
     ClientAuth, Clients, Durability, Http, Listener, Log, LogFormat, Node, Settings, Store,
     StoreKind, Transport,
 };
+
+pub use units::parse_duration;
 
 use reader::{Findings, Reader};
 use tree::Table;

@@ -100,6 +100,12 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// Threads that serve connections; 0: one per core.
     pub shards: u8,
+    /// Connections accepted per second, so that a reconnect storm does not starve the connected; 0: no limit.
+    pub accepts_per_second: u32,
+    /// Connections accepted at once after a quiet time.
+    pub accept_burst: u32,
+    /// How often figures are published under `$SYS`; zero: never.
+    pub sys_interval: Duration,
 }
 
 impl Default for Node {
@@ -108,6 +114,9 @@ impl Default for Node {
             name: String::new(),
             data_dir: "campanile-data".into(),
             shards: 0,
+            accepts_per_second: 2000,
+            accept_burst: 4000,
+            sys_interval: 10 * SECOND,
         }
     }
 }
@@ -132,6 +141,13 @@ impl Node {
         self.data_dir = data_dir.unwrap_or_default(); // An empty path is refused by the checks.
         keys.integer("shards", &mut self.shards, 0..=64);
         keys.text("server_reference", server_reference, mqtt_string);
+        keys.integer(
+            "accepts_per_second",
+            &mut self.accepts_per_second,
+            0..=10_000_000,
+        );
+        keys.integer("accept_burst", &mut self.accept_burst, 1..=10_000_000);
+        keys.duration("sys_interval", &mut self.sys_interval, Duration::ZERO..=DAY);
     }
 }
 
@@ -154,6 +170,8 @@ pub struct Store {
     pub inbox_max_bytes: u64,
     /// Free space on the disk below which nothing new is accepted.
     pub min_free_bytes: u64,
+    /// Memory for what is read from the disk.
+    pub cache_bytes: u64,
 }
 
 /// Kinds of stores.
@@ -185,6 +203,7 @@ impl Default for Store {
             inbox_max_entries: 1000,
             inbox_max_bytes: 4 << 20,
             min_free_bytes: 64 << 20,
+            cache_bytes: 64 << 20,
         }
     }
 }
@@ -226,6 +245,7 @@ impl Store {
             1 << 10..=1 << 32,
         );
         keys.bytes("min_free_bytes", &mut self.min_free_bytes, 0..=1 << 50);
+        keys.bytes("cache_bytes", &mut self.cache_bytes, 1 << 20..=1 << 40);
     }
 }
 
@@ -461,6 +481,10 @@ pub struct Clients {
     pub scram: bool,
     /// Verified passwords that are remembered, so that a client which comes back costs no argon2 run.
     pub password_cache_entries: usize,
+    /// Threads that verify passwords, since that takes long.
+    pub password_threads: usize,
+    /// Passwords that wait for them; clients beyond are refused as "server busy".
+    pub password_queue: usize,
 }
 
 impl Default for Clients {
@@ -471,6 +495,8 @@ impl Default for Clients {
             acl_file: None,
             scram: true,
             password_cache_entries: 100_000,
+            password_threads: 2,
+            password_queue: 256,
         }
     }
 }
@@ -486,6 +512,8 @@ impl Clients {
             &mut self.password_cache_entries,
             0..=10_000_000,
         );
+        keys.integer("password_threads", &mut self.password_threads, 1..=256);
+        keys.integer("password_queue", &mut self.password_queue, 1..=1_000_000);
     }
 }
 

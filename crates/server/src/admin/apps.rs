@@ -1,0 +1,209 @@
+//! The operator's end: apps of a data directory, whether a node runs on it or not.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use campanile_backends::{
+    Backend,
+    embedded::{Embedded, EmbeddedConfig, OpenError},
+};
+use campanile_broker::{ids::Millis, store::StoreError};
+use campanile_push::{
+    app::{AppName, KeyHash},
+    store::Unavailable,
+};
+
+use super::{LONGEST_LINE, Reply, Request, Wanted, list, reply_to_write, show_hash, socket_path};
+
+/// How long the node may take for a command; a little more than it allows itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why apps cannot be seen or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AppsError {
+    /// A process holds the data directory, but does not take commands.
+    #[error("{holder}, and it takes no commands at {}: {cause}", socket.display())]
+    Deaf {
+        /// Who holds it.
+        holder: OpenError,
+        /// Where it should listen.
+        socket: PathBuf,
+        /// What came of trying.
+        cause: io::Error,
+    },
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot read or write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The conversation with the node broke.
+    #[error("asking the node at {}: {cause}", socket.display())]
+    Conversation {
+        /// Where it listens.
+        socket: PathBuf,
+        /// What happened.
+        cause: io::Error,
+    },
+    /// The node did not carry it out.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// The apps of a data directory.
+pub enum Apps {
+    /// A node runs and takes commands.
+    Running(Node),
+    /// No node runs: this process holds the directory.
+    Stopped(Box<dyn Backend>),
+}
+
+/// A conversation with a node.
+pub struct Node {
+    socket: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Apps {
+    /// Finds the node that uses a data directory, or opens the directory if none does. Makes the directory if it is not there.
+    pub fn of(config: EmbeddedConfig) -> Result<Apps, AppsError> {
+        let socket = socket_path(&config.path);
+        let cause = match Node::connect(socket.clone()) {
+            Ok(node) => return Ok(Apps::Running(node)),
+            Err(cause) => cause,
+        };
+        let mut store = match Embedded::open(config) {
+            Ok(store) => store,
+            Err(holder @ OpenError::InUse { .. }) => {
+                return Err(AppsError::Deaf {
+                    holder,
+                    socket,
+                    cause,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        store.recover(Millis(now_ms()))?;
+        Ok(Apps::Stopped(Box::new(store)))
+    }
+
+    /// Makes an app with its first key: [`Reply::Done`] or [`Reply::Exists`].
+    pub fn create(&mut self, app: &AppName, key: &KeyHash) -> Result<Reply, AppsError> {
+        self.ask(&Request::CreateApp {
+            app: app.to_string(),
+            key_sha256: show_hash(key),
+        })
+    }
+
+    /// Gives an app one more key: [`Reply::Done`] or [`Reply::NoApp`].
+    pub fn add_key(&mut self, app: &AppName, key: &KeyHash) -> Result<Reply, AppsError> {
+        self.ask(&Request::AddKey {
+            app: app.to_string(),
+            key_sha256: show_hash(key),
+        })
+    }
+
+    /// Names of all apps in order.
+    pub fn list(&mut self) -> Result<Vec<String>, AppsError> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            match self.ask(&Request::ListApps {
+                after: names.last().cloned(),
+            })? {
+                Reply::Apps { mut apps, more } => {
+                    let more = more && !apps.is_empty();
+                    names.append(&mut apps);
+                    if !more {
+                        return Ok(names);
+                    }
+                }
+                other => return Err(AppsError::Refused(format!("not a list of apps: {other:?}"))),
+            }
+        }
+    }
+
+    /// Ends the work on the data directory in order.
+    pub fn close(self) -> Result<(), AppsError> {
+        match self {
+            Apps::Running(_) => Ok(()),
+            Apps::Stopped(store) => Ok(store.close()?),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, AppsError> {
+        let reply = match self {
+            Apps::Running(node) => {
+                let conversation = |cause| AppsError::Conversation {
+                    socket: node.socket.clone(),
+                    cause,
+                };
+                converse(&mut node.stream, request).map_err(conversation)?
+            }
+            Apps::Stopped(store) => carry_out(store.as_mut(), request),
+        };
+        match reply {
+            Reply::Refused { detail } => Err(AppsError::Refused(detail)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+impl Node {
+    fn connect(socket: PathBuf) -> io::Result<Node> {
+        let stream = UnixStream::connect(&socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Node {
+            socket,
+            stream: BufReader::new(stream),
+        })
+    }
+}
+
+fn converse(stream: &mut BufReader<UnixStream>, request: &Request) -> io::Result<Reply> {
+    let mut line = serde_json::to_string(request).map_err(io::Error::other)?;
+    line.push('\n');
+    stream.get_mut().write_all(line.as_bytes())?;
+    line.clear();
+    stream.take(LONGEST_LINE).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "it closed the connection without an answer",
+        ));
+    }
+    serde_json::from_str(&line).map_err(|error| {
+        io::Error::other(format!(
+            "it answered what this version does not understand: {error}"
+        ))
+    })
+}
+
+fn carry_out(store: &mut dyn Backend, request: &Request) -> Reply {
+    use campanile_backends::{Reply as Stored, Request as Write};
+    match request.wanted(now_ms()) {
+        Err(refused) => refused,
+        Ok(Wanted::Apps(after)) => list(&*store.reader(), after.as_ref()),
+        Ok(Wanted::Write(command)) => {
+            match store.commit(vec![Write::Push(command)]).replies.pop() {
+                Some(Ok(Stored::Push(outcome))) => reply_to_write(Ok(outcome)),
+                Some(Err(StoreError::Unavailable(cause))) => {
+                    reply_to_write(Err(Unavailable(cause)))
+                }
+                other => Reply::Refused {
+                    detail: format!("the store answered {other:?}"),
+                },
+            }
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

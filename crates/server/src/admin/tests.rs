@@ -1,0 +1,219 @@
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    sync::{Arc, Mutex},
+};
+
+use campanile_backends::embedded::EmbeddedConfig;
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    key::ApiKey,
+    store::{Command, Outcome, Reader, Report, Unavailable},
+};
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// Apps and their keys.
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<BTreeMap<AppName, Vec<KeyHash>>>>);
+
+impl campanile_api::Store for Fake {
+    fn submit(&self, command: Command) -> oneshot::Receiver<Result<Outcome, Unavailable>> {
+        let (answer, receiver) = oneshot::channel();
+        let mut apps = self.0.lock().unwrap();
+        let outcome = match command {
+            Command::CreateApp { app, .. } if apps.contains_key(&app) => Outcome::Exists,
+            Command::CreateApp { app, key, .. } => {
+                apps.insert(app, vec![key]);
+                Outcome::Done
+            }
+            Command::AddKey { app, key } => match apps.get_mut(&app) {
+                Some(keys) => {
+                    keys.push(key);
+                    Outcome::Done
+                }
+                None => Outcome::NoApp,
+            },
+            Command::Accept(_) => unreachable!(),
+        };
+        answer.send(Ok(outcome)).unwrap();
+        receiver
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(FakeReader(self.clone()))
+    }
+}
+
+struct FakeReader(Fake);
+
+impl Reader for FakeReader {
+    fn app_of_key(&self, _: &KeyHash) -> Result<Option<AppName>, Unavailable> {
+        unreachable!()
+    }
+
+    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
+        let apps = self.0.0.lock().unwrap();
+        Ok(apps
+            .keys()
+            .filter(|app| after.is_none_or(|after| *app > after))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
+        unreachable!()
+    }
+}
+
+/// Runs `act` on a thread of its own while a socket serves.
+async fn with_socket<T: Send + 'static>(
+    store: Fake,
+    act: impl FnOnce(&Path) -> T + Send + 'static,
+) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = AdminSocket::open(dir.path()).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(socket.serve(Arc::new(store), async { drop(stopped.await) }));
+    let path = dir.path().to_owned();
+    let answer = tokio::task::spawn_blocking(move || act(&path))
+        .await
+        .unwrap();
+    drop(stop);
+    serving.await.unwrap();
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "the socket is gone"
+    );
+    answer
+}
+
+#[tokio::test]
+async fn apps_are_made_listed_and_get_keys_while_a_node_runs() {
+    let store = Fake::default();
+    let kept = store.clone();
+    with_socket(store, |dir| {
+        let key = |n| ApiKey::from_random([n; 32]).hash();
+        let shop = AppName::new("shop").unwrap();
+        let mut apps = Apps::of(EmbeddedConfig::new(dir)).unwrap();
+        assert_eq!(apps.create(&shop, &key(1)).unwrap(), Reply::Done);
+        assert_eq!(apps.create(&shop, &key(2)).unwrap(), Reply::Exists);
+        assert_eq!(apps.add_key(&shop, &key(3)).unwrap(), Reply::Done);
+        assert_eq!(
+            apps.add_key(&AppName::new("nobody").unwrap(), &key(3))
+                .unwrap(),
+            Reply::NoApp
+        );
+        assert_eq!(apps.list().unwrap(), ["shop"]);
+    })
+    .await;
+    assert_eq!(
+        kept.0.lock().unwrap()[&AppName::new("shop").unwrap()].len(),
+        2
+    );
+}
+
+#[test]
+fn apps_are_made_listed_and_get_keys_while_no_node_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = |n| ApiKey::from_random([n; 32]).hash();
+    let shop = AppName::new("shop").unwrap();
+    let open = || Apps::of(EmbeddedConfig::new(dir.path().join("data"))).unwrap();
+    let mut apps = open();
+    assert_eq!(apps.create(&shop, &key(1)).unwrap(), Reply::Done);
+    assert_eq!(apps.create(&shop, &key(2)).unwrap(), Reply::Exists);
+    assert_eq!(apps.add_key(&shop, &key(3)).unwrap(), Reply::Done);
+    apps.close().unwrap();
+    let mut apps = open();
+    assert_eq!(apps.list().unwrap(), ["shop"]);
+    assert!(matches!(
+        Apps::of(EmbeddedConfig::new(dir.path().join("data"))),
+        Err(AppsError::Deaf { .. })
+    ));
+    apps.close().unwrap();
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages() {
+    let store = Fake::default();
+    let names: Vec<String> = (0..PAGE * 2).map(|n| format!("app-{n:060}")).collect();
+    for name in &names {
+        store
+            .0
+            .lock()
+            .unwrap()
+            .insert(AppName::new(name).unwrap(), Vec::new());
+    }
+    let listed = with_socket(store, |dir| {
+        Apps::of(EmbeddedConfig::new(dir)).unwrap().list().unwrap()
+    })
+    .await;
+    assert_eq!(listed, names);
+}
+
+#[tokio::test]
+async fn only_the_owner_may_use_the_socket_and_nonsense_is_refused() {
+    with_socket(Fake::default(), |dir| {
+        let path = socket_path(dir);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        for line in [
+            "nonsense",
+            "{}",
+            "{\"command\":\"create_app\",\"app\":\"Shop\",\"key_sha256\":\"00\"}",
+            "{\"command\":\"add_key\",\"app\":\"shop\",\"key_sha256\":\"é\"}",
+        ] {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            writeln!(stream, "{line}").unwrap();
+            let mut reply = String::new();
+            BufReader::new(stream).read_line(&mut reply).unwrap();
+            assert!(
+                matches!(serde_json::from_str(&reply).unwrap(), Reply::Refused { .. }),
+                "{reply}"
+            );
+        }
+        let mut endless = UnixStream::connect(&path).unwrap();
+        let _ = endless.write_all(&vec![b'x'; LONGEST_LINE as usize + 1]);
+        assert_eq!(
+            BufReader::new(endless)
+                .lines()
+                .map_while(Result::ok)
+                .count(),
+            0
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_socket_that_an_earlier_node_left_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::net::UnixListener::bind(socket_path(dir.path())).unwrap();
+    AdminSocket::open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_whose_name_is_too_long_is_a_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = dir.path().join("x".repeat(120));
+    std::fs::create_dir(&long).unwrap();
+    assert!(matches!(
+        AdminSocket::open(&long),
+        Err(SocketError::TooLong(_))
+    ));
+}
+
+#[test]
+fn hashes_survive_their_text_form() {
+    let hash = KeyHash::of("key");
+    assert_eq!(parse_hash(&show_hash(&hash)), Some(hash));
+    assert_eq!(parse_hash("zz"), None);
+    assert_eq!(parse_hash(&"z".repeat(64)), None);
+}

@@ -1,0 +1,138 @@
+//! `campanile app`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use campanile_push::{app::AppName, key::ApiKey};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{ConfigArg, say};
+use crate::{
+    admin::{Apps, Reply, socket_path},
+    auth::random,
+    config::{Overrides, StoreKind},
+};
+
+/// Arguments of `campanile app`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Works on the data directory of a node, whether the node runs or not: a node that runs takes commands at DATA/admin.sock, which only its own user can use.
+An API key is shown once, when it is made; the node stores only its hash.
+
+Examples:
+  campanile app create shop --data /var/lib/campanile
+  campanile app key shop --config campanile.toml        one more key, for instance to change keys
+  campanile app list --json")]
+pub struct AppArgs {
+    #[command(subcommand)]
+    command: AppCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum AppCommand {
+    /// Makes an app and prints its first API key
+    Create(NameArgs),
+    /// Makes one more API key for an app and prints it
+    Key(NameArgs),
+    /// Lists the apps
+    List(PlaceArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct NameArgs {
+    /// 1 to 64 of a-z, 0-9, "_" and "-", beginning with a letter or digit
+    #[arg(value_name = "NAME", value_parser = parse_name)]
+    app: AppName,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct PlaceArgs {
+    /// Data directory of the node, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_name(text: &str) -> Result<AppName, String> {
+    AppName::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        AppCommand::Create(NameArgs { app, place }) => {
+            let key = ApiKey::from_random(random());
+            place.with_apps(false, |apps| match apps.create(&app, &key.hash())? {
+                Reply::Exists => bail!(
+                    "app {app} exists already; \"campanile app key {app}\" makes another key for it"
+                ),
+                _ => Ok(()),
+            })?;
+            place.show_key(&app, &key, "made");
+        }
+        AppCommand::Key(NameArgs { app, place }) => {
+            let key = ApiKey::from_random(random());
+            place.with_apps(true, |apps| match apps.add_key(&app, &key.hash())? {
+                Reply::NoApp => {
+                    bail!("there is no app {app}; \"campanile app create {app}\" makes it")
+                }
+                _ => Ok(()),
+            })?;
+            place.show_key(&app, &key, "has one more key");
+        }
+        AppCommand::List(place) => {
+            let names = place.with_apps(true, |apps| Ok(apps.list()?))?;
+            if place.json {
+                say(json!({ "apps": names }));
+            } else {
+                names.iter().for_each(say);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl PlaceArgs {
+    fn with_apps<T>(
+        &self,
+        must_exist: bool,
+        act: impl FnOnce(&mut Apps) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let overrides = Overrides {
+            data_dir: self.data.clone(),
+            ..Overrides::default()
+        };
+        let settings = self.config.load(&overrides, false)?.settings;
+        let dir = &settings.node.data_dir;
+        if must_exist && !dir.is_dir() {
+            bail!(
+                "data directory {}: there is none; name it with --data or --config",
+                dir.display()
+            );
+        }
+        if settings.store.kind == StoreKind::Memory && !socket_path(dir).exists() {
+            bail!("the store is in memory (store.kind): start the node first");
+        }
+        let mut apps = Apps::of(settings.embedded())?;
+        let done = act(&mut apps);
+        apps.close().context("closing the data directory")?;
+        done
+    }
+
+    fn show_key(&self, app: &AppName, key: &ApiKey, done: &str) {
+        if self.json {
+            say(json!({ "app": app.as_str(), "key": key.reveal() }));
+        } else {
+            say(format_args!(
+                "app {app} {done}\nAPI key, shown only now: {}",
+                key.reveal()
+            ));
+        }
+    }
+}
