@@ -17,4 +17,4 @@ pub mod worker;
 
 pub use backend::{Backend, Committed, Reader, Reply, Request};
 pub use config::Config;
-pub use engine::{Engine, Kv, KvError, Value, View};
+pub use engine::{Engine, Kv, KvError, Reads, Value, View, Writes};

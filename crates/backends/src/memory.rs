@@ -30,7 +30,9 @@ pub struct Disk(Arc<Tree>);
 impl Disk {
     /// All keys and values in order.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_ref(), value.as_ref()))
     }
 }
 

@@ -25,12 +25,18 @@ const LOG: LogKind = LogKind::Topic(0);
 const VICTIM: &str = "CAMPANILE_TEST_VICTIM";
 
 fn config(path: &Path) -> EmbeddedConfig {
-    EmbeddedConfig { min_free_bytes: 0, ..EmbeddedConfig::new(path) }
+    EmbeddedConfig {
+        min_free_bytes: 0,
+        ..EmbeddedConfig::new(path)
+    }
 }
 
 fn append(id: u128, payload: &[u8]) -> Request {
     let message = Message::new(MessageId(id), Kind::Publish, "t", &[], payload);
-    Request::Broker(Command::Publish(Publish { log: Some(LOG), ..publish(&message.into()) }))
+    Request::Broker(Command::Publish(Publish {
+        log: Some(LOG),
+        ..publish(&message.into())
+    }))
 }
 
 fn done() -> Result<Reply, StoreError> {
@@ -42,9 +48,16 @@ fn log(reader: &Arc<dyn Reader>) -> Vec<u128> {
     let mut ids = Vec::new();
     let mut after = Offset(0);
     loop {
-        let query = Query::Log { app: client("a").app, log: LOG, after, limit: 1000 };
+        let query = Query::Log {
+            app: client("a").app,
+            log: LOG,
+            after,
+            limit: 1000,
+        };
         match reader.read(&query) {
-            Ok(Page::Log { entries, read_to, .. }) => {
+            Ok(Page::Log {
+                entries, read_to, ..
+            }) => {
                 if entries.is_empty() {
                     return ids;
                 }
@@ -59,7 +72,9 @@ fn log(reader: &Arc<dyn Reader>) -> Vec<u128> {
 /// Not a test of its own: what the killed process does.
 #[test]
 fn victim() {
-    let Some(path) = std::env::var_os(VICTIM) else { return };
+    let Some(path) = std::env::var_os(VICTIM) else {
+        return;
+    };
     let mut store = Embedded::open(config(Path::new(&path))).unwrap();
     store.recover(Millis(1)).unwrap();
     let mut next = log(&store.reader()).last().copied().unwrap_or_default();
@@ -69,8 +84,13 @@ fn victim() {
             append(next, &[b'x'; 500])
         });
         let committed = store.commit(batch.collect());
-        assert!(committed.replies.iter().all(|reply| *reply == done()), "{committed:?}");
-        let Some(Notice::Log { entry, .. }) = committed.notices.last() else { panic!("no notice") };
+        assert!(
+            committed.replies.iter().all(|reply| *reply == done()),
+            "{committed:?}"
+        );
+        let Some(Notice::Log { entry, .. }) = committed.notices.last() else {
+            panic!("no notice")
+        };
         println!("acknowledged {next} {}", entry.offset.0);
     }
 }
@@ -94,7 +114,9 @@ fn everything_acknowledged_survives_the_end_of_the_process() {
         // To the end: what was acknowledged before the kill may still be on its way.
         for line in lines.by_ref() {
             let line = line.unwrap();
-            let Some((_, numbers)) = line.split_once("acknowledged ") else { continue };
+            let Some((_, numbers)) = line.split_once("acknowledged ") else {
+                continue;
+            };
             let (id, at) = numbers.split_once(' ').unwrap();
             acknowledged = id.parse::<u128>().unwrap();
             let before = std::mem::replace(&mut offset, at.trim().parse::<u64>().unwrap());
@@ -123,8 +145,16 @@ fn a_closed_store_is_opened_clean() {
     assert_eq!(store.commit(vec![append(1, b"x")]).replies, [done()]);
     let reader = store.reader();
     Box::new(store).close().unwrap();
-    let query = Query::Log { app: client("a").app, log: LOG, after: Offset(0), limit: 1 };
-    assert!(matches!(reader.read(&query), Err(StoreError::Unavailable(_))));
+    let query = Query::Log {
+        app: client("a").app,
+        log: LOG,
+        after: Offset(0),
+        limit: 1,
+    };
+    assert!(matches!(
+        reader.read(&query),
+        Err(StoreError::Unavailable(_))
+    ));
     let store = Embedded::open(config(directory.path())).unwrap();
     assert!(store.opened().clean);
     assert_eq!((store.opened().commits, store.opened().sequence), (1, 1));
@@ -153,7 +183,10 @@ fn a_cut_journal_is_noticed() {
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|extension| extension == "jnl"))
         .unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(journal).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(journal)
+        .unwrap();
     file.set_len(2000).unwrap();
     let store = Embedded::open(config(directory.path())).unwrap();
     assert!(store.opened().missing_commits > 0, "{:?}", store.opened());
@@ -163,10 +196,15 @@ fn a_cut_journal_is_noticed() {
 #[test]
 fn the_reserve_is_kept_free() {
     let directory = tempfile::tempdir().unwrap();
-    let huge = EmbeddedConfig { min_free_bytes: u64::MAX, ..config(directory.path()) };
+    let huge = EmbeddedConfig {
+        min_free_bytes: u64::MAX,
+        ..config(directory.path())
+    };
     let mut store = Embedded::open(huge).unwrap();
     let replies = store.commit(vec![append(1, b"x")]).replies;
-    let [Err(StoreError::Unavailable(reason))] = &replies[..] else { panic!("{replies:?}") };
+    let [Err(StoreError::Unavailable(reason))] = &replies[..] else {
+        panic!("{replies:?}")
+    };
     assert!(reason.contains("disk full"), "{reason}");
 }
 
@@ -203,7 +241,9 @@ impl Drop for SmallDisk {
 fn incompressible() -> Vec<u8> {
     let mut state = 1u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     };
     (0..64 * 1024).map(|_| next()).collect()
@@ -211,15 +251,26 @@ fn incompressible() -> Vec<u8> {
 
 fn ephemeral_claim() -> Request {
     let client = client("ephemeral");
-    let claim = Claim { client, now: Millis(1), clean_start: false, expiry_seconds: 0, will: None };
+    let claim = Claim {
+        client,
+        now: Millis(1),
+        clean_start: false,
+        expiry_seconds: 0,
+        will: None,
+    };
     Request::Broker(Command::Claim(claim))
 }
 
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_space() {
-    let Some(disk) = SmallDisk::mount("40m") else { return };
-    let mut store =
-        Embedded::open(EmbeddedConfig { min_free_bytes: 8 * 1024 * 1024, ..config(disk.path()) }).unwrap();
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
+    let mut store = Embedded::open(EmbeddedConfig {
+        min_free_bytes: 8 * 1024 * 1024,
+        ..config(disk.path())
+    })
+    .unwrap();
     store.recover(Millis(1)).unwrap();
     store.commit(vec![ephemeral_claim()]);
     let ballast = disk.path().join("ballast");
@@ -237,16 +288,24 @@ fn a_full_disk_refuses_writes_until_there_is_space() {
     };
     assert!(reason.contains("disk full"), "{reason}");
     // What needs no disk goes on.
-    assert!(matches!(store.commit(vec![ephemeral_claim()]).replies[0], Ok(Reply::Broker(Outcome::Claimed(_)))));
+    assert!(matches!(
+        store.commit(vec![ephemeral_claim()]).replies[0],
+        Ok(Reply::Broker(Outcome::Claimed(_)))
+    ));
     assert_eq!(log(&store.reader()).len() as u128, last);
     std::fs::remove_file(&ballast).unwrap();
-    assert_eq!(store.commit(vec![append(last + 1, &payload)]).replies, [done()]);
+    assert_eq!(
+        store.commit(vec![append(last + 1, &payload)]).replies,
+        [done()]
+    );
     assert_eq!(log(&store.reader()), (1..=last + 1).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_database_that_met_a_full_disk_is_opened_again() {
-    let Some(disk) = SmallDisk::mount("40m") else { return };
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
     let mut store = Embedded::open(config(disk.path())).unwrap();
     store.recover(Millis(1)).unwrap();
     let ballast = disk.path().join("ballast");
@@ -270,7 +329,10 @@ fn a_database_that_met_a_full_disk_is_opened_again() {
         if store.commit(vec![append(id, b"after")]).replies == [done()] {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "the store did not recover");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the store did not recover"
+        );
         std::thread::yield_now();
     }
     stored.push(id);
@@ -283,7 +345,10 @@ fn a_database_that_met_a_full_disk_is_opened_again() {
 #[test]
 fn durability_of_the_operating_system_survives_the_process() {
     let directory = tempfile::tempdir().unwrap();
-    let os = || EmbeddedConfig { durability: Durability::Os, ..config(directory.path()) };
+    let os = || EmbeddedConfig {
+        durability: Durability::Os,
+        ..config(directory.path())
+    };
     let mut store = Embedded::open(os()).unwrap();
     assert_eq!(store.commit(vec![append(1, b"x")]).replies, [done()]);
     // No destructor runs, as when the process is killed, but for the lock, which the system would release.

@@ -22,13 +22,28 @@ const LOG: LogKind = LogKind::Topic(0);
 
 fn claim(client_id: &str, expiry_seconds: u32) -> Request {
     let client = client(client_id);
-    let claim = Claim { client, now: Millis(1), clean_start: false, expiry_seconds, will: None };
+    let claim = Claim {
+        client,
+        now: Millis(1),
+        clean_start: false,
+        expiry_seconds,
+        will: None,
+    };
     Request::Broker(Command::Claim(claim))
 }
 
 fn append(id: u128) -> Request {
-    let message = Message::new(MessageId(id), Kind::Publish, "t", &[], id.to_string().as_bytes());
-    Request::Broker(Command::Publish(Publish { log: Some(LOG), ..publish(&message.into()) }))
+    let message = Message::new(
+        MessageId(id),
+        Kind::Publish,
+        "t",
+        &[],
+        id.to_string().as_bytes(),
+    );
+    Request::Broker(Command::Publish(Publish {
+        log: Some(LOG),
+        ..publish(&message.into())
+    }))
 }
 
 fn claimed(reply: &Result<Reply, StoreError>) -> Claimed {
@@ -39,7 +54,12 @@ fn claimed(reply: &Result<Reply, StoreError>) -> Claimed {
 }
 
 fn log(memory: &Memory) -> Vec<u128> {
-    let query = Query::Log { app: client("a").app, log: LOG, after: Offset(0), limit: 100 };
+    let query = Query::Log {
+        app: client("a").app,
+        log: LOG,
+        after: Offset(0),
+        limit: 100,
+    };
     match memory.reader().read(&query) {
         Ok(Page::Log { entries, .. }) => entries.iter().map(|entry| entry.message.id.0).collect(),
         other => panic!("no log: {other:?}"),
@@ -61,7 +81,12 @@ fn a_failed_commit_refuses_what_must_be_durable_and_nothing_else() {
         claim("durable", 60),
         Request::Broker(Command::Progress(progress("first", &first))),
     ];
-    let Committed { replies, notices, writes, .. } = memory.commit(batch);
+    let Committed {
+        replies,
+        notices,
+        writes,
+        ..
+    } = memory.commit(batch);
     assert_eq!((notices, writes), (vec![], 0));
     assert_eq!((&replies[0], &replies[2]), (&full, &full));
     let ephemeral = claimed(&replies[1]);
@@ -71,7 +96,9 @@ fn a_failed_commit_refuses_what_must_be_durable_and_nothing_else() {
     assert_eq!(memory.disk(), before);
 
     memory.fail_commits(None);
-    let Committed { replies, notices, .. } = memory.commit(vec![append(3), claim("durable", 60)]);
+    let Committed {
+        replies, notices, ..
+    } = memory.commit(vec![append(3), claim("durable", 60)]);
     assert_eq!(replies[0], Ok(Reply::Broker(Outcome::Done)));
     let durable = claimed(&replies[1]);
     assert!(durable.ordinal != ephemeral.ordinal && durable.ordinal != first.ordinal);

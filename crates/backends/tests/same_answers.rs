@@ -13,8 +13,8 @@ use campanile_broker::{
     ids::{Epoch, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{
-        Claim, Claimed, Command, LogKind, Notice, Outcome, Page, Progress, Publish, Query, Received, Recovery,
-        Release, Source, Subscribe, Unfinished,
+        Claim, Claimed, Command, LogKind, Notice, Outcome, Page, Progress, Publish, Query,
+        Received, Recovery, Release, Source, Subscribe, Unfinished,
     },
 };
 use campanile_mqtt::{PacketId, QoS};
@@ -31,19 +31,70 @@ const CLIENTS: [&str; 4] = ["a", "b", "c", "d"];
 /// A step, in terms of what happened before: numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    Claim { client: usize, clean_start: bool, expiry_seconds: u32, will_delay: Option<u32> },
-    Subscribe { client: usize, stale: bool, filter: u8, remove: bool, inbox: bool },
-    Progress { client: usize, stale: bool, save: bool, inbox_done: u8, receipts: u8 },
-    Release { client: usize, stale: bool, expires: Option<u32>, will_after: Option<u32> },
-    Publish { log: Option<u8>, inbox: Option<usize>, retain: bool, empty: bool, ttl: Option<u32>, topic: u8 },
-    PublishQos2 { client: usize, stale: bool, packet_id: u8 },
-    Forget { client: usize, packet_id: u8 },
-    SpendWill { client: usize },
-    DropWill { client: usize },
-    Sweep { limit: u32 },
-    Push { all: bool, devices: u8, ttl: u32, key: Option<u8> },
-    CreateApp { name: u8 },
-    Pass { seconds: u32 },
+    Claim {
+        client: usize,
+        clean_start: bool,
+        expiry_seconds: u32,
+        will_delay: Option<u32>,
+    },
+    Subscribe {
+        client: usize,
+        stale: bool,
+        filter: u8,
+        remove: bool,
+        inbox: bool,
+    },
+    Progress {
+        client: usize,
+        stale: bool,
+        save: bool,
+        inbox_done: u8,
+        receipts: u8,
+    },
+    Release {
+        client: usize,
+        stale: bool,
+        expires: Option<u32>,
+        will_after: Option<u32>,
+    },
+    Publish {
+        log: Option<u8>,
+        inbox: Option<usize>,
+        retain: bool,
+        empty: bool,
+        ttl: Option<u32>,
+        topic: u8,
+    },
+    PublishQos2 {
+        client: usize,
+        stale: bool,
+        packet_id: u8,
+    },
+    Forget {
+        client: usize,
+        packet_id: u8,
+    },
+    SpendWill {
+        client: usize,
+    },
+    DropWill {
+        client: usize,
+    },
+    Sweep {
+        limit: u32,
+    },
+    Push {
+        all: bool,
+        devices: u8,
+        ttl: u32,
+        key: Option<u8>,
+    },
+    CreateApp {
+        name: u8,
+    },
+    Pass {
+        seconds: u32,
+    },
     Commit,
     Restart,
 }
@@ -56,11 +107,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (who.clone(), prop::bool::weighted(0.3), prop::sample::select(vec![0, 10, 100, u32::MAX]), maybe_seconds.clone())
             .prop_map(|(client, clean_start, expiry_seconds, will_delay)| Step::Claim { client, clean_start, expiry_seconds, will_delay }),
-        3 => (who.clone(), stale.clone(), 0..5u8, any::<bool>(), any::<bool>())
+        3 => (who.clone(), stale, 0..5u8, any::<bool>(), any::<bool>())
             .prop_map(|(client, stale, filter, remove, inbox)| Step::Subscribe { client, stale, filter, remove, inbox }),
-        5 => (who.clone(), stale.clone(), any::<bool>(), any::<u8>(), any::<u8>())
+        5 => (who.clone(), stale, any::<bool>(), any::<u8>(), any::<u8>())
             .prop_map(|(client, stale, save, inbox_done, receipts)| Step::Progress { client, stale, save, inbox_done, receipts }),
-        3 => (who.clone(), stale.clone(), maybe_seconds.clone(), maybe_seconds.clone())
+        3 => (who.clone(), stale, maybe_seconds.clone(), maybe_seconds.clone())
             .prop_map(|(client, stale, expires, will_after)| Step::Release { client, stale, expires, will_after }),
         5 => (prop::option::of(0..2u8), prop::option::of(who.clone()), any::<bool>(), prop::bool::weighted(0.3), maybe_seconds.clone(), 0..3u8)
             .prop_map(|(log, inbox, retain, empty, ttl, topic)| Step::Publish { log, inbox, retain, empty, ttl, topic }),
@@ -138,15 +189,23 @@ impl Both {
         let embedded = self.embedded.as_mut().unwrap().commit(batch.clone());
         assert_eq!(embedded, expected, "{batch:?}");
         for (request, reply) in batch.into_iter().zip(expected.replies) {
-            if let (Request::Broker(Command::Claim(claim)), Ok(Reply::Broker(Outcome::Claimed(claimed)))) =
-                (request, reply)
+            if let (
+                Request::Broker(Command::Claim(claim)),
+                Ok(Reply::Broker(Outcome::Claimed(claimed))),
+            ) = (request, reply)
             {
-                let index = CLIENTS.iter().position(|name| **name == *claim.client.client_id).unwrap();
+                let index = CLIENTS
+                    .iter()
+                    .position(|name| **name == *claim.client.client_id)
+                    .unwrap();
                 self.claims.entry(index).or_default().push(*claimed);
             }
         }
         for notice in expected.notices {
-            if let Notice::Log { previous, entry, .. } = notice {
+            if let Notice::Log {
+                previous, entry, ..
+            } = notice
+            {
                 assert!(previous < entry.offset && entry.offset > self.last_offset);
                 self.last_offset = entry.offset;
             }
@@ -155,7 +214,10 @@ impl Both {
 
     /// What readers see is the same, and reports add up.
     fn compare_reads(&mut self) {
-        let readers = [self.memory.as_ref().unwrap().reader(), self.embedded.as_ref().unwrap().reader()];
+        let readers = [
+            self.memory.as_ref().unwrap().reader(),
+            self.embedded.as_ref().unwrap().reader(),
+        ];
         let read = |query: &Query| {
             let [memory, embedded] = readers.each_ref().map(|reader| reader.read(query).unwrap());
             assert_eq!(embedded, memory, "{query:?}");
@@ -164,32 +226,56 @@ impl Both {
         let app = client("a").app;
         for log in [LogKind::Push, LogKind::Topic(0), LogKind::Topic(1)] {
             for after in [0, 3, 10] {
-                read(&Query::Log { app: app.clone(), log, after: Offset(after), limit: 4 });
+                read(&Query::Log {
+                    app: app.clone(),
+                    log,
+                    after: Offset(after),
+                    limit: 4,
+                });
             }
         }
         for name in CLIENTS {
-            let page = read(&Query::Inbox { client: client(name), after: Offset(0), limit: 100 });
-            let Page::Inbox { entries, more } = page else { panic!("no inbox") };
+            let page = read(&Query::Inbox {
+                client: client(name),
+                after: Offset(0),
+                limit: 100,
+            });
+            let Page::Inbox { entries, more } = page else {
+                panic!("no inbox")
+            };
             assert!(!more && entries.len() <= self.config.inbox_max_entries as usize);
-            let places = entries.iter().map(|entry| (Source::Inbox, entry.offset)).collect();
-            read(&Query::Entries { client: client(name), places });
+            let places = entries
+                .iter()
+                .map(|entry| (Source::Inbox, entry.offset))
+                .collect();
+            read(&Query::Entries {
+                client: client(name),
+                places,
+            });
         }
         let app = AppName::new(APP).unwrap();
         for id in &self.pushes {
-            let [memory, embedded] =
-                readers.each_ref().map(|reader| reader.report(&app, *id, self.now.0).unwrap());
+            let [memory, embedded] = readers
+                .each_ref()
+                .map(|reader| reader.report(&app, *id, self.now.0).unwrap());
             assert_eq!(embedded, memory);
             if let Some(report) = memory {
                 let sum = report.delivered + report.pending + report.expired + report.dropped;
                 assert_eq!(sum, report.targeted, "{report:?}");
             }
         }
-        let [memory, embedded] = readers.each_ref().map(|reader| reader.apps(None, 10).unwrap());
+        let [memory, embedded] = readers
+            .each_ref()
+            .map(|reader| reader.apps(None, 10).unwrap());
         assert_eq!(embedded, memory);
     }
 
     fn owner(&self, index: usize, stale: bool) -> (Epoch, u32) {
-        let claims = self.claims.get(&index).map(Vec::as_slice).unwrap_or_default();
+        let claims = self
+            .claims
+            .get(&index)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let claimed = if stale { claims.first() } else { claims.last() };
         claimed.map_or((Epoch(0), 0), |claimed| (claimed.epoch, claimed.ordinal))
     }
@@ -197,14 +283,26 @@ impl Both {
     fn message(&mut self, topic: u8, payload: &str, ttl: Option<u32>) -> Arc<Message> {
         self.last_id += 1;
         let topic = format!("t/{topic}");
-        let mut message =
-            Message::new(MessageId(self.last_id), Kind::Publish, &topic, &[], payload.as_bytes());
+        let mut message = Message::new(
+            MessageId(self.last_id),
+            Kind::Publish,
+            &topic,
+            &[],
+            payload.as_bytes(),
+        );
         message.qos = QoS::ExactlyOnce;
         message.expires_at = ttl.map(|ttl| self.now.plus_seconds(ttl));
         Arc::new(message)
     }
 
-    fn progress(&self, index: usize, stale: bool, save: bool, inbox_done: u8, receipts: u8) -> Progress {
+    fn progress(
+        &self,
+        index: usize,
+        stale: bool,
+        save: bool,
+        inbox_done: u8,
+        receipts: u8,
+    ) -> Progress {
         let (epoch, ordinal) = self.owner(index, stale);
         let chosen = |bits: u8| (0..8u64).filter(move |bit| bits >> bit & 1 == 1);
         let latest = self.pushes.len().saturating_sub(8);
@@ -212,13 +310,30 @@ impl Both {
         let place = Offset(base);
         let packet_id = PacketId::new(7).unwrap();
         let source = Source::Log(LogKind::Push);
-        let exchange = Unfinished { packet_id, source, offset: place, qos: QoS::ExactlyOnce, released: true };
+        let exchange = Unfinished {
+            packet_id,
+            source,
+            offset: place,
+            qos: QoS::ExactlyOnce,
+            released: true,
+        };
         Progress {
             client: client(CLIENTS[index]),
             epoch,
             ordinal,
-            cursors: save.then(|| vec![cursor(LogKind::Push, place), cursor(LogKind::Topic(1), place)]),
-            unfinished: save.then(|| if inbox_done & 1 == 1 { vec![exchange] } else { vec![] }),
+            cursors: save.then(|| {
+                vec![
+                    cursor(LogKind::Push, place),
+                    cursor(LogKind::Topic(1), place),
+                ]
+            }),
+            unfinished: save.then(|| {
+                if inbox_done & 1 == 1 {
+                    vec![exchange]
+                } else {
+                    vec![]
+                }
+            }),
             inbox_done: chosen(inbox_done).map(|bit| Offset(base + bit)).collect(),
             receipts: chosen(receipts)
                 .filter_map(|bit| self.pushes.get(latest + bit as usize))
@@ -229,16 +344,30 @@ impl Both {
 
     /// Ends all sessions, lets everything expire, and finds nothing left: every record has something that removes it.
     fn end_everything(&mut self) {
-        let clients: Vec<_> = CLIENTS.iter().chain(["unknown"].iter()).map(|name| client(name)).collect();
+        let clients: Vec<_> = CLIENTS
+            .iter()
+            .chain(["unknown"].iter())
+            .map(|name| client(name))
+            .collect();
         for client in clients {
             let (now, will) = (self.now, None);
-            let claim = Claim { client: client.clone(), now, clean_start: true, expiry_seconds: 10, will };
+            let claim = Claim {
+                client: client.clone(),
+                now,
+                clean_start: true,
+                expiry_seconds: 10,
+                will,
+            };
             self.batch.push(Request::Broker(Command::Claim(claim)));
-            self.batch.push(Request::Broker(Command::DropWill { client }));
+            self.batch
+                .push(Request::Broker(Command::DropWill { client }));
         }
         for topic in 0..3 {
             let message = self.message(topic, "", None);
-            self.batch.push(Request::Broker(Command::Publish(Publish { retain: true, ..publish(&message) })));
+            self.batch.push(Request::Broker(Command::Publish(Publish {
+                retain: true,
+                ..publish(&message)
+            })));
         }
         let batch = std::mem::take(&mut self.batch);
         for backend in [&mut self.memory, &mut self.embedded] {
@@ -254,23 +383,42 @@ impl Both {
         self.memory = None;
         let disk = self.memory_place.0.lock().unwrap().clone();
         // Singletons, apps, keys, device numbers, ends of logs.
-        let left: Vec<_> =
-            disk.entries().filter(|(key, _)| ![0x01, 0x10, 0x11, 0x12, 0x30].contains(&key[0])).collect();
+        let left: Vec<_> = disk
+            .entries()
+            .filter(|(key, _)| ![0x01, 0x10, 0x11, 0x12, 0x30].contains(&key[0]))
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
 
     fn take(&mut self, step: Step) {
         let request = match step {
-            Step::Claim { client: index, clean_start, expiry_seconds, will_delay } => {
+            Step::Claim {
+                client: index,
+                clean_start,
+                expiry_seconds,
+                will_delay,
+            } => {
                 let will = will_delay.map(|delay| {
                     let message = self.message(9, "will", None);
                     self.wills.insert(index, message.clone());
                     will(Message::clone(&message), delay)
                 });
                 let client = client(CLIENTS[index]);
-                Command::Claim(Claim { client, now: self.now, clean_start, expiry_seconds, will })
+                Command::Claim(Claim {
+                    client,
+                    now: self.now,
+                    clean_start,
+                    expiry_seconds,
+                    will,
+                })
             }
-            Step::Subscribe { client: index, stale, filter, remove, inbox } => {
+            Step::Subscribe {
+                client: index,
+                stale,
+                filter,
+                remove,
+                inbox,
+            } => {
                 let filter = format!("f/{filter}");
                 let message = self.message(1, "retained", None);
                 let (add, remove) = match remove {
@@ -279,18 +427,40 @@ impl Both {
                 };
                 let inbox = if inbox { vec![item(&message)] } else { vec![] };
                 let epoch = self.owner(index, stale).0;
-                Command::Subscribe(Subscribe { client: client(CLIENTS[index]), epoch, add, remove, inbox })
+                Command::Subscribe(Subscribe {
+                    client: client(CLIENTS[index]),
+                    epoch,
+                    add,
+                    remove,
+                    inbox,
+                })
             }
-            Step::Progress { client, stale, save, inbox_done, receipts } => {
-                Command::Progress(self.progress(client, stale, save, inbox_done, receipts))
-            }
-            Step::Release { client, stale, expires, will_after } => Command::Release(Release {
+            Step::Progress {
+                client,
+                stale,
+                save,
+                inbox_done,
+                receipts,
+            } => Command::Progress(self.progress(client, stale, save, inbox_done, receipts)),
+            Step::Release {
+                client,
+                stale,
+                expires,
+                will_after,
+            } => Command::Release(Release {
                 progress: self.progress(client, stale, true, 2, 1),
                 expires_at: expires.map(|seconds| self.now.plus_seconds(seconds)),
                 now: self.now,
                 will_at: will_after.map(|seconds| self.now.plus_seconds(seconds)),
             }),
-            Step::Publish { log, inbox, retain, empty, ttl, topic } => {
+            Step::Publish {
+                log,
+                inbox,
+                retain,
+                empty,
+                ttl,
+                topic,
+            } => {
                 let message = self.message(topic, if empty { "" } else { "payload" }, ttl);
                 let inboxes = inbox.map(|index| (CLIENTS[index].into(), item(&message)));
                 Command::Publish(Publish {
@@ -300,32 +470,69 @@ impl Both {
                     ..publish(&message)
                 })
             }
-            Step::PublishQos2 { client: index, stale, packet_id } => {
+            Step::PublishQos2 {
+                client: index,
+                stale,
+                packet_id,
+            } => {
                 let message = self.message(0, "qos 2", None);
                 let packet_id = PacketId::new(packet_id.into()).unwrap();
                 let epoch = self.owner(index, stale).0;
-                let received = Some(Received { client: client(CLIENTS[index]), epoch, packet_id });
-                Command::Publish(Publish { log: Some(LogKind::Topic(0)), received, ..publish(&message) })
+                let received = Some(Received {
+                    client: client(CLIENTS[index]),
+                    epoch,
+                    packet_id,
+                });
+                Command::Publish(Publish {
+                    log: Some(LogKind::Topic(0)),
+                    received,
+                    ..publish(&message)
+                })
             }
-            Step::Forget { client: index, packet_id } => {
+            Step::Forget {
+                client: index,
+                packet_id,
+            } => {
                 let packet_id = PacketId::new(packet_id.into()).unwrap();
                 let epoch = self.owner(index, false).0;
-                Command::ForgetReceived { client: client(CLIENTS[index]), epoch, packet_id }
+                Command::ForgetReceived {
+                    client: client(CLIENTS[index]),
+                    epoch,
+                    packet_id,
+                }
             }
             Step::SpendWill { client: index } => {
                 let message = self.wills.get(&index).cloned();
                 let message = message.unwrap_or_else(|| self.message(0, "no will", None));
                 let log = Some(LogKind::Topic(1));
                 let spends_will_of = Some(CLIENTS[index].into());
-                Command::Publish(Publish { log, spends_will_of, ..publish(&message) })
+                Command::Publish(Publish {
+                    log,
+                    spends_will_of,
+                    ..publish(&message)
+                })
             }
-            Step::DropWill { client: index } => Command::DropWill { client: client(CLIENTS[index]) },
-            Step::Sweep { limit } => Command::Sweep { now: self.now, limit },
-            Step::Push { all, devices, ttl, key } => return self.push(all, devices, ttl, key),
+            Step::DropWill { client: index } => Command::DropWill {
+                client: client(CLIENTS[index]),
+            },
+            Step::Sweep { limit } => Command::Sweep {
+                now: self.now,
+                limit,
+            },
+            Step::Push {
+                all,
+                devices,
+                ttl,
+                key,
+            } => return self.push(all, devices, ttl, key),
             Step::CreateApp { name } => {
                 let app = AppName::new(&format!("app{name}")).unwrap();
                 let key = KeyHash::of("key");
-                let create = push::Command::CreateApp { app, key, now_ms: self.now.0 };
+                let create = push::Command::CreateApp {
+                    app,
+                    key,
+                    now_ms: self.now.0,
+                };
                 return self.batch.push(Request::Push(create));
             }
             Step::Pass { seconds } => return self.now = self.now.plus_seconds(seconds),
@@ -344,13 +551,19 @@ impl Both {
         let id = PushId(self.last_id);
         self.pushes.push(id);
         let names = CLIENTS.iter().chain(["unknown"].iter()).enumerate();
-        let named = names.filter(|(bit, _)| devices >> bit & 1 == 1).map(|(_, name)| (*name).into());
+        let named = names
+            .filter(|(bit, _)| devices >> bit & 1 == 1)
+            .map(|(_, name)| (*name).into());
         let accept = Accept {
             app: AppName::new(APP).unwrap(),
             id,
             accepted_ms: self.now.0,
             expires_ms: self.now.plus_seconds(ttl).0,
-            audience: if all { Audience::All } else { Audience::Devices(named.collect()) },
+            audience: if all {
+                Audience::All
+            } else {
+                Audience::Devices(named.collect())
+            },
             payload: Bytes::from(format!("push {id}")),
             idempotency: key.map(|key| Idempotency {
                 key: "key".to_owned(),
@@ -358,12 +571,13 @@ impl Both {
                 expires_ms: self.now.plus_seconds(20).0,
             }),
         };
-        self.batch.push(Request::Push(push::Command::Accept(Box::new(accept))));
+        self.batch
+            .push(Request::Push(push::Command::Accept(Box::new(accept))));
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
     #[test]
     fn the_model_and_the_embedded_store_agree(steps in prop::collection::vec(step(), 1..150)) {
         let mut both = Both::new();

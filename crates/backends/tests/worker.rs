@@ -19,7 +19,11 @@ use campanile_broker::{
 
 const LOG: LogKind = LogKind::Topic(0);
 
-type Delivery = (Vec<Notice>, Vec<(u32, Result<Reply, StoreError>)>, CommitStats);
+type Delivery = (
+    Vec<Notice>,
+    Vec<(u32, Result<Reply, StoreError>)>,
+    CommitStats,
+);
 
 struct Deliveries(Sender<Delivery>);
 
@@ -53,7 +57,11 @@ impl Gate {
     /// Waits until that many commits came.
     fn wait_for(&self, commits: usize) {
         let counts = self.counts.lock().unwrap();
-        drop(self.changed.wait_while(counts, |(_, came)| *came < commits).unwrap());
+        drop(
+            self.changed
+                .wait_while(counts, |(_, came)| *came < commits)
+                .unwrap(),
+        );
     }
 }
 
@@ -62,7 +70,11 @@ impl Backend for Gated {
         let mut counts = self.1.counts.lock().unwrap();
         counts.1 += 1;
         self.1.changed.notify_all();
-        counts = self.1.changed.wait_while(counts, |(allowed, _)| *allowed == 0).unwrap();
+        counts = self
+            .1
+            .changed
+            .wait_while(counts, |(allowed, _)| *allowed == 0)
+            .unwrap();
         counts.0 -= 1;
         drop(counts);
         self.0.commit(batch)
@@ -83,7 +95,10 @@ impl Backend for Gated {
 
 fn append(id: u32) -> (u32, Request) {
     let message = Message::new(MessageId(id.into()), Kind::Publish, "t", &[], b"x");
-    let publish = Publish { log: Some(LOG), ..publish(&message.into()) };
+    let publish = Publish {
+        log: Some(LOG),
+        ..publish(&message.into())
+    };
     (id, Request::Broker(Command::Publish(publish)))
 }
 
@@ -91,7 +106,11 @@ fn start(config: WorkerConfig) -> (StoreWorker<u32>, Receiver<Delivery>, Arc<Gat
     let (sender, deliveries) = channel();
     let gate = Arc::new(Gate::default());
     let backend = Box::new(Gated(Memory::new(Config::default()), gate.clone()));
-    (StoreWorker::spawn(backend, config, Deliveries(sender)).unwrap(), deliveries, gate)
+    (
+        StoreWorker::spawn(backend, config, Deliveries(sender)).unwrap(),
+        deliveries,
+        gate,
+    )
 }
 
 fn tags(delivery: &Delivery) -> Vec<u32> {
@@ -102,15 +121,23 @@ fn tags(delivery: &Delivery) -> Vec<u32> {
 
 #[test]
 fn what_waits_is_committed_together() {
-    let (worker, deliveries, gate) = start(WorkerConfig { batch_requests: 4, ..WorkerConfig::default() });
+    let (worker, deliveries, gate) = start(WorkerConfig {
+        batch_requests: 4,
+        ..WorkerConfig::default()
+    });
     assert!(worker.mailbox().submit([append(0)]).is_empty());
     gate.wait_for(1);
     assert!(worker.mailbox().submit((1..7).map(append)).is_empty());
     gate.open(10);
     let batches: Vec<_> = deliveries.iter().take(3).collect();
-    assert_eq!(batches.iter().map(tags).collect::<Vec<_>>(), [vec![0], vec![1, 2, 3, 4], vec![5, 6]]);
-    let figures: Vec<_> =
-        batches.iter().map(|(notices, _, stats)| (notices.len(), stats.requests, stats.queued)).collect();
+    assert_eq!(
+        batches.iter().map(tags).collect::<Vec<_>>(),
+        [vec![0], vec![1, 2, 3, 4], vec![5, 6]]
+    );
+    let figures: Vec<_> = batches
+        .iter()
+        .map(|(notices, _, stats)| (notices.len(), stats.requests, stats.queued))
+        .collect();
     assert_eq!(figures[1..], [(4, 4, 2), (2, 2, 0)]);
     assert!(batches[1].2.writes > 0);
     worker.shutdown().unwrap();
@@ -118,36 +145,65 @@ fn what_waits_is_committed_together() {
 
 #[test]
 fn a_large_request_is_committed_alone() {
-    let (worker, deliveries, gate) = start(WorkerConfig { batch_bytes: 1, ..WorkerConfig::default() });
+    let (worker, deliveries, gate) = start(WorkerConfig {
+        batch_bytes: 1,
+        ..WorkerConfig::default()
+    });
     worker.mailbox().submit((0..3).map(append));
     gate.open(10);
     let batches: Vec<_> = deliveries.iter().take(3).collect();
-    assert_eq!(batches.iter().map(tags).collect::<Vec<_>>(), [[0], [1], [2]]);
+    assert_eq!(
+        batches.iter().map(tags).collect::<Vec<_>>(),
+        [[0], [1], [2]]
+    );
     worker.shutdown().unwrap();
 }
 
 #[test]
 fn a_full_mailbox_gives_requests_back_in_their_order() {
-    let (worker, deliveries, gate) = start(WorkerConfig { mailbox_requests: 2, ..WorkerConfig::default() });
+    let (worker, deliveries, gate) = start(WorkerConfig {
+        mailbox_requests: 2,
+        ..WorkerConfig::default()
+    });
     let mailbox = worker.mailbox();
     mailbox.submit([append(0)]);
     gate.wait_for(1);
-    let refused: Vec<_> = mailbox.submit((1..5).map(append)).iter().map(|(tag, _)| *tag).collect();
+    let refused: Vec<_> = mailbox
+        .submit((1..5).map(append))
+        .iter()
+        .map(|(tag, _)| *tag)
+        .collect();
     assert_eq!((refused, mailbox.queued()), (vec![3, 4], 2));
     gate.open(10);
-    assert_eq!(deliveries.iter().take(2).flat_map(|delivery| tags(&delivery)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(
+        deliveries
+            .iter()
+            .take(2)
+            .flat_map(|delivery| tags(&delivery))
+            .collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
     worker.shutdown().unwrap();
 }
 
 #[test]
 fn a_shutdown_carries_out_what_waits_and_refuses_the_rest() {
-    let (worker, deliveries, gate) = start(WorkerConfig { batch_requests: 1, ..WorkerConfig::default() });
+    let (worker, deliveries, gate) = start(WorkerConfig {
+        batch_requests: 1,
+        ..WorkerConfig::default()
+    });
     let mailbox = worker.mailbox();
     mailbox.submit((0..3).map(append));
     gate.open(10);
     worker.shutdown().unwrap();
     assert_eq!(mailbox.submit([append(3)]).len(), 1);
-    assert_eq!(deliveries.iter().flat_map(|delivery| tags(&delivery)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(
+        deliveries
+            .iter()
+            .flat_map(|delivery| tags(&delivery))
+            .collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
 }
 
 struct Pages(Mutex<Sender<(u32, Result<Page, StoreError>)>>);
@@ -169,12 +225,22 @@ fn queries_are_answered_by_tag() {
     let app = client("a").app;
     let query = |tag: u32| {
         let after = Offset(tag.into());
-        (tag, Query::Log { app: app.clone(), log: LOG, after, limit: 1 })
+        (
+            tag,
+            Query::Log {
+                app: app.clone(),
+                log: LOG,
+                after,
+                limit: 1,
+            },
+        )
     };
     assert!(pool.mailbox().submit((0..10).map(query)).is_empty());
     let mut answered = [false; 10];
     for (tag, page) in pages.iter().take(10) {
-        let Ok(Page::Log { entries, .. }) = page else { panic!("{page:?}") };
+        let Ok(Page::Log { entries, .. }) = page else {
+            panic!("{page:?}")
+        };
         assert_eq!(entries[0].offset, Offset(u64::from(tag) + 1));
         answered[tag as usize] = true;
     }

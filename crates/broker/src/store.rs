@@ -178,7 +178,7 @@ pub struct Progress {
     pub epoch: Epoch,
     /// The device's number, for the receipts.
     pub ordinal: u32,
-    /// All cursors, replacing the stored ones; `None`: unchanged. Stored only for durable sessions.
+    /// All cursors, replacing the stored ones (that of the push log stays if it is left out); `None`: unchanged. Stored only for durable sessions.
     pub cursors: Option<Vec<Cursor>>,
     /// All unfinished exchanges in the order of sending, replacing the stored ones; `None`: unchanged. Only for durable sessions.
     pub unfinished: Option<Vec<Unfinished>>,
@@ -210,7 +210,7 @@ pub struct Publish {
     pub message: Arc<Message>,
     /// Append to this log.
     pub log: Option<LogKind>,
-    /// Append to these clients' inboxes (shared subscriptions).
+    /// Append to these clients' inboxes (shared subscriptions); one without a session is passed over.
     pub inboxes: Vec<(Arc<str>, InboxItem)>,
     /// Retain it under its topic; an empty payload removes what is retained there.
     pub retain: bool,
@@ -284,7 +284,8 @@ pub struct Claimed {
     pub resumed: Option<Resumed>,
     /// Filters of a session that ended by this claim (clean start or expiry).
     pub ended_filters: Vec<Arc<str>>,
-    /// The will that an ended or expired session still owed: to be published now.
+    /// The will that was stored and is due, to be published now: because the session ended by this claim or before it, or because its delay had
+    /// passed. That of a connection which this claim takes over counts too, unless its session goes on and its delay is not 0.
     pub owed_will: Option<Will>,
     /// Where the push log stands for this device: its kept cursor, or the log's end for a new device.
     pub push_cursor: Cursor,
@@ -332,7 +333,7 @@ pub enum Query {
         /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
         limit: u32,
     },
-    /// One entry of a log or inbox, for a re-delivery.
+    /// Single entries of logs and the inbox, for a re-delivery. What comes from a log has the quality of service and retain flag of the message.
     Entries {
         /// Whose.
         client: ClientKey,

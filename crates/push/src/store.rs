@@ -36,7 +36,7 @@ pub enum Command {
         /// Hash of the key.
         key: KeyHash,
     },
-    /// Accept a push.
+    /// Accept a push. One whose id was accepted already changes nothing and gets the same answer.
     Accept(Box<Accept>),
 }
 
@@ -84,7 +84,7 @@ pub struct Idempotency {
 pub enum Outcome {
     /// Done and durable.
     Done,
-    /// There is an app of that name.
+    /// There is an app of that name, or the key belongs to another app.
     Exists,
     /// There is no app of that name.
     NoApp,

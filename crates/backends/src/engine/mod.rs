@@ -3,6 +3,7 @@
 mod inbox;
 mod keys;
 mod kv;
+mod progress;
 mod publish;
 mod pushes;
 mod read;

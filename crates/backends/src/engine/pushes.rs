@@ -92,6 +92,12 @@ impl Txn<'_> {
         }
         let app = AppId::new(accept.app.as_str());
         let push = Subject::push(app.as_str(), accept.id.0);
+        if let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? {
+            // Its id says that it is the same push: repeating it is harmless.
+            return Ok(Outcome::Accepted {
+                targeted: record.targeted,
+            });
+        }
         let message = push_message(accept.id, accept.expires_ms, &accept.payload);
         let mut record = PushRecord {
             accepted_ms: accept.accepted_ms,

@@ -1,22 +1,22 @@
-//! Claiming, changing, saving and releasing sessions.
+//! Claiming, changing and ending sessions.
 
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::{ClientKey, Epoch, MessageId, Millis},
+    ids::{ClientKey, Epoch},
     store::{
-        Claim, Claimed, Cursor, LogKind, Outcome, Progress, Release, Resumed, StoreError,
-        StoredSubscription, Subscribe,
+        Claim, Claimed, Cursor, LogKind, Outcome, Resumed, StoreError, StoredSubscription,
+        Subscribe, Will,
     },
 };
 use campanile_mqtt::PacketId;
 
 use super::{
-    keys::{ExpiryKind, Set, Subject, Table},
+    keys::{ExpiryKind, Subject, Table},
     kv::{Entry, KvError},
     records::{
         CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, UnfinishedRecord,
-        WillRecord, damaged, decode, session_end,
+        WillRecord, damaged, decode,
     },
     state::Ephemeral,
     txn::Txn,
@@ -134,7 +134,8 @@ impl Txn<'_> {
             owed_will,
             push_cursor,
             topic_ends,
-            inbox_waiting: self.inbox(&subject)?.is_some(),
+            // Whoever has something in the inbox has a record.
+            inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
         })))
     }
 
@@ -151,7 +152,7 @@ impl Txn<'_> {
         claim: &Claim,
         subject: &Subject,
         session_goes_on: bool,
-    ) -> Result<Option<campanile_broker::store::Will>, StoreError> {
+    ) -> Result<Option<Will>, StoreError> {
         let before: Option<WillRecord> = self.record(Table::Will, subject, "will")?;
         match (&claim.will, &before) {
             (Some(will), _) => {
@@ -352,177 +353,5 @@ impl Txn<'_> {
             }
         }
         Ok(Outcome::Done)
-    }
-
-    /// Records that a device acknowledged pushes.
-    pub fn receive_receipts(
-        &mut self,
-        client: &ClientKey,
-        ordinal: u32,
-        receipts: &[MessageId],
-    ) -> Result<(), StoreError> {
-        for id in receipts {
-            let push = Subject::push(client.app.as_str(), id.0);
-            if self.has(Table::Push, &push)? {
-                self.mark(&push, Set::Delivered, ordinal)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Saves what a session did, without its receipts.
-    pub fn progress(&mut self, progress: &Progress) -> Result<Outcome, StoreError> {
-        let subject = Subject::client(&progress.client);
-        let owner = self.fence(&progress.client, &subject, progress.epoch)?;
-        self.save(progress, &subject, &owner)?;
-        Ok(Outcome::Done)
-    }
-
-    fn save(
-        &mut self,
-        progress: &Progress,
-        subject: &Subject,
-        owner: &Owner,
-    ) -> Result<(), StoreError> {
-        let removed = self.remove_from_inbox(subject, &progress.inbox_done)?;
-        if let Owner::Ephemeral(_) = owner {
-            if removed > 0 {
-                self.forget_idle_device(subject)?;
-            }
-            return Ok(());
-        }
-        if let Some(cursors) = &progress.cursors {
-            let mut record = CursorsRecord::of(cursors);
-            if cursors.iter().all(|cursor| cursor.log != LogKind::Push) {
-                // The place in the push log is the device's; leaving it out does not lose it.
-                let kept = self.cursors(subject)?;
-                record.cursors.extend(
-                    CursorsRecord::of(kept.iter().filter(|cursor| cursor.log == LogKind::Push))
-                        .cursors,
-                );
-            }
-            self.put_record(Table::Cursors, subject, &record)?;
-        }
-        match &progress.unfinished {
-            Some(unfinished) if unfinished.is_empty() => {
-                self.remove_if_there(subject.key(Table::Unfinished))?;
-            }
-            Some(unfinished) => {
-                self.put_record(
-                    Table::Unfinished,
-                    subject,
-                    &UnfinishedRecord::of(unfinished),
-                )?;
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn cursors(&self, subject: &Subject) -> Result<Vec<Cursor>, KvError> {
-        self.record::<CursorsRecord>(Table::Cursors, subject, "cursor")?
-            .unwrap_or_default()
-            .cursors()
-    }
-
-    /// Saves what a session did, without its receipts, and lets it begin to expire, or ends it.
-    pub fn release(&mut self, release: &Release) -> Result<Outcome, StoreError> {
-        let client = &release.progress.client;
-        let subject = Subject::client(client);
-        self.advance_clock(release.now);
-        let owner = self.fence(client, &subject, release.progress.epoch)?;
-        self.save(&release.progress, &subject, &owner)?;
-        self.release_will(&subject, release.will_at)?;
-        match owner {
-            Owner::Ephemeral(entry) => self.release_ephemeral(client, &subject, entry)?,
-            Owner::Stored(device) if release.expires_at.is_some_and(|at| at <= release.now) => {
-                self.end_stored_session(client, &subject, device)?;
-            }
-            Owner::Stored(device) => {
-                self.disconnect(&subject, device, release.expires_at)?;
-            }
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn release_will(
-        &mut self,
-        subject: &Subject,
-        due_at: Option<Millis>,
-    ) -> Result<(), StoreError> {
-        let Some(mut will) = self.record::<WillRecord>(Table::Will, subject, "will")? else {
-            return Ok(());
-        };
-        match due_at {
-            None => self.remove(subject.key(Table::Will)),
-            Some(at) => {
-                will.due_at = Some(at.0);
-                self.put_record(Table::Will, subject, &will)
-            }
-        }
-    }
-
-    fn release_ephemeral(
-        &mut self,
-        client: &ClientKey,
-        subject: &Subject,
-        entry: Ephemeral,
-    ) -> Result<(), StoreError> {
-        self.set_ephemeral(client, None);
-        if self.device(subject)?.is_some() {
-            self.purge_publishes(subject)?;
-            self.forget_idle_device(subject)?;
-        } else if !entry.is_known && self.state.app(&client.app).pushes_to_all == entry.since_push {
-            self.free_ordinal(&client.app, entry.ordinal);
-        }
-        Ok(())
-    }
-
-    /// Lets a stored session begin to expire.
-    pub fn disconnect(
-        &mut self,
-        subject: &Subject,
-        mut device: DeviceRecord,
-        expires_at: Option<Millis>,
-    ) -> Result<(), StoreError> {
-        let session = device.session.as_mut().expect("a stored session");
-        if let Some(before) = session.expires_at {
-            self.remove_if_there(subject.expiry_key(before, ExpiryKind::Session))?;
-        }
-        session.connected = false;
-        session.expires_at = expires_at.map(|at| at.0);
-        if let Some(at) = expires_at {
-            self.put(
-                subject.expiry_key(at.0, ExpiryKind::Session),
-                subject.key(Table::Device).into(),
-            )?;
-        }
-        let session = device.session.clone();
-        self.put_record(Table::Device, subject, &DeviceRecord { session, ..device })
-    }
-
-    /// After the node ended: a connection that was up is lost at `now`, and what ends with a connection ends.
-    pub fn recover_device(
-        &mut self,
-        client: &ClientKey,
-        subject: &Subject,
-        device: DeviceRecord,
-        now: Millis,
-    ) -> Result<(), StoreError> {
-        match &device.session {
-            None => {
-                self.purge_publishes(subject)?;
-                self.forget_idle_device(subject)
-            }
-            Some(session) if !session.connected => Ok(()),
-            Some(session) if session.expiry_seconds == 0 => {
-                self.end_stored_session(client, subject, device)?;
-                Ok(())
-            }
-            Some(session) => {
-                let expires_at = session_end(now, session.expiry_seconds);
-                self.disconnect(subject, device, expires_at)
-            }
-        }
     }
 }

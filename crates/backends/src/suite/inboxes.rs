@@ -13,13 +13,20 @@ use super::{World, client, item, publish, subscription, text};
 pub fn an_inbox_is_read_in_order(world: &mut World) {
     world.claim("a", 60);
     world.take_notices();
-    let messages: Vec<_> = (0..3).map(|number| world.send("a", &number.to_string())).collect();
+    let messages: Vec<_> = (0..3)
+        .map(|number| world.send("a", &number.to_string()))
+        .collect();
     let entries = world.inbox("a");
     let items: Vec<_> = entries.iter().map(|entry| entry.item.clone()).collect();
     assert_eq!(items, messages.iter().map(item).collect::<Vec<_>>());
     assert!(entries.is_sorted_by(|a, b| a.offset < b.offset));
-    let announced: Vec<_> =
-        entries.iter().map(|entry| Notice::Inbox { client: client("a"), entry: entry.clone() }).collect();
+    let announced: Vec<_> = entries
+        .iter()
+        .map(|entry| Notice::Inbox {
+            client: client("a"),
+            entry: entry.clone(),
+        })
+        .collect();
     assert_eq!(world.take_notices(), announced);
     world.restart();
     assert_eq!(world.inbox("a"), entries);
@@ -27,11 +34,15 @@ pub fn an_inbox_is_read_in_order(world: &mut World) {
     assert!(claimed.inbox_waiting);
 
     let done = [entries[1].offset, Offset(1_000_000)];
-    let outcome = world.progress("a", &claimed, |progress| progress.inbox_done = done.to_vec());
+    let outcome = world.progress("a", &claimed, |progress| {
+        progress.inbox_done = done.to_vec()
+    });
     assert_eq!(outcome, Ok(Outcome::Done));
     assert_eq!(world.inbox_payloads("a"), ["0", "2"]);
     let done = [entries[0].offset, entries[2].offset];
-    let outcome = world.progress("a", &claimed, |progress| progress.inbox_done = done.to_vec());
+    let outcome = world.progress("a", &claimed, |progress| {
+        progress.inbox_done = done.to_vec()
+    });
     assert_eq!(outcome, Ok(Outcome::Done));
     assert_eq!(world.inbox_payloads("a"), Vec::<String>::new());
     assert!(!world.claim("a", 60).inbox_waiting);
@@ -53,11 +64,20 @@ pub fn an_inbox_page_is_bounded(world: &mut World) {
     }
     let (page, more) = world.read_inbox("a", rest[2].offset, 100);
     assert_eq!((page.len(), more), (2, true));
-    let places = vec![(Source::Inbox, rest[0].offset), (Source::Inbox, Offset(1_000_000))];
-    let Page::Entries(found) = world.read(&Query::Entries { client: client("a"), places }) else {
+    let places = vec![
+        (Source::Inbox, rest[0].offset),
+        (Source::Inbox, Offset(1_000_000)),
+    ];
+    let Page::Entries(found) = world.read(&Query::Entries {
+        client: client("a"),
+        places,
+    }) else {
         panic!("no entries");
     };
-    assert_eq!(found, vec![((Source::Inbox, rest[0].offset), rest[0].item.clone())]);
+    assert_eq!(
+        found,
+        vec![((Source::Inbox, rest[0].offset), rest[0].item.clone())]
+    );
 }
 
 /// A shared subscription's message to a session that ended is nobody's.
@@ -97,7 +117,8 @@ pub fn an_inbox_is_bounded_in_bytes(world: &mut World) {
     for letter in ["a", "b", "c"] {
         world.send("a", &letter.repeat(400));
     }
-    let first_letters = |payloads: Vec<String>| payloads.iter().map(|text| text[..1].to_owned()).collect();
+    let first_letters =
+        |payloads: Vec<String>| payloads.iter().map(|text| text[..1].to_owned()).collect();
     let left: Vec<String> = first_letters(world.inbox_payloads("a"));
     assert_eq!(left, ["b", "c"]);
     world.take_notices();
@@ -156,7 +177,10 @@ pub fn an_expired_inbox_message_is_swept(world: &mut World) {
     message.expires_at = Some(world.now.plus_seconds(10));
     let message = Arc::new(message);
     let inboxes = vec![("a".into(), item(&message))];
-    world.done(Command::Publish(Publish { inboxes, ..publish(&message) }));
+    world.done(Command::Publish(Publish {
+        inboxes,
+        ..publish(&message)
+    }));
     world.send("a", "long-lived");
     world.pass_seconds(10);
     assert_eq!(world.sweep().removed, 1);
@@ -167,7 +191,10 @@ pub fn an_expired_inbox_message_is_swept(world: &mut World) {
 pub fn retained_messages_come_with_the_subscription(world: &mut World) {
     let claimed = world.claim("a", 60);
     world.take_notices();
-    let inbox: Vec<_> = ["one", "two"].iter().map(|text| item(&Arc::new(world.message("r", text)))).collect();
+    let inbox: Vec<_> = ["one", "two"]
+        .iter()
+        .map(|text| item(&Arc::new(world.message("r", text))))
+        .collect();
     world.done(Command::Subscribe(Subscribe {
         client: client("a"),
         epoch: claimed.epoch,
@@ -176,6 +203,10 @@ pub fn retained_messages_come_with_the_subscription(world: &mut World) {
         inbox,
     }));
     assert_eq!(world.take_notices().len(), 2);
-    let texts: Vec<_> = world.inbox("a").iter().map(|entry| text(&entry.item.message)).collect();
+    let texts: Vec<_> = world
+        .inbox("a")
+        .iter()
+        .map(|entry| text(&entry.item.message))
+        .collect();
     assert_eq!(texts, ["one", "two"]);
 }

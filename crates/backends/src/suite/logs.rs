@@ -14,7 +14,9 @@ const TOPICS: LogKind = LogKind::Topic(0);
 
 /// As appended, each announced with the one before it.
 pub fn a_log_is_read_in_order(world: &mut World) {
-    let messages: Vec<_> = (0..5).map(|number| world.append(TOPICS, &number.to_string())).collect();
+    let messages: Vec<_> = (0..5)
+        .map(|number| world.append(TOPICS, &number.to_string()))
+        .collect();
     let (entries, read_to, gap) = world.read_log(TOPICS, Offset(0), 100);
     let read: Vec<_> = entries.iter().map(|entry| entry.message.clone()).collect();
     assert_eq!(read, messages);
@@ -27,7 +29,15 @@ pub fn a_log_is_read_in_order(world: &mut World) {
     for (notice, entry) in notices.into_iter().zip(entries) {
         let app = AppId::new(APP);
         let offset = entry.offset;
-        assert_eq!(notice, Notice::Log { app, log: TOPICS, previous, entry });
+        assert_eq!(
+            notice,
+            Notice::Log {
+                app,
+                log: TOPICS,
+                previous,
+                entry
+            }
+        );
         previous = offset;
     }
 }
@@ -55,12 +65,21 @@ pub fn a_log_page_is_bounded(world: &mut World) {
         (Source::Inbox, page[0].offset),
         (Source::Log(TOPICS), rest[0].offset),
     ];
-    let Page::Entries(found) = world.read(&Query::Entries { client: client("a"), places }) else {
+    let Page::Entries(found) = world.read(&Query::Entries {
+        client: client("a"),
+        places,
+    }) else {
         panic!("no entries");
     };
-    let found: Vec<_> = found.iter().map(|(place, item)| (*place, text(&item.message).len())).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(place, item)| (*place, text(&item.message).len()))
+        .collect();
     let log = Source::Log(TOPICS);
-    assert_eq!(found, [((log, page[1].offset), 700_000), ((log, rest[0].offset), 1)]);
+    assert_eq!(
+        found,
+        [((log, page[1].offset), 700_000), ((log, rest[0].offset), 1)]
+    );
 }
 
 /// By kind, by partition and by app; their offsets are comparable.
@@ -72,9 +91,17 @@ pub fn logs_are_kept_apart(world: &mut World) {
     world.append(LogKind::Push, "push");
     let message = Arc::new(world.message("t", "of another app"));
     let app = AppId::new("other");
-    world.done(Command::Publish(Publish { app, log: Some(TOPICS), ..publish(&message) }));
+    world.done(Command::Publish(Publish {
+        app,
+        log: Some(TOPICS),
+        ..publish(&message)
+    }));
     let mut offsets = Vec::new();
-    for (log, payload) in [(TOPICS, "topic 0"), (LogKind::Topic(1), "topic 1"), (LogKind::Push, "push")] {
+    for (log, payload) in [
+        (TOPICS, "topic 0"),
+        (LogKind::Topic(1), "topic 1"),
+        (LogKind::Push, "push"),
+    ] {
         assert_eq!(world.log_payloads(log, Offset(0)), [payload]);
         offsets.push(world.read_log(log, Offset(0), 1).1);
     }
@@ -124,7 +151,10 @@ pub fn an_old_entry_is_trimmed_and_leaves_a_gap(world: &mut World) {
     let swept = world.sweep_some(10);
     assert_eq!((swept.removed, swept.more), (1, false));
     let (left, read_to, gap) = world.read_log(TOPICS, entries[0].offset, 10);
-    assert_eq!((&left[..], read_to, gap), (&entries[2..], entries[2].offset, true));
+    assert_eq!(
+        (&left[..], read_to, gap),
+        (&entries[2..], entries[2].offset, true)
+    );
     let (left, _, gap) = world.read_log(TOPICS, entries[1].offset, 10);
     assert_eq!((&left[..], gap), (&entries[2..], false));
     world.restart();
@@ -144,7 +174,10 @@ pub fn a_log_is_bounded_in_bytes(world: &mut World) {
     let removed = world.sweep().removed;
     let left = world.read_log(TOPICS, Offset(0), 100).0.len() as u32;
     assert_eq!(removed + left, 20);
-    assert!((8..=10).contains(&left), "{left} entries of about 1,030 bytes are left of 10,000 bytes");
+    assert!(
+        (8..=10).contains(&left),
+        "{left} entries of about 1,030 bytes are left of 10,000 bytes"
+    );
     assert_eq!(world.sweep().removed, 0);
 }
 
@@ -156,15 +189,29 @@ pub fn a_qos_2_publish_is_stored_once(world: &mut World) {
     assert!(world.receive_qos_2("a", claimed.epoch, 6));
     world.restart();
     let claimed = world.claim("a", 60);
-    let ids = |ids: &[u16]| ids.iter().filter_map(|id| PacketId::new(*id)).collect::<Vec<_>>();
-    assert_eq!(claimed.resumed.as_ref().expect("it goes on").received, ids(&[5, 6]));
+    let ids = |ids: &[u16]| {
+        ids.iter()
+            .filter_map(|id| PacketId::new(*id))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        claimed.resumed.as_ref().expect("it goes on").received,
+        ids(&[5, 6])
+    );
     assert!(!world.receive_qos_2("a", claimed.epoch, 5));
     for _ in 0..2 {
         let packet_id = PacketId::new(5).expect("not 0");
-        world.done(Command::ForgetReceived { client: client("a"), epoch: claimed.epoch, packet_id });
+        world.done(Command::ForgetReceived {
+            client: client("a"),
+            epoch: claimed.epoch,
+            packet_id,
+        });
     }
     let claimed = world.claim("a", 60);
-    assert_eq!(claimed.resumed.as_ref().expect("it goes on").received, ids(&[6]));
+    assert_eq!(
+        claimed.resumed.as_ref().expect("it goes on").received,
+        ids(&[6])
+    );
     assert!(world.receive_qos_2("a", claimed.epoch, 5));
 }
 
@@ -172,14 +219,21 @@ pub fn a_qos_2_publish_is_stored_once(world: &mut World) {
 pub fn a_retained_message_is_replaced_and_removed(world: &mut World) {
     let messages = ["", "one", "two", ""].map(|payload| Arc::new(world.message("r/1", payload)));
     for message in &messages {
-        world.done(Command::Publish(Publish { retain: true, ..publish(message) }));
+        world.done(Command::Publish(Publish {
+            retain: true,
+            ..publish(message)
+        }));
     }
     let notice = |message: Option<&Arc<_>>| Notice::Retained {
         app: AppId::new(APP),
         topic: "r/1".into(),
         message: message.cloned(),
     };
-    let expected = [notice(Some(&messages[1])), notice(Some(&messages[2])), notice(None)];
+    let expected = [
+        notice(Some(&messages[1])),
+        notice(Some(&messages[2])),
+        notice(None),
+    ];
     assert_eq!(world.take_notices(), expected);
     world.restart();
     assert_eq!(world.recovery.retained, vec![]);
@@ -190,7 +244,10 @@ pub fn a_retained_message_expires(world: &mut World) {
     for (payload, seconds) in [("short", 10), ("long", 100)] {
         let mut message = world.message("r", payload);
         message.expires_at = Some(world.now.plus_seconds(seconds));
-        world.done(Command::Publish(Publish { retain: true, ..publish(&Arc::new(message)) }));
+        world.done(Command::Publish(Publish {
+            retain: true,
+            ..publish(&Arc::new(message))
+        }));
     }
     world.take_notices();
     world.pass_seconds(10);
@@ -199,7 +256,14 @@ pub fn a_retained_message_expires(world: &mut World) {
     world.pass_seconds(90);
     assert_eq!(world.sweep().removed, 1);
     let (app, topic) = (AppId::new(APP), "r".into());
-    assert_eq!(world.take_notices(), [Notice::Retained { app, topic, message: None }]);
+    assert_eq!(
+        world.take_notices(),
+        [Notice::Retained {
+            app,
+            topic,
+            message: None
+        }]
+    );
 }
 
 /// With everything that belongs to them.
@@ -207,7 +271,10 @@ pub fn retained_messages_are_recovered(world: &mut World) {
     let mut message = world.message("r", "kept");
     (message.retain, message.expires_at) = (true, Some(world.now.plus_seconds(10)));
     let message = Arc::new(message);
-    world.done(Command::Publish(Publish { retain: true, ..publish(&message) }));
+    world.done(Command::Publish(Publish {
+        retain: true,
+        ..publish(&message)
+    }));
     world.restart();
     assert_eq!(world.recovery.retained, vec![(AppId::new(APP), message)]);
     world.pass_seconds(10);

@@ -17,8 +17,9 @@ use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{
-        Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice, Outcome, Page,
-        Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription, Subscribe, Swept, Will,
+        Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice, Outcome,
+        Page, Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription,
+        Subscribe, Swept, Will,
     },
 };
 use campanile_mqtt::{QoS, RetainHandling, SubscriptionOptions};
@@ -91,6 +92,7 @@ macro_rules! conformance_tests {
                 a_device_keeps_its_place_in_the_push_log
                 pushes_and_publishes_are_in_order_of_acceptance
                 a_push_without_time_to_live_is_announced_and_not_stored
+                a_push_of_the_same_id_is_accepted_once
                 an_idempotency_key_makes_a_retry_harmless
                 an_expired_push_is_forgotten_in_steps
                 a_sweep_is_bounded
@@ -180,7 +182,9 @@ impl World {
     /// Carries out a batch.
     pub fn commit(&mut self, batch: Vec<Request>) -> Vec<Result<Reply, StoreError>> {
         let count = batch.len();
-        let Committed { replies, notices, .. } = self.backend().commit(batch);
+        let Committed {
+            replies, notices, ..
+        } = self.backend().commit(batch);
         assert_eq!(replies.len(), count);
         self.notices.extend(notices);
         replies
@@ -243,7 +247,13 @@ impl World {
     pub fn subscribe(&mut self, client_id: &str, epoch: Epoch, filters: &[&str]) {
         let add = filters.iter().map(|filter| subscription(filter)).collect();
         let client = client(client_id);
-        self.done(Command::Subscribe(Subscribe { client, epoch, add, remove: vec![], inbox: vec![] }));
+        self.done(Command::Subscribe(Subscribe {
+            client,
+            epoch,
+            add,
+            remove: vec![],
+            inbox: vec![],
+        }));
     }
 
     /// Saves progress.
@@ -260,9 +270,14 @@ impl World {
 
     /// Releases a session that then expires after `expiry_seconds`; 0 ends it, `u32::MAX` is never.
     pub fn release(&mut self, client_id: &str, claimed: &Claimed, expiry_seconds: u32) {
-        let expires_at = (expiry_seconds != u32::MAX).then(|| self.now.plus_seconds(expiry_seconds));
-        let release =
-            Release { progress: progress(client_id, claimed), expires_at, now: self.now, will_at: None };
+        let expires_at =
+            (expiry_seconds != u32::MAX).then(|| self.now.plus_seconds(expiry_seconds));
+        let release = Release {
+            progress: progress(client_id, claimed),
+            expires_at,
+            now: self.now,
+            will_at: None,
+        };
         self.done(Command::Release(release));
     }
 
@@ -273,7 +288,10 @@ impl World {
 
     /// Removes some of what has expired.
     pub fn sweep_some(&mut self, limit: u32) -> Swept {
-        match self.run(Command::Sweep { now: self.now, limit }) {
+        match self.run(Command::Sweep {
+            now: self.now,
+            limit,
+        }) {
             Ok(Outcome::Swept(swept)) => swept,
             other => panic!("no sweep: {other:?}"),
         }
@@ -282,7 +300,13 @@ impl World {
     /// A message of a new id.
     pub fn message(&mut self, topic: &str, payload: &str) -> Message {
         let id = self.next_id();
-        let mut message = Message::new(id, Kind::Publish, topic, &[3, 0, 1, b't'], payload.as_bytes());
+        let mut message = Message::new(
+            id,
+            Kind::Publish,
+            topic,
+            &[3, 0, 1, b't'],
+            payload.as_bytes(),
+        );
         message.qos = QoS::AtLeastOnce;
         message.publisher = Some("publisher".into());
         message
@@ -291,7 +315,10 @@ impl World {
     /// Appends a message to a log of the app. Returns it.
     pub fn append(&mut self, log: LogKind, payload: &str) -> Arc<Message> {
         let message = Arc::new(self.message("t", payload));
-        self.done(Command::Publish(Publish { log: Some(log), ..publish(&message) }));
+        self.done(Command::Publish(Publish {
+            log: Some(log),
+            ..publish(&message)
+        }));
         message
     }
 
@@ -299,7 +326,10 @@ impl World {
     pub fn send(&mut self, client_id: &str, payload: &str) -> Arc<Message> {
         let message = Arc::new(self.message("t", payload));
         let inboxes = vec![(client_id.into(), item(&message))];
-        self.done(Command::Publish(Publish { inboxes, ..publish(&message) }));
+        self.done(Command::Publish(Publish {
+            inboxes,
+            ..publish(&message)
+        }));
         message
     }
 
@@ -322,7 +352,9 @@ impl World {
             accepted_ms: self.now.0,
             expires_ms: self.now.plus_seconds(ttl_seconds).0,
             audience: match devices {
-                Some(devices) => Audience::Devices(devices.iter().map(|device| (*device).into()).collect()),
+                Some(devices) => {
+                    Audience::Devices(devices.iter().map(|device| (*device).into()).collect())
+                }
                 None => Audience::All,
             },
             payload: Bytes::from(format!("push {id}")),
@@ -339,7 +371,11 @@ impl World {
     pub fn try_report(&mut self, id: PushId) -> Option<Report> {
         let now = self.now.0;
         let app = AppName::new(APP).expect("a good name");
-        let report = self.backend().reader().report(&app, id, now).expect("the backend reads");
+        let report = self
+            .backend()
+            .reader()
+            .report(&app, id, now)
+            .expect("the backend reads");
         if let Some(report) = &report {
             let sum = report.delivered + report.pending + report.expired + report.dropped;
             assert_eq!(report.targeted, sum, "{report:?}");
@@ -349,25 +385,55 @@ impl World {
 
     /// Answers a query.
     pub fn read(&mut self, query: &Query) -> Page {
-        self.backend().reader().read(query).expect("the backend reads")
+        self.backend()
+            .reader()
+            .read(query)
+            .expect("the backend reads")
     }
 
     /// A page of a log.
-    pub fn read_log(&mut self, log: LogKind, after: Offset, limit: u32) -> (Vec<LogEntry>, Offset, bool) {
-        match self.read(&Query::Log { app: AppId::new(APP), log, after, limit }) {
-            Page::Log { entries, read_to, gap } => (entries, read_to, gap),
+    pub fn read_log(
+        &mut self,
+        log: LogKind,
+        after: Offset,
+        limit: u32,
+    ) -> (Vec<LogEntry>, Offset, bool) {
+        match self.read(&Query::Log {
+            app: AppId::new(APP),
+            log,
+            after,
+            limit,
+        }) {
+            Page::Log {
+                entries,
+                read_to,
+                gap,
+            } => (entries, read_to, gap),
             other => panic!("no log: {other:?}"),
         }
     }
 
     /// Payloads of a log after a place.
     pub fn log_payloads(&mut self, log: LogKind, after: Offset) -> Vec<String> {
-        self.read_log(log, after, 1000).0.iter().map(|entry| text(&entry.message)).collect()
+        self.read_log(log, after, 1000)
+            .0
+            .iter()
+            .map(|entry| text(&entry.message))
+            .collect()
     }
 
     /// A page of an inbox.
-    pub fn read_inbox(&mut self, client_id: &str, after: Offset, limit: u32) -> (Vec<InboxEntry>, bool) {
-        match self.read(&Query::Inbox { client: client(client_id), after, limit }) {
+    pub fn read_inbox(
+        &mut self,
+        client_id: &str,
+        after: Offset,
+        limit: u32,
+    ) -> (Vec<InboxEntry>, bool) {
+        match self.read(&Query::Inbox {
+            client: client(client_id),
+            after,
+            limit,
+        }) {
             Page::Inbox { entries, more } => (entries, more),
             other => panic!("no inbox: {other:?}"),
         }
@@ -382,7 +448,10 @@ impl World {
 
     /// Payloads of everything in an inbox.
     pub fn inbox_payloads(&mut self, client_id: &str) -> Vec<String> {
-        self.inbox(client_id).iter().map(|entry| text(&entry.item.message)).collect()
+        self.inbox(client_id)
+            .iter()
+            .map(|entry| text(&entry.item.message))
+            .collect()
     }
 }
 
@@ -444,12 +513,20 @@ pub fn item(message: &Arc<Message>) -> InboxItem {
 
 /// A will.
 pub fn will(message: Message, delay_seconds: u32) -> Will {
-    Will { message: Arc::new(message), delay_seconds, expiry_seconds: Some(60) }
+    Will {
+        message: Arc::new(message),
+        delay_seconds,
+        expiry_seconds: Some(60),
+    }
 }
 
 /// A cursor without gaps.
 pub fn cursor(log: LogKind, done: Offset) -> Cursor {
-    Cursor { log, done, done_above: vec![] }
+    Cursor {
+        log,
+        done,
+        done_above: vec![],
+    }
 }
 
 /// The payload as text.

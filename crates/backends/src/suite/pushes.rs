@@ -16,19 +16,42 @@ use super::{APP, World, client, cursor, message_id, text};
 /// A key belongs to one app.
 pub fn apps_have_names_and_keys(world: &mut World) {
     let name = |name: &str| AppName::new(name).expect("a good name");
-    let create = |app: &str, key: &str| Command::CreateApp { app: name(app), key: KeyHash::of(key), now_ms: 1 };
-    let add = |app: &str, key: &str| Command::AddKey { app: name(app), key: KeyHash::of(key) };
+    let create = |app: &str, key: &str| Command::CreateApp {
+        app: name(app),
+        key: KeyHash::of(key),
+        now_ms: 1,
+    };
+    let add = |app: &str, key: &str| Command::AddKey {
+        app: name(app),
+        key: KeyHash::of(key),
+    };
     for app in ["b", "a", "ab", "z"] {
-        assert_eq!(world.run_push(create(app, &format!("key of {app}"))), push::Outcome::Done);
+        assert_eq!(
+            world.run_push(create(app, &format!("key of {app}"))),
+            push::Outcome::Done
+        );
     }
-    assert_eq!(world.run_push(create("a", "another key")), push::Outcome::Exists);
+    assert_eq!(
+        world.run_push(create("a", "another key")),
+        push::Outcome::Exists
+    );
     assert_eq!(world.run_push(add("a", "second key")), push::Outcome::Done);
     assert_eq!(world.run_push(add("a", "second key")), push::Outcome::Done);
-    assert_eq!(world.run_push(add("none", "third key")), push::Outcome::NoApp);
-    assert_eq!(world.run_push(add("b", "second key")), push::Outcome::Exists);
+    assert_eq!(
+        world.run_push(add("none", "third key")),
+        push::Outcome::NoApp
+    );
+    assert_eq!(
+        world.run_push(add("b", "second key")),
+        push::Outcome::Exists
+    );
     world.restart();
     let reader = world.backend().reader();
-    let app_of = |key: &str| reader.app_of_key(&KeyHash::of(key)).expect("the backend reads");
+    let app_of = |key: &str| {
+        reader
+            .app_of_key(&KeyHash::of(key))
+            .expect("the backend reads")
+    };
     assert_eq!(app_of("key of ab"), Some(name("ab")));
     assert_eq!(app_of("second key"), Some(name("a")));
     assert_eq!(app_of("another key"), None);
@@ -48,12 +71,21 @@ pub fn a_push_waits_for_a_device_that_was_never_seen(world: &mut World) {
     assert!(claimed.inbox_waiting);
     let entries = world.inbox("new");
     assert_eq!(entries.len(), 1);
-    let mut expected = Message::new(message_id(id), Kind::Push, "push/in", &[], format!("push {id}").as_bytes());
+    let mut expected = Message::new(
+        message_id(id),
+        Kind::Push,
+        "push/in",
+        &[],
+        format!("push {id}").as_bytes(),
+    );
     expected.qos = QoS::AtLeastOnce;
     expected.expires_at = Some(world.now.plus_seconds(100));
     let item = &entries[0].item;
     assert_eq!(*item.message, expected);
-    assert_eq!((item.qos, item.retain, item.subscription_ids.len()), (QoS::AtLeastOnce, false, 0));
+    assert_eq!(
+        (item.qos, item.retain, item.subscription_ids.len()),
+        (QoS::AtLeastOnce, false, 0)
+    );
 }
 
 /// Whether they are connected, away, or unknown.
@@ -69,7 +101,13 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
         let entry = world.inbox(device).remove(0);
         places.push(entry.offset);
         assert_eq!(entry.item.message.id, message_id(id));
-        assert_eq!(notice, Notice::Inbox { client: client(device), entry });
+        assert_eq!(
+            notice,
+            Notice::Inbox {
+                client: client(device),
+                entry
+            }
+        );
     }
     assert_eq!(world.report(id).targeted, 3);
     let outcome = world.progress("ephemeral", &ephemeral, |progress| {
@@ -101,7 +139,12 @@ pub fn a_push_to_all_is_one_log_entry(world: &mut World) {
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].message.id, message_id(id));
     let entry = entries[0].clone();
-    let expected = Notice::Log { app: AppId::new(APP), log: LogKind::Push, previous: Offset(0), entry };
+    let expected = Notice::Log {
+        app: AppId::new(APP),
+        log: LogKind::Push,
+        previous: Offset(0),
+        entry,
+    };
     assert_eq!(notices, [expected]);
     world.restart();
     let id = world.push(None, 100);
@@ -125,7 +168,9 @@ pub fn a_device_keeps_its_place_in_the_push_log(world: &mut World) {
     world.restart();
     assert_eq!(world.claim("a", 60).push_cursor, start);
     let clean = |world: &mut World, expiry_seconds| {
-        world.claim_with("a", |claim| (claim.clean_start, claim.expiry_seconds) = (true, expiry_seconds))
+        world.claim_with("a", |claim| {
+            (claim.clean_start, claim.expiry_seconds) = (true, expiry_seconds)
+        })
     };
     let claimed = clean(world, 60);
     assert_eq!(claimed.push_cursor, start);
@@ -148,8 +193,12 @@ pub fn pushes_and_publishes_are_in_order_of_acceptance(world: &mut World) {
     world.send("a", "publish");
     world.push(None, 100);
     world.push(Some(&["a", "b"]), 100);
-    let log: Vec<_> =
-        world.read_log(LogKind::Push, Offset(0), 10).0.iter().map(|entry| entry.offset).collect();
+    let log: Vec<_> = world
+        .read_log(LogKind::Push, Offset(0), 10)
+        .0
+        .iter()
+        .map(|entry| entry.offset)
+        .collect();
     let inbox: Vec<_> = world.inbox("a").iter().map(|entry| entry.offset).collect();
     assert!([log[0], inbox[0], inbox[1], log[1], inbox[2]].is_sorted_by(|a, b| a < b));
 }
@@ -160,25 +209,53 @@ pub fn a_push_without_time_to_live_is_announced_and_not_stored(world: &mut World
     world.take_notices();
     let id = world.push(Some(&["live", "unknown"]), 0);
     let notices = world.take_notices();
-    let [Notice::Instant { clients: Some(clients), message, .. }] = &notices[..] else {
+    let [
+        Notice::Instant {
+            clients: Some(clients),
+            message,
+            ..
+        },
+    ] = &notices[..]
+    else {
         panic!("not announced: {notices:?}");
     };
     assert_eq!(clients.as_ref(), ["live".into(), "unknown".into()]);
     assert_eq!(text(message), format!("push {id}"));
     assert_eq!(world.inbox("live"), vec![]);
     assert_eq!(world.inbox("unknown"), vec![]);
-    let outcome = world.progress("live", &claimed, |progress| progress.receipts = vec![message_id(id)]);
+    let outcome = world.progress("live", &claimed, |progress| {
+        progress.receipts = vec![message_id(id)]
+    });
     assert_eq!(outcome, Ok(Outcome::Done));
     let report = world.report(id);
-    assert_eq!((report.targeted, report.delivered, report.expired), (2, 1, 1));
+    assert_eq!(
+        (report.targeted, report.delivered, report.expired),
+        (2, 1, 1)
+    );
 
     let id = world.push(None, 0);
-    assert!(matches!(&world.take_notices()[..], [Notice::Instant { clients: None, .. }]));
+    assert!(matches!(
+        &world.take_notices()[..],
+        [Notice::Instant { clients: None, .. }]
+    ));
     assert_eq!(world.read_log(LogKind::Push, Offset(0), 10).0, vec![]);
     assert_eq!(world.report(id).targeted, 1);
     world.pass_seconds(7 * 86_400);
     world.sweep();
     assert_eq!(world.try_report(id), None);
+}
+
+/// So that a step that may have happened can be repeated.
+pub fn a_push_of_the_same_id_is_accepted_once(world: &mut World) {
+    let accept = Command::Accept(Box::new(world.accept(Some(&["a", "b"]), 100)));
+    for _ in 0..2 {
+        assert_eq!(
+            world.run_push(accept.clone()),
+            push::Outcome::Accepted { targeted: 2 }
+        );
+    }
+    assert_eq!(world.inbox("a").len(), 1);
+    assert_eq!(world.take_notices().len(), 2);
 }
 
 /// Until it expires; for another body it is refused.
@@ -189,15 +266,25 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
             body_hash: [body; 32],
             expires_ms: world.now.plus_seconds(86_400).0,
         };
-        Accept { idempotency: Some(key), ..world.accept(Some(&["a"]), 100) }
+        Accept {
+            idempotency: Some(key),
+            ..world.accept(Some(&["a"]), 100)
+        }
     };
     let accept = |accept: &Accept| Command::Accept(Box::new(accept.clone()));
     let first = keyed(world, 1);
     let accepted_ms = world.now.0;
-    assert_eq!(world.run_push(accept(&first)), push::Outcome::Accepted { targeted: 1 });
+    assert_eq!(
+        world.run_push(accept(&first)),
+        push::Outcome::Accepted { targeted: 1 }
+    );
     world.pass_seconds(1);
     let retry = keyed(world, 1);
-    let replayed = push::Outcome::Replayed { id: first.id, targeted: 1, accepted_ms };
+    let replayed = push::Outcome::Replayed {
+        id: first.id,
+        targeted: 1,
+        accepted_ms,
+    };
     assert_eq!(world.run_push(accept(&retry)), replayed);
     assert_eq!(world.try_report(retry.id), None);
     assert_eq!(world.inbox("a").len(), 1);
@@ -207,11 +294,17 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     assert_eq!(world.run_push(accept(&retry)), replayed);
     let mut elsewhere = keyed(world, 2);
     elsewhere.app = AppName::new("other").expect("a good name");
-    assert_eq!(world.run_push(accept(&elsewhere)), push::Outcome::Accepted { targeted: 1 });
+    assert_eq!(
+        world.run_push(accept(&elsewhere)),
+        push::Outcome::Accepted { targeted: 1 }
+    );
     world.pass_seconds(86_399);
     world.sweep();
     let later = keyed(world, 2);
-    assert_eq!(world.run_push(accept(&later)), push::Outcome::Accepted { targeted: 1 });
+    assert_eq!(
+        world.run_push(accept(&later)),
+        push::Outcome::Accepted { targeted: 1 }
+    );
 }
 
 /// First the message, later the report.
@@ -223,7 +316,11 @@ pub fn an_expired_push_is_forgotten_in_steps(world: &mut World) {
     world.pass_seconds(10);
     assert_eq!(world.sweep().removed, 4);
     assert_eq!(world.inbox("b"), vec![]);
-    let left: Vec<_> = world.inbox("a").iter().map(|entry| entry.item.message.id).collect();
+    let left: Vec<_> = world
+        .inbox("a")
+        .iter()
+        .map(|entry| entry.item.message.id)
+        .collect();
     assert_eq!(left, [message_id(lasting)]);
     let (entries, _, gap) = world.read_log(LogKind::Push, Offset(0), 10);
     assert_eq!((entries, gap), (vec![], false));
@@ -253,7 +350,10 @@ pub fn a_sweep_is_bounded(world: &mut World) {
         let swept = world.sweep_some(30);
         assert!(swept.removed <= 30);
         rounds += 1;
-        let left = devices.iter().filter(|device| !world.inbox(device).is_empty()).count();
+        let left = devices
+            .iter()
+            .filter(|device| !world.inbox(device).is_empty())
+            .count();
         assert_eq!(left, 100_usize.saturating_sub(30 * rounds));
         if !swept.more {
             break;

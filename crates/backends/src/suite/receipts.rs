@@ -19,7 +19,10 @@ pub fn receipts_are_counted_once(world: &mut World) {
     assert_eq!(world.report(id).delivered, 1);
     world.acknowledge("b", &b, id);
     let report = world.report(id);
-    assert_eq!((report.targeted, report.delivered, report.pending), (2, 2, 0));
+    assert_eq!(
+        (report.targeted, report.delivered, report.pending),
+        (2, 2, 0)
+    );
 }
 
 /// Since a receipt is a fact; the rest of what it saves is not.
@@ -42,7 +45,9 @@ pub fn receipts_from_strangers_do_not_count(world: &mut World) {
     let stranger = world.claim("stranger", 60);
     let id = world.push(Some(&["a"]), 100);
     world.acknowledge("stranger", &stranger, id);
-    let outcome = world.progress("stranger", &stranger, |progress| progress.receipts = vec![MessageId(99)]);
+    let outcome = world.progress("stranger", &stranger, |progress| {
+        progress.receipts = vec![MessageId(99)]
+    });
     assert_eq!(outcome, Ok(Outcome::Done));
     assert_eq!(world.report(id).delivered, 0);
     assert_eq!(world.try_report(PushId(99)), None);
@@ -56,7 +61,10 @@ pub fn the_numbers_add_up_when_the_inbox_overflows(world: &mut World) {
     let ids: Vec<_> = (0..4).map(|_| world.push(Some(&["a", "b"]), 100)).collect();
     world.send("b", "publish");
     let figures = |world: &mut World| -> Vec<_> {
-        ids.iter().map(|id| world.report(*id)).map(|report| (report.dropped, report.pending)).collect()
+        ids.iter()
+            .map(|id| world.report(*id))
+            .map(|report| (report.dropped, report.pending))
+            .collect()
     };
     assert_eq!(figures(world), [(2, 0), (2, 0), (1, 1), (0, 2)]);
     world.restart();
@@ -86,7 +94,10 @@ pub fn unacknowledged_pushes_expire(world: &mut World) {
     assert_eq!(world.report(id).pending, 1);
     world.pass_seconds(1);
     let report = world.report(id);
-    assert_eq!((report.delivered, report.pending, report.expired), (1, 0, 1));
+    assert_eq!(
+        (report.delivered, report.pending, report.expired),
+        (1, 0, 1)
+    );
 }
 
 /// Receipts that were acknowledged are not lost.
@@ -110,14 +121,22 @@ pub fn a_set_may_span_chunks(world: &mut World) {
     let mut claims = Vec::new();
     for number in 0..DEVICES {
         let client = super::client(&number.to_string());
-        let claim = Claim { client, now: world.now, clean_start: false, expiry_seconds: 0, will: None };
+        let claim = Claim {
+            client,
+            now: world.now,
+            clean_start: false,
+            expiry_seconds: 0,
+            will: None,
+        };
         claims.push(Request::Broker(Command::Claim(claim)));
     }
     let replies = world.commit(claims);
     let id = world.push(None, 100);
     let mut receipts = Vec::new();
     for (number, reply) in replies.into_iter().enumerate() {
-        let Ok(crate::Reply::Broker(Outcome::Claimed(claimed))) = reply else { panic!("no claim") };
+        let Ok(crate::Reply::Broker(Outcome::Claimed(claimed))) = reply else {
+            panic!("no claim")
+        };
         if number % 2 == 0 {
             receipts.push(Request::Broker(Command::Progress(Progress {
                 receipts: vec![message_id(id)],
@@ -127,13 +146,17 @@ pub fn a_set_may_span_chunks(world: &mut World) {
     }
     world.commit(receipts);
     let report = world.report(id);
-    assert_eq!((report.targeted, report.delivered), (u64::from(DEVICES), u64::from(DEVICES / 2)));
+    assert_eq!(
+        (report.targeted, report.delivered),
+        (u64::from(DEVICES), u64::from(DEVICES / 2))
+    );
 }
 
 impl World {
     fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
-        let outcome =
-            self.progress(client_id, claimed, |progress| progress.receipts = vec![message_id(push)]);
+        let outcome = self.progress(client_id, claimed, |progress| {
+            progress.receipts = vec![message_id(push)]
+        });
         assert_eq!(outcome, Ok(Outcome::Done));
     }
 }

@@ -29,7 +29,11 @@ pub fn a_durable_session_goes_on_where_it_was(world: &mut World) {
     let first = world.claim("a", 60);
     world.subscribe("a", first.epoch, &["x/#", "$share/g/y"]);
     let cursors = vec![
-        Cursor { log: TOPICS, done: Offset(3), done_above: vec![Offset(5), Offset(9)] },
+        Cursor {
+            log: TOPICS,
+            done: Offset(3),
+            done_above: vec![Offset(5), Offset(9)],
+        },
         cursor(LogKind::Push, Offset(4)),
     ];
     let unfinished = vec![
@@ -48,8 +52,13 @@ pub fn a_durable_session_goes_on_where_it_was(world: &mut World) {
 
     let second = world.claim("a", 60);
     let mut resumed = second.resumed.expect("it goes on");
-    resumed.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
-    assert_eq!(resumed.subscriptions, vec![subscription("$share/g/y"), subscription("x/#")]);
+    resumed
+        .subscriptions
+        .sort_by(|a, b| a.filter.cmp(&b.filter));
+    assert_eq!(
+        resumed.subscriptions,
+        vec![subscription("$share/g/y"), subscription("x/#")]
+    );
     assert_eq!(resumed.cursors, cursors[..1]);
     assert_eq!(resumed.unfinished, unfinished);
     assert_eq!(second.push_cursor, cursors[1]);
@@ -62,12 +71,24 @@ pub fn a_session_survives_a_restart(world: &mut World) {
     let first = world.claim("a", 60);
     world.subscribe("a", first.epoch, &["x", "y"]);
     let remove = vec!["x".into()];
-    let change = Subscribe { client: client("a"), epoch: first.epoch, add: vec![], remove, inbox: vec![] };
+    let change = Subscribe {
+        client: client("a"),
+        epoch: first.epoch,
+        add: vec![],
+        remove,
+        inbox: vec![],
+    };
     world.done(Command::Subscribe(change));
     world.restart();
-    assert_eq!(world.recovery.sessions, vec![(client("a"), vec![subscription("y")])]);
+    assert_eq!(
+        world.recovery.sessions,
+        vec![(client("a"), vec![subscription("y")])]
+    );
     let second = world.claim("a", 60);
-    assert_eq!(second.resumed.expect("it goes on").subscriptions, vec![subscription("y")]);
+    assert_eq!(
+        second.resumed.expect("it goes on").subscriptions,
+        vec![subscription("y")]
+    );
     assert_eq!(second.ordinal, first.ordinal);
 }
 
@@ -76,13 +97,17 @@ pub fn a_clean_start_ends_the_session(world: &mut World) {
     let first = world.claim("a", 60);
     world.subscribe("a", first.epoch, &["x", "y"]);
     world.receive_qos_2("a", first.epoch, 5);
-    let second = world.claim_with("a", |claim| (claim.clean_start, claim.expiry_seconds) = (true, 60));
+    let second = world.claim_with("a", |claim| {
+        (claim.clean_start, claim.expiry_seconds) = (true, 60)
+    });
     assert_eq!(second.resumed, None);
     let mut ended = second.ended_filters;
     ended.sort();
     assert_eq!(ended, vec!["x".into(), "y".into()]);
     let third = world.claim("a", 60);
-    let resumed = third.resumed.expect("the session of the clean start goes on");
+    let resumed = third
+        .resumed
+        .expect("the session of the clean start goes on");
     assert_eq!((resumed.subscriptions, resumed.received), (vec![], vec![]));
 }
 
@@ -102,7 +127,11 @@ pub fn an_expired_session_is_swept_once(world: &mut World) {
     for name in ["gone", "back", "forever"] {
         let claimed = world.claim(name, 60);
         world.subscribe(name, claimed.epoch, &["x"]);
-        world.release(name, &claimed, if name == "forever" { u32::MAX } else { 60 });
+        world.release(
+            name,
+            &claimed,
+            if name == "forever" { u32::MAX } else { 60 },
+        );
     }
     world.claim("back", 60);
     world.pass_seconds(59);
@@ -127,7 +156,10 @@ pub fn a_session_without_expiry_ends_with_its_connection(world: &mut World) {
     world.pass_seconds(1);
     world.restart();
     assert_eq!(world.claim("b", 60).resumed, None);
-    assert_eq!(world.progress("b", &second, |_| {}), Err(StoreError::Fenced));
+    assert_eq!(
+        world.progress("b", &second, |_| {}),
+        Err(StoreError::Fenced)
+    );
 }
 
 /// A stored session that is claimed without expiry goes on, and ends then.
@@ -179,8 +211,11 @@ pub fn an_old_epoch_is_fenced(world: &mut World) {
             will_at: None,
         };
         let packet_id = PacketId::new(1).expect("not 0");
-        let received =
-            Some(campanile_broker::store::Received { client: client.clone(), epoch, packet_id });
+        let received = Some(campanile_broker::store::Received {
+            client: client.clone(),
+            epoch,
+            packet_id,
+        });
         let commands = [
             Command::Progress(progress("a", &old)),
             Command::Release(release),
@@ -196,10 +231,18 @@ pub fn an_old_epoch_is_fenced(world: &mut World) {
                 received,
                 ..publish(&message)
             }),
-            Command::ForgetReceived { client, epoch, packet_id },
+            Command::ForgetReceived {
+                client,
+                epoch,
+                packet_id,
+            },
         ];
         for command in commands {
-            assert_eq!(world.run(command.clone()), Err(StoreError::Fenced), "{command:?}");
+            assert_eq!(
+                world.run(command.clone()),
+                Err(StoreError::Fenced),
+                "{command:?}"
+            );
         }
         assert_eq!(world.log_payloads(TOPICS, Offset(0)), Vec::<String>::new());
         assert_eq!(world.progress("a", &new, |_| {}), Ok(Outcome::Done));
@@ -212,15 +255,29 @@ pub fn a_refused_request_does_not_disturb_the_batch(world: &mut World) {
     let new = world.claim("a", 60);
     let subscribe = |epoch, filter: &str| {
         let add = vec![subscription(filter)];
-        let subscribe = Subscribe { client: client("a"), epoch, add, remove: vec![], inbox: vec![] };
+        let subscribe = Subscribe {
+            client: client("a"),
+            epoch,
+            add,
+            remove: vec![],
+            inbox: vec![],
+        };
         Request::Broker(Command::Subscribe(subscribe))
     };
-    let batch = vec![subscribe(new.epoch, "one"), subscribe(old.epoch, "two"), subscribe(new.epoch, "three")];
+    let batch = vec![
+        subscribe(new.epoch, "one"),
+        subscribe(old.epoch, "two"),
+        subscribe(new.epoch, "three"),
+    ];
     let replies = world.commit(batch);
     let done = Ok(Reply::Broker(Outcome::Done));
     assert_eq!(replies, vec![done.clone(), Err(StoreError::Fenced), done]);
     let resumed = world.claim("a", 60).resumed.expect("it goes on");
-    let mut filters: Vec<_> = resumed.subscriptions.iter().map(|subscription| &*subscription.filter).collect();
+    let mut filters: Vec<_> = resumed
+        .subscriptions
+        .iter()
+        .map(|subscription| &*subscription.filter)
+        .collect();
     filters.sort();
     assert_eq!(filters, ["one", "three"]);
 }
@@ -271,12 +328,20 @@ pub fn many_subscriptions_are_changed_one_by_one(world: &mut World) {
     let resumed = world.claim("a", 60).resumed.expect("it goes on");
     assert_eq!(resumed.subscriptions.len(), 299);
     assert!(resumed.subscriptions.contains(&replaced));
-    assert!(resumed.subscriptions.iter().all(|subscription| &*subscription.filter != "t/8"));
+    assert!(
+        resumed
+            .subscriptions
+            .iter()
+            .all(|subscription| &*subscription.filter != "t/8")
+    );
 }
 
 /// MQTT allows 65,535 bytes for each.
 pub fn long_client_ids_and_filters_are_kept_apart(world: &mut World) {
-    let names = [format!("{}a", "x".repeat(65_534)), format!("{}b", "x".repeat(65_534))];
+    let names = [
+        format!("{}a", "x".repeat(65_534)),
+        format!("{}b", "x".repeat(65_534)),
+    ];
     for name in &names {
         let claimed = world.claim(name, 60);
         world.subscribe(name, claimed.epoch, &[name]);
@@ -284,13 +349,21 @@ pub fn long_client_ids_and_filters_are_kept_apart(world: &mut World) {
     world.restart();
     let mut sessions = world.recovery.sessions.clone();
     sessions.sort_by(|a, b| a.0.cmp(&b.0));
-    let expected = names.each_ref().map(|name| (client(name), vec![subscription(name)]));
+    let expected = names
+        .each_ref()
+        .map(|name| (client(name), vec![subscription(name)]));
     assert_eq!(sessions, expected);
 }
 
 fn exchange(packet_id: u16, source: Source, offset: u64, qos: QoS, released: bool) -> Unfinished {
     let packet_id = PacketId::new(packet_id).expect("not 0");
-    Unfinished { packet_id, source, offset: Offset(offset), qos, released }
+    Unfinished {
+        packet_id,
+        source,
+        offset: Offset(offset),
+        qos,
+        released,
+    }
 }
 
 impl World {
@@ -304,7 +377,11 @@ impl World {
         let before = self.append_end();
         let message = std::sync::Arc::new(self.message("t", "qos 2"));
         let packet_id = PacketId::new(packet_id).expect("not 0");
-        let received = campanile_broker::store::Received { client: client(client_id), epoch, packet_id };
+        let received = campanile_broker::store::Received {
+            client: client(client_id),
+            epoch,
+            packet_id,
+        };
         self.done(Command::Publish(campanile_broker::store::Publish {
             log: Some(TOPICS),
             received: Some(received),

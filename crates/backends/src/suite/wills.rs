@@ -74,8 +74,12 @@ pub fn a_dropped_will_is_gone(world: &mut World) {
     let claimed = world.claim_with_will("a", 60, &testament);
     world.release_with_will("a", &claimed, 60, None);
     world.claim_with_will("b", 60, &testament);
-    world.done(Command::DropWill { client: client("b") });
-    world.done(Command::DropWill { client: client("b") });
+    world.done(Command::DropWill {
+        client: client("b"),
+    });
+    world.done(Command::DropWill {
+        client: client("b"),
+    });
     world.restart();
     assert_eq!(world.recovery.wills, vec![]);
 }
@@ -132,7 +136,12 @@ impl World {
     ) {
         let expires_at = Some(self.now.plus_seconds(expiry_seconds));
         let progress = progress(client_id, claimed);
-        self.done(Command::Release(Release { progress, expires_at, now: self.now, will_at }));
+        self.done(Command::Release(Release {
+            progress,
+            expires_at,
+            now: self.now,
+            will_at,
+        }));
     }
 
     fn check_recovered_wills(&mut self, expected: &[OwedWill]) {

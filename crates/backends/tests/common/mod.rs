@@ -25,7 +25,10 @@ struct LeavesDisk(Option<Memory>, Arc<Mutex<Disk>>);
 impl Place for MemoryPlace {
     fn open(&mut self, config: Config) -> Box<dyn Backend> {
         let disk = self.0.lock().unwrap().clone();
-        Box::new(LeavesDisk(Some(Memory::open(disk, config).unwrap()), self.0.clone()))
+        Box::new(LeavesDisk(
+            Some(Memory::open(disk, config).unwrap()),
+            self.0.clone(),
+        ))
     }
 }
 
