@@ -1,4 +1,4 @@
-//! Checks of the repository itself: `cargo xtask spec | edges | docs`.
+//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim`.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod docs;
 mod edges;
+mod sim;
 mod spec;
 
 /// Checks of the repository itself.
@@ -28,6 +29,18 @@ enum Task {
         #[arg(long)]
         bin: Option<PathBuf>,
     },
+    /// Every promise holds in the simulation, whatever goes wrong.
+    Sim {
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// Print what happens.
+        #[arg(long)]
+        trace: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -35,6 +48,7 @@ fn main() -> ExitCode {
         Task::Spec { list } => spec::run(root(), list),
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
+        Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,9 @@
 //! Everything that happens between two shards, a shard and the store, or a shard and a connection is an item in a queue. [`Node::ready`] lists the queues that
 //! are not empty, [`Node::step`] moves the first item of one. A conversation test [settles](Node::settle) the node after each act; the simulation picks queues by
 //! a seed, and may crash the node between any two steps.
+//!
+//! The store works as on a real disk: a commit is visible to reads at once, but it can be lost until it is synced, and only then are its notices and answers
+//! delivered.
 
 use std::{
     collections::VecDeque,
@@ -25,6 +28,8 @@ use campanile_broker::{
 };
 use campanile_push::store as push;
 
+use crate::sabotage::{Sabotage, Saboteur};
+
 /// What a node is made with.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -38,6 +43,8 @@ pub struct NodeConfig {
     pub access: Arc<dyn Access>,
     /// Seed of identifiers and hash tables.
     pub seed: u64,
+    /// A bug to build in, to see that it is found.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for NodeConfig {
@@ -48,6 +55,7 @@ impl Default for NodeConfig {
             store: StoreConfig::default(),
             access: Arc::new(Open),
             seed: 1,
+            sabotage: None,
         }
     }
 }
@@ -57,8 +65,12 @@ impl Default for NodeConfig {
 pub enum Queue {
     /// Requests to the store: a step commits everything that waits, as one batch.
     Commit,
+    /// Commits that are not on disk: a step makes all of them durable and hands over their notices and answers.
+    Sync,
     /// A read of the store, by place in the waiting list.
     Read(usize),
+    /// What was read, on its way to its shard, by place in the waiting list.
+    Page(usize),
     /// From the store to a shard: notices and outcomes, in order.
     FromStore(ShardId),
     /// From a shard to another.
@@ -73,10 +85,17 @@ enum Answer {
     Page(Ticket, Result<Page, StoreError>),
 }
 
+/// A commit that is not on disk.
+struct Unannounced {
+    notices: Vec<Notice>,
+    replies: Vec<(Asker, Result<Reply, StoreError>)>,
+}
+
 /// A connection as the network sees it.
 #[derive(Debug, Default)]
 struct Wire {
     id: Option<ConnId>,
+    use_count: u32,
     shard: u8,
     origin: Option<Origin>,
     /// From the client, not consumed.
@@ -101,16 +120,23 @@ pub struct Node {
     shards: Vec<Shard>,
     store: Memory,
     reader: Arc<dyn Reader>,
-    requests: Vec<(Asker, Request)>,
+    requests: VecDeque<(Asker, Request)>,
+    unannounced: Vec<Unannounced>,
     queries: Vec<(ShardId, Ticket, Query)>,
+    pages: Vec<(ShardId, Ticket, Result<Page, StoreError>)>,
     from_store: Vec<VecDeque<Answer>>,
     mail: Vec<Vec<VecDeque<Mail>>>,
     wires: Vec<Wire>,
+    /// Wires that may be used again.
+    free: Vec<usize>,
     pushes_answered: Vec<PushAnswer>,
     next_push: u64,
+    saboteur: Option<Saboteur>,
 }
 
-enum Asker {
+/// Who is to get the answer of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
     Shard(ShardId, Ticket),
     Api(u64),
     Sweeper,
@@ -122,6 +148,7 @@ impl Node {
         let mut store =
             Memory::open(disk, config.store.clone()).expect("the model's disk is readable");
         let recovery = store.recover(now).expect("the model's disk is readable");
+        store.hold_syncs();
         let ids = Arc::new(IdSource::new(config.seed ^ now.0));
         let shard = |id| {
             let setup = Setup {
@@ -143,13 +170,17 @@ impl Node {
             reader: store.reader(),
             store,
             ids,
-            requests: Vec::new(),
+            requests: VecDeque::new(),
+            unannounced: Vec::new(),
             queries: Vec::new(),
+            pages: Vec::new(),
             from_store: (0..count).map(|_| VecDeque::new()).collect(),
             mail: (0..count).map(|_| queues()).collect(),
             wires: Vec::new(),
+            free: Vec::new(),
             pushes_answered: Vec::new(),
             next_push: 0,
+            saboteur: config.sabotage.map(Saboteur::new),
             config,
         }
     }
@@ -181,23 +212,53 @@ impl Node {
 
     /// A client connects, through a shard. The number of its wire.
     pub fn connect(&mut self, shard: u8) -> usize {
-        let slot = self.wires.len() as u32;
-        let id = ConnId { slot, use_count: 0 };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.wires.push(Wire::default());
+            self.wires.len() - 1
+        });
+        let use_count = self.wires[slot].use_count;
+        let id = ConnId {
+            slot: slot as u32,
+            use_count,
+        };
         let origin = Origin {
             listener: "test".into(),
             app: AppId::new("default"),
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             secure: false,
         };
-        self.wires.push(Wire {
+        self.wires[slot] = Wire {
             id: Some(id),
+            use_count,
             shard,
             origin: Some(origin.clone()),
             ..Wire::default()
-        });
+        };
         self.shards[usize::from(shard)].on_accept(id, &origin, self.now);
         self.collect(shard);
-        slot as usize
+        slot
+    }
+
+    /// Lets the number of a wire that is [closed](Node::is_closed) be used for another connection.
+    pub fn forget(&mut self, wire: usize) {
+        let known = &mut self.wires[wire];
+        debug_assert!(known.closed, "a wire that is in use was forgotten");
+        if known.id.take().is_some() {
+            known.use_count += 1;
+            (known.input, known.output) = (Vec::new(), Vec::new());
+            self.free.push(wire);
+        }
+    }
+
+    /// Whether bytes of a client wait for their shard.
+    pub fn has_input(&self, wire: usize) -> bool {
+        let wire = &self.wires[wire];
+        !wire.closed && !wire.input.is_empty()
+    }
+
+    /// Whether every request to the store is carried out and on disk.
+    pub fn is_all_synced(&self) -> bool {
+        self.requests.is_empty() && self.unannounced.is_empty()
     }
 
     /// Bytes of a client arrive; its shard takes them at a step of [`Queue::Input`].
@@ -254,7 +315,7 @@ impl Node {
     pub fn push(&mut self, command: push::Command) -> u64 {
         self.next_push += 1;
         self.requests
-            .push((Asker::Api(self.next_push), Request::Push(command)));
+            .push_back((Asker::Api(self.next_push), Request::Push(command)));
         self.next_push
     }
 
@@ -269,7 +330,8 @@ impl Node {
             now: self.now,
             limit: 1000,
         };
-        self.requests.push((Asker::Sweeper, Request::Broker(sweep)));
+        self.requests
+            .push_back((Asker::Sweeper, Request::Broker(sweep)));
     }
 
     /// Time passes.
@@ -283,11 +345,21 @@ impl Node {
 
     /// The node stops in an orderly way; the disk that it leaves.
     pub fn stop(mut self) -> Disk {
+        self.begin_stop();
+        self.into_disk()
+    }
+
+    /// The first half of an orderly stop: what was said last to the clients can be taken now.
+    pub fn begin_stop(&mut self) {
         for shard in 0..self.shards.len() {
             self.shards[shard].stop(self.now);
             self.collect(shard as u8);
         }
         self.settle();
+    }
+
+    /// The disk of a node that has stopped.
+    pub fn into_disk(self) -> Disk {
         self.store.disk()
     }
 
@@ -297,7 +369,11 @@ impl Node {
         if !self.requests.is_empty() {
             ready.push(Queue::Commit);
         }
+        if !self.unannounced.is_empty() {
+            ready.push(Queue::Sync);
+        }
         ready.extend((0..self.queries.len()).map(Queue::Read));
+        ready.extend((0..self.pages.len()).map(Queue::Page));
         let ids = || (0..self.shards.len()).map(|id| ShardId(id as u8));
         ready.extend(
             ids()
@@ -322,10 +398,14 @@ impl Node {
     /// Moves the first item of a queue that is [ready](Node::ready).
     pub fn step(&mut self, queue: Queue) {
         match queue {
-            Queue::Commit => self.commit(),
+            Queue::Commit => self.commit(usize::MAX),
+            Queue::Sync => self.sync(),
             Queue::Read(at) => {
                 let (shard, ticket, query) = self.queries.remove(at);
-                let page = self.reader.read(&query);
+                self.pages.push((shard, ticket, self.reader.read(&query)));
+            }
+            Queue::Page(at) => {
+                let (shard, ticket, page) = self.pages.remove(at);
                 self.from_store[usize::from(shard.0)].push_back(Answer::Page(ticket, page));
             }
             Queue::FromStore(ShardId(shard)) => {
@@ -372,11 +452,39 @@ impl Node {
         self.collect(shard);
     }
 
-    fn commit(&mut self) {
-        let (askers, batch): (Vec<Asker>, Vec<Request>) =
-            std::mem::take(&mut self.requests).into_iter().unzip();
+    /// Commits the first `limit` requests that wait, as one batch.
+    pub fn commit(&mut self, limit: usize) {
+        let count = self.requests.len().min(limit);
+        let mut taken: Vec<(Asker, Request)> = self.requests.drain(..count).collect();
+        if let Some(saboteur) = &mut self.saboteur {
+            saboteur.on_requests(&mut taken);
+        }
+        let (askers, batch): (Vec<Asker>, Vec<Request>) = taken.into_iter().unzip();
         let committed = self.store.commit(batch);
-        for notice in committed.notices {
+        let mut done = Unannounced {
+            notices: committed.notices,
+            replies: askers.into_iter().zip(committed.replies).collect(),
+        };
+        let mut early = false;
+        if let Some(saboteur) = &mut self.saboteur {
+            saboteur.on_notices(&mut done.notices);
+            early = saboteur.announces_early();
+        }
+        if early {
+            return self.announce(done);
+        }
+        self.unannounced.push(done);
+    }
+
+    fn sync(&mut self) {
+        self.store.sync();
+        for done in std::mem::take(&mut self.unannounced) {
+            self.announce(done);
+        }
+    }
+
+    fn announce(&mut self, done: Unannounced) {
+        for notice in done.notices {
             match &notice {
                 Notice::Inbox { client, .. } => {
                     let shard =
@@ -390,7 +498,7 @@ impl Node {
                 }
             }
         }
-        for (asker, reply) in askers.into_iter().zip(committed.replies) {
+        for (asker, reply) in done.replies {
             match (asker, reply) {
                 (Asker::Shard(shard, ticket), reply) => {
                     let outcome = reply.map(|reply| match reply {
@@ -428,14 +536,14 @@ impl Node {
         for &conn in outbox.dirty() {
             let wire = &mut self.wires[conn.slot as usize];
             for slice in outbox.slices(conn) {
-                if !wire.closed {
+                if !wire.closed && wire.id == Some(conn) {
                     wire.output.extend_from_slice(slice);
                 }
             }
         }
         outbox.clear();
         for (ticket, command) in effects.commands {
-            self.requests.push((
+            self.requests.push_back((
                 Asker::Shard(ShardId(shard), ticket),
                 Request::Broker(command),
             ));
@@ -444,15 +552,25 @@ impl Node {
             self.queries.push((ShardId(shard), ticket, query));
         }
         for (to, mail) in effects.mail {
+            if self
+                .saboteur
+                .as_mut()
+                .is_some_and(|saboteur| saboteur.loses(&mail))
+            {
+                continue;
+            }
             self.mail[usize::from(shard)][usize::from(to.0)].push_back(mail);
         }
         for conn in effects.closes {
-            self.wires[conn.slot as usize].closed = true;
+            let wire = &mut self.wires[conn.slot as usize];
+            wire.closed |= wire.id == Some(conn);
         }
         for conn in effects.resume {
             let wire = &mut self.wires[conn.slot as usize];
-            wire.paused = false;
-            wire.fresh = !wire.input.is_empty();
+            if wire.id == Some(conn) {
+                wire.paused = false;
+                wire.fresh = !wire.input.is_empty();
+            }
         }
         for (conn, request) in effects.authenticate {
             let verdict = self.config.access.authenticate_slowly(&request);

@@ -1,0 +1,286 @@
+//! Published messages: what is owed, what may come, how often, in which order.
+
+use campanile_broker::ids::Millis;
+use campanile_mqtt::QoS;
+
+use super::{Held, Model, Tick, Violation, sessions::Got};
+
+/// A message that a client published, or gave as a will.
+#[derive(Debug)]
+pub struct Message {
+    /// By whom.
+    pub publisher: usize,
+    /// Its topic.
+    pub topic: &'static str,
+    /// As published.
+    pub qos: QoS,
+    /// As published.
+    pub retain: bool,
+    /// Until then it is owed at least.
+    pub expires_at: Option<Millis>,
+    /// It was sent; a will: CONNECT was sent.
+    pub sent: Tick,
+    /// How often it was sent.
+    pub sends: u32,
+    /// What became of it, and when its publisher knew.
+    pub fate: Option<(Tick, Fate)>,
+    /// The will that it is.
+    pub will: Option<usize>,
+    /// It was sent again after the store had refused something: what came after it may have been kept before it.
+    pub disordered: bool,
+}
+
+/// What a publisher knows of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The server has taken it.
+    Accepted,
+    /// The server said no.
+    Refused,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// A message arrives at a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The session of the connection.
+    pub session: usize,
+    /// The message that its payload names.
+    pub message: usize,
+    /// Of this delivery.
+    pub topic: &'a str,
+    /// Of this delivery.
+    pub qos: QoS,
+    /// Of this delivery.
+    pub retain: bool,
+    /// Of this delivery.
+    pub dup: bool,
+    /// The clock.
+    pub now: Millis,
+}
+
+impl Model {
+    /// A message is about to be sent for the first time. Its number.
+    pub fn publishing(
+        &mut self,
+        publisher: usize,
+        topic: &'static str,
+        qos: QoS,
+        retain: bool,
+        expires_at: Option<Millis>,
+    ) -> usize {
+        let sent = self.next_tick();
+        self.messages.push(Message {
+            publisher,
+            topic,
+            qos,
+            retain,
+            expires_at,
+            sent,
+            sends: 1,
+            fate: None,
+            will: None,
+            disordered: false,
+        });
+        self.messages.len() - 1
+    }
+
+    /// Its publisher knows what became of it.
+    pub fn published(&mut self, message: usize, fate: Fate) {
+        let tick = self.next_tick();
+        self.messages[message].fate = Some((tick, fate));
+    }
+
+    /// A message arrives.
+    pub fn on_arrival(&mut self, arrival: Arrival<'_>) -> Held {
+        self.next_tick();
+        let Arrival {
+            session,
+            message: ix,
+            ..
+        } = arrival;
+        let message = &self.messages[ix];
+        let device = self.sessions[session].device;
+        let wrong = |what: &str| {
+            Err(Violation(format!(
+                "client {device}: m{ix} ({message:?}) {what}; {arrival:?}"
+            )))
+        };
+        if arrival.topic != message.topic {
+            return wrong("came under another topic");
+        }
+        let of_before = arrival.retain;
+        if of_before && !message.retain {
+            return wrong("came as retained, which it is not");
+        }
+        let fitting = self.sessions[session].subscriptions.iter().filter(|s| {
+            s.matches(message.topic)
+                && !(s.no_local && !s.is_shared() && message.publisher == device)
+                && s.left.is_none_or(|at| message.sent < at)
+                && (of_before || message.fate.is_none_or(|(at, _)| s.sent < at))
+        });
+        let (at_most, shared) = fitting.fold((None, None), |(qos, shared), s| {
+            (
+                qos.max(Some(s.at_most)),
+                if s.is_shared() {
+                    Some(s.filter)
+                } else {
+                    shared
+                },
+            )
+        });
+        let Some(at_most) = at_most else {
+            return wrong("came to a client that did not ask for it");
+        };
+        if arrival.qos > at_most.min(message.qos) {
+            return wrong("came with a higher quality of service than granted");
+        }
+        if let Some(will) = message.will {
+            self.check_will_arrival(will, arrival.now)?;
+        }
+        if of_before {
+            return Ok(());
+        }
+        let message = &self.messages[ix];
+        let disturbances = self.disturbances;
+        let known = self.sessions[session].got.get(&ix).copied();
+        let got = known.unwrap_or(Got {
+            fresh: 0,
+            exactly_once: 0,
+            disturbances,
+        });
+        if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 {
+            return wrong("came twice with QoS 2");
+        }
+        let excused = arrival.dup || got.disturbances != disturbances || got.fresh < message.sends;
+        if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
+            return wrong("came again without a reason");
+        }
+        if known.is_none() && message.will.is_none() && !message.disordered {
+            let key = (
+                message.publisher,
+                message.topic,
+                message.qos as u8,
+                arrival.qos == QoS::AtMostOnce,
+            );
+            let newest = self.sessions[session].newest.get(&key).copied();
+            if let Some(newest) = newest.filter(|&newest| newest > ix) {
+                return wrong(&format!("came after m{newest}, which was published later"));
+            }
+            self.sessions[session].newest.insert(key, ix);
+        }
+        self.sessions[session].got.insert(
+            ix,
+            Got {
+                fresh: got.fresh + u32::from(!arrival.dup),
+                exactly_once: got.exactly_once + u32::from(arrival.qos == QoS::ExactlyOnce),
+                disturbances,
+            },
+        );
+        match shared {
+            Some(filter) => self.on_shared_arrival(filter, arrival),
+            None => Ok(()),
+        }
+    }
+
+    fn on_shared_arrival(&mut self, filter: &str, arrival: Arrival<'_>) -> Held {
+        let Some(group) = self.groups.iter_mut().find(|g| g.filter == filter) else {
+            return Ok(());
+        };
+        let (sessions, exactly_once) = group.got.entry(arrival.message).or_default();
+        if !sessions.contains(&arrival.session) {
+            sessions.push(arrival.session);
+        }
+        *exactly_once += u32::from(arrival.qos == QoS::ExactlyOnce);
+        if *exactly_once > 1 {
+            return Err(Violation(format!(
+                "m{} came twice with QoS 2 to members of {filter}",
+                arrival.message
+            )));
+        }
+        Ok(())
+    }
+
+    /// Messages that were accepted and whose time has not run out.
+    fn owed(&self, now: Millis) -> impl Iterator<Item = (usize, &Message)> {
+        self.messages
+            .iter()
+            .enumerate()
+            .filter(move |(_, message)| {
+                message.qos > QoS::AtMostOnce
+                    && message.expires_at.is_none_or(|at| at > now)
+                    && matches!(message.fate, Some((_, Fate::Accepted)))
+            })
+    }
+
+    /// `still_up`: by session, whether its connection was never lost.
+    pub(super) fn check_messages(&self, now: Millis, still_up: &[bool]) -> Held {
+        for (ix, message) in self.owed(now) {
+            for (at, session) in self.sessions.iter().enumerate() {
+                if session.over
+                    || !session.durable && !still_up.get(at).is_some_and(|up| *up)
+                    || session.got.contains_key(&ix)
+                {
+                    continue;
+                }
+                let owes = session.subscriptions.iter().find(|s| {
+                    !s.is_shared()
+                        && s.at_least > QoS::AtMostOnce
+                        && s.holds_since(message.sent)
+                        && s.matches(message.topic)
+                        && !(s.no_local && message.publisher == session.device)
+                });
+                if let Some(subscription) = owes {
+                    return Err(Violation(format!(
+                        "client {} (session {at}, durable: {}) never got m{ix} ({message:?}) for {subscription:?}",
+                        session.device, session.durable
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_groups(&self, now: Millis) -> Held {
+        for group in &self.groups {
+            let all_last = group.members.iter().all(|&member| {
+                let session = &self.sessions[member];
+                let mut of_group = session
+                    .subscriptions
+                    .iter()
+                    .filter(|s| s.filter == group.filter);
+                session.durable
+                    && !session.over
+                    && of_group.all(|s| s.leaving.is_none() && s.at_least > QoS::AtMostOnce)
+            });
+            if !all_last {
+                continue;
+            }
+            for (ix, message) in self.owed(now) {
+                let somebody = group.members.iter().any(|&member| {
+                    let mut subscriptions = self.sessions[member].subscriptions.iter();
+                    subscriptions.any(|s| {
+                        s.filter == group.filter
+                            && s.holds_since(message.sent)
+                            && s.matches(message.topic)
+                    })
+                });
+                let got = group.got.get(&ix).map_or(0, |(sessions, _)| sessions.len());
+                if somebody && got == 0 {
+                    return Err(Violation(format!(
+                        "no member of {} got m{ix} ({message:?})",
+                        group.filter
+                    )));
+                }
+                if got as u32 > message.sends {
+                    return Err(Violation(format!(
+                        "{got} members of {} got m{ix} ({message:?})",
+                        group.filter
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Pushes: what their devices get, in which order, and what the report says.
+
+use std::collections::BTreeMap;
+
+use campanile_broker::ids::Millis;
+use campanile_push::{id::PushId, store::Report};
+
+use super::{Held, Model, Tick, Violation};
+
+/// A push that an app server wants to make; retries of the same key are one.
+#[derive(Debug)]
+pub struct Push {
+    /// For whom.
+    pub audience: Audience,
+    /// Nobody is sent it later.
+    pub expires_at: Millis,
+    /// It is for those who are connected now only.
+    pub instant: bool,
+    /// When it was first sent.
+    pub submitted: Tick,
+    /// What the app server knows.
+    pub fate: Option<(Tick, PushFate)>,
+    /// Ids that it was sent with.
+    pub ids: Vec<PushId>,
+    /// The id that it has.
+    pub id: Option<PushId>,
+    /// Devices that it is for, by the answer.
+    pub targeted: u64,
+    /// Sessions that existed for certain when it was accepted.
+    pub present: Vec<usize>,
+    /// Arrivals by device.
+    pub got: BTreeMap<usize, Arrived>,
+    /// The figures of the last report.
+    pub delivered: u64,
+}
+
+/// For whom a push is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every device.
+    All,
+    /// These.
+    Devices(Vec<usize>),
+}
+
+/// What an app server knows of its push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushFate {
+    /// It was accepted.
+    Accepted,
+    /// It was refused.
+    Refused,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// The last arrival of a push at a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    session: usize,
+    disturbances: u64,
+}
+
+impl Model {
+    /// A push is about to be sent. Its number.
+    pub fn pushing(&mut self, audience: Audience, expires_at: Millis, instant: bool) -> usize {
+        let submitted = self.next_tick();
+        self.pushes.push(Push {
+            audience,
+            expires_at,
+            instant,
+            submitted,
+            fate: None,
+            ids: Vec::new(),
+            id: None,
+            targeted: 0,
+            present: Vec::new(),
+            got: BTreeMap::new(),
+            delivered: 0,
+        });
+        self.pushes.len() - 1
+    }
+
+    /// The app server knows what became of it.
+    pub fn pushed(&mut self, push: usize, fate: PushFate) {
+        let tick = self.next_tick();
+        self.pushes[push].fate = Some((tick, fate));
+    }
+
+    /// A push arrives at a device. `known_since`: when the device first connected.
+    pub fn on_push(
+        &mut self,
+        ix: usize,
+        device: usize,
+        session: usize,
+        dup: bool,
+        known_since: Tick,
+    ) -> Held {
+        self.next_tick();
+        let disturbances = self.disturbances;
+        let push = &self.pushes[ix];
+        let wrong = |what: &str| {
+            Err(Violation(format!(
+                "client {device}: push{ix} ({push:?}) {what}"
+            )))
+        };
+        let is_for = match &push.audience {
+            Audience::All => push.fate.is_none_or(|(at, _)| known_since < at),
+            Audience::Devices(devices) => devices.contains(&device),
+        };
+        if !is_for {
+            return wrong("came to a device that it was not for");
+        }
+        if matches!(push.fate, Some((_, PushFate::Refused))) {
+            return wrong("came although it was refused");
+        }
+        match push.got.get(&device) {
+            Some(before) => {
+                let excused =
+                    dup || before.session != session || before.disturbances != disturbances;
+                if !excused {
+                    return wrong("came again without a reason");
+                }
+            }
+            None if !push.instant => self.check_order(ix, device)?,
+            None => {}
+        }
+        self.pushes[ix].got.insert(
+            device,
+            Arrived {
+                session,
+                disturbances,
+            },
+        );
+        Ok(())
+    }
+
+    /// No push that was sent after this one had been accepted may have come before it.
+    fn check_order(&self, ix: usize, device: usize) -> Held {
+        let Some((accepted, PushFate::Accepted)) = self.pushes[ix].fate else {
+            return Ok(());
+        };
+        let later = self.pushes.iter().enumerate().find(|(_, other)| {
+            !other.instant && other.submitted > accepted && other.got.contains_key(&device)
+        });
+        match later {
+            Some((other, _)) => Err(Violation(format!(
+                "client {device}: push{ix} came after push{other}, which was made later"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A report was read from what is on disk.
+    pub fn on_report(&mut self, ix: usize, report: &Report) -> Held {
+        let push = &mut self.pushes[ix];
+        let sum = report.delivered + report.pending + report.expired + report.dropped;
+        if report.targeted != sum || report.targeted != push.targeted {
+            return Err(Violation(format!(
+                "the figures of push{ix} do not add up: {report:?} {push:?}"
+            )));
+        }
+        if report.delivered < push.delivered {
+            return Err(Violation(format!(
+                "push{ix} was delivered to {} and now to fewer: {report:?}",
+                push.delivered
+            )));
+        }
+        push.delivered = report.delivered;
+        Ok(())
+    }
+
+    /// Devices that must have got a push by now.
+    fn owed_devices(&self, push: &Push) -> Vec<usize> {
+        match &push.audience {
+            Audience::Devices(devices) => devices.clone(),
+            Audience::All => {
+                let lasting = push
+                    .present
+                    .iter()
+                    .filter(|&&session| !self.sessions[session].over);
+                lasting
+                    .map(|&session| self.sessions[session].device)
+                    .collect()
+            }
+        }
+    }
+
+    pub(super) fn check_pushes(&self, now: Millis) -> Held {
+        for (ix, push) in self.pushes.iter().enumerate() {
+            let accepted = matches!(push.fate, Some((_, PushFate::Accepted)));
+            if !accepted || push.instant || push.expires_at <= now {
+                continue;
+            }
+            let owed = self.owed_devices(push);
+            if let Some(device) = owed.iter().find(|device| !push.got.contains_key(device)) {
+                return Err(Violation(format!(
+                    "client {device} never got push{ix} ({push:?})"
+                )));
+            }
+            let all_counted = match push.audience {
+                Audience::Devices(_) => push.delivered == push.targeted,
+                Audience::All => push.delivered >= owed.len() as u64,
+            };
+            if !all_counted {
+                return Err(Violation(format!(
+                    "everybody has push{ix}, but its report does not say so ({push:?})"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

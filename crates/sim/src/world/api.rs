@@ -1,0 +1,281 @@
+//! App servers: each makes one push after the other, and asks for reports.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use campanile_broker::ids::Millis;
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    store::{Accept, Audience as PushAudience, Command, Idempotency, Outcome},
+};
+
+use super::World;
+use crate::model::{Audience, Held, PushFate, Violation};
+
+/// An app server: at most one push of it is under way.
+#[derive(Debug, Default)]
+pub struct AppServer {
+    current: Option<Current>,
+}
+
+/// A push under way.
+#[derive(Debug)]
+struct Current {
+    push: usize,
+    ttl_ms: u64,
+    key: Option<String>,
+    /// The node's number of the request; `None` while a retry is due.
+    number: Option<u64>,
+}
+
+impl World {
+    /// An app server does something.
+    pub(super) fn act_as_server(&mut self) -> Held {
+        if self.node.is_none() {
+            return Ok(());
+        }
+        let at = self.rng.index(self.servers.len());
+        match &self.servers[at].current {
+            None if self.rng.chance(400) => self.ask_report(),
+            None => {
+                self.begin_push(at);
+                Ok(())
+            }
+            Some(current) if current.number.is_none() => {
+                self.submit(at);
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn begin_push(&mut self, at: usize) {
+        let audience = if self.rng.chance(400) {
+            Audience::All
+        } else {
+            let count = self.rng.range(1, 3);
+            let mut devices: Vec<usize> = (0..count)
+                .map(|_| self.rng.index(self.clients.len()))
+                .collect();
+            devices.sort_unstable();
+            devices.dedup();
+            Audience::Devices(devices)
+        };
+        let ttl_ms = *self.rng.pick(&[0, 5000, 3_600_000, 86_400_000, 86_400_000]);
+        let push = self
+            .model
+            .pushing(audience, Millis(self.now.0 + ttl_ms), ttl_ms == 0);
+        self.model.pushes[push].present = self.lasting_sessions();
+        let key = self.rng.chance(500).then(|| format!("key-{push}"));
+        self.servers[at].current = Some(Current {
+            push,
+            ttl_ms,
+            key,
+            number: None,
+        });
+        self.submit(at);
+    }
+
+    /// Sends the push of an app server, for the first time or again.
+    fn submit(&mut self, at: usize) {
+        let lasting = self.lasting_sessions();
+        let current = self.servers[at]
+            .current
+            .as_mut()
+            .expect("the caller looked");
+        let node = self.node.as_mut().expect("the caller looked");
+        let id = PushId(node.ids().next(self.now).0);
+        let push = &mut self.model.pushes[current.push];
+        push.present.retain(|session| lasting.contains(session));
+        push.ids.push(id);
+        push.expires_at = Millis(self.now.0 + current.ttl_ms);
+        let audience = match &push.audience {
+            Audience::All => PushAudience::All,
+            Audience::Devices(devices) => PushAudience::Devices(
+                devices
+                    .iter()
+                    .map(|&at| Arc::from(self.clients[at].plan.name.as_str()))
+                    .collect(),
+            ),
+        };
+        let accept = Accept {
+            app: app(),
+            id,
+            accepted_ms: self.now.0,
+            expires_ms: push.expires_at.0,
+            audience,
+            payload: Bytes::from(format!("p{}", current.push)),
+            idempotency: current.key.clone().map(|key| Idempotency {
+                key,
+                body_hash: [current.push as u8; 32],
+                expires_ms: self.now.0 + 86_400_000,
+            }),
+        };
+        self.trace.note(|| {
+            format!(
+                "{} server {at}: push{} {:?} ttl {} key {:?}",
+                self.steps, current.push, push.audience, current.ttl_ms, current.key
+            )
+        });
+        current.number = Some(node.push(Command::Accept(Box::new(accept))));
+    }
+
+    /// Durable sessions that exist for certain.
+    fn lasting_sessions(&self) -> Vec<usize> {
+        let certain = self.clients.iter().filter(|client| {
+            client.is_durable()
+                && !client.must_start_clean
+                && !client.may_have_ended
+                && (client.link.is_some() || !client.may_have_expired(self.now))
+        });
+        certain
+            .filter_map(|client| client.session)
+            .filter(|&session| !self.model.sessions[session].over)
+            .collect()
+    }
+
+    /// Answers that the node has for app servers.
+    pub(super) fn take_push_answers(&mut self) -> Held {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        for (number, answer) in node.take_push_answers() {
+            let asked = |server: &AppServer| {
+                server
+                    .current
+                    .as_ref()
+                    .is_some_and(|current| current.number == Some(number))
+            };
+            let Some(at) = self.servers.iter().position(asked) else {
+                continue;
+            };
+            let current = self.servers[at].current.take().expect("just seen");
+            self.trace
+                .note(|| format!("  server {at}: push{}: {answer:?}", current.push));
+            self.on_push_answer(&current, answer)?;
+        }
+        Ok(())
+    }
+
+    fn on_push_answer(
+        &mut self,
+        current: &Current,
+        answer: Result<Outcome, campanile_broker::store::StoreError>,
+    ) -> Held {
+        let push = &mut self.model.pushes[current.push];
+        match answer {
+            Ok(Outcome::Accepted { targeted }) => {
+                push.id = push.ids.last().copied();
+                push.targeted = targeted;
+            }
+            Ok(Outcome::Replayed {
+                id,
+                targeted,
+                accepted_ms,
+            }) => {
+                if !push.ids.contains(&id) {
+                    return Err(Violation(format!(
+                        "push{} became {id}, which is another: {push:?}",
+                        current.push
+                    )));
+                }
+                push.id = Some(id);
+                push.targeted = targeted;
+                push.expires_at = Millis(accepted_ms + current.ttl_ms);
+            }
+            Err(_) => {
+                // Of a retry, the first attempt may have been accepted.
+                let fate = if push.ids.len() > 1 {
+                    PushFate::Unknown
+                } else {
+                    PushFate::Refused
+                };
+                self.model.pushed(current.push, fate);
+                return Ok(());
+            }
+            Ok(other) => {
+                return Err(Violation(format!(
+                    "push{}: unexpected {other:?}",
+                    current.push
+                )));
+            }
+        }
+        if let Audience::Devices(devices) = &push.audience
+            && push.targeted != devices.len() as u64
+        {
+            return Err(Violation(format!(
+                "push{} is for {} devices and targets {}",
+                current.push,
+                devices.len(),
+                push.targeted
+            )));
+        }
+        self.model.pushed(current.push, PushFate::Accepted);
+        Ok(())
+    }
+
+    /// The node is gone: what app servers waited for is unknown.
+    pub(super) fn forget_push_answers(&mut self) {
+        for at in 0..self.servers.len() {
+            let Some(current) = &mut self.servers[at].current else {
+                continue;
+            };
+            if current.number.is_none() {
+                continue;
+            }
+            current.number = None;
+            let push = current.push;
+            if current.key.is_none() {
+                self.servers[at].current = None;
+                self.model.pushed(push, PushFate::Unknown);
+            }
+        }
+    }
+
+    /// Retries what app servers have under way.
+    pub(super) fn retry_pushes(&mut self) {
+        for at in 0..self.servers.len() {
+            if self.servers[at]
+                .current
+                .as_ref()
+                .is_some_and(|current| current.number.is_none())
+            {
+                self.submit(at);
+            }
+        }
+    }
+
+    /// Reads the report of one push and compares.
+    fn ask_report(&mut self) -> Held {
+        if self.model.pushes.is_empty() {
+            return Ok(());
+        }
+        let ix = self.rng.index(self.model.pushes.len());
+        self.check_report(ix)
+    }
+
+    /// What is on disk only: anything else could still be lost, and figures go back.
+    pub(super) fn check_report(&mut self, ix: usize) -> Held {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        let Some(id) = self.model.pushes[ix].id else {
+            return Ok(());
+        };
+        if node.store().unsynced() > 0 {
+            return Ok(());
+        }
+        match node.reader().report(&app(), id, self.now.0) {
+            Ok(Some(report)) => self.model.on_report(ix, &report),
+            Ok(None) => Err(Violation(format!(
+                "push{ix} was accepted and has no report"
+            ))),
+            Err(error) => Err(Violation(format!("the report of push{ix}: {error}"))),
+        }
+    }
+}
+
+fn app() -> AppName {
+    AppName::new("default").expect("a valid name")
+}

@@ -1,0 +1,157 @@
+//! The end of a seed: all faults are taken away, everybody comes back and gets what is owed; then everybody leaves, and nothing is left.
+
+use super::World;
+use crate::model::{Held, Violation};
+
+/// Rounds until everything must have come to rest.
+const ROUNDS: usize = 400;
+
+impl World {
+    /// Everything that is owed arrives.
+    pub(super) fn heal(&mut self) -> Held {
+        if self.node.is_none() {
+            self.start();
+        }
+        self.set_full(0);
+        self.slow_for = 0;
+        // Whatever is half open is found out.
+        let wires: Vec<usize> = self.orphans.iter().map(|orphan| orphan.wire).collect();
+        for wire in wires {
+            if let Some(node) = &mut self.node {
+                node.cut(wire);
+            }
+        }
+        self.observe(None)?;
+        for client in &mut self.clients {
+            if let Some(link) = &mut client.link {
+                link.slow = false;
+            }
+        }
+        let still_up = self.sessions_still_up();
+        self.rest(true)?;
+        let end = self.now.0 + World::LONGEST_DELAY.0;
+        while self.now.0 < end {
+            self.pass(1000)?;
+            self.rest(true)?;
+        }
+        let still_up: Vec<bool> = self
+            .sessions_still_up()
+            .iter()
+            .zip(&still_up)
+            .map(|(now, before)| *now && *before)
+            .collect();
+        for push in 0..self.model.pushes.len() {
+            self.check_report(push)?;
+        }
+        self.check_idle()?;
+        self.model.check_all_arrived(self.now, &still_up)
+    }
+
+    /// By session: whether it is that of a client that is connected.
+    fn sessions_still_up(&self) -> Vec<bool> {
+        let mut up = vec![false; self.model.sessions.len()];
+        for client in &self.clients {
+            let connected = client.machine.is_connected()
+                && client.link.as_ref().is_some_and(|link| !link.node_closed);
+            if let (true, Some(session)) = (connected, client.session) {
+                up[session] = true;
+            }
+        }
+        up
+    }
+
+    /// Everything moves until nothing does. `reconnect`: clients that are not connected come.
+    fn rest(&mut self, reconnect: bool) -> Held {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS {
+            let before = (self.trace.hash, self.model.tick);
+            self.settle_node()?;
+            self.retry_pushes();
+            for at in 0..self.clients.len() {
+                self.exchange(at, reconnect)?;
+            }
+            self.settle_node()?;
+            let moved = before != (self.trace.hash, self.model.tick);
+            quiet = if moved { 0 } else { quiet + 1 };
+            if quiet == 2 {
+                return Ok(());
+            }
+            // Lazy saves are due after a while.
+            self.pass(150)?;
+        }
+        Err(Violation("the world does not come to rest".to_owned()))
+    }
+
+    /// All bytes of a client's connection arrive.
+    fn exchange(&mut self, at: usize, reconnect: bool) -> Held {
+        if self.clients[at].link.is_none() && reconnect {
+            let clean = self.clients[at].must_start_clean
+                || !self.clients[at].is_durable() && !self.clients[at].plan.version.is_v5();
+            self.open(at, clean)?;
+        }
+        loop {
+            let Some(link) = &self.clients[at].link else {
+                return Ok(());
+            };
+            let (to_node, to_client) = (link.to_node.len(), link.to_client.len());
+            if to_node > 0 && !link.node_closed {
+                self.carry(at, true, to_node)?;
+                self.settle_node()?;
+            } else if to_client > 0 {
+                self.carry(at, false, to_client)?;
+            } else {
+                return self.observe(None);
+            }
+        }
+    }
+
+    /// Nothing is under way in the node.
+    fn check_idle(&self) -> Held {
+        let node = self.node.as_ref().expect("it is healed");
+        for (at, shard) in node.shards().iter().enumerate() {
+            let stats = shard.stats();
+            if stats.pending_requests > 0 || stats.queued_messages > 0 || stats.queued_bytes > 0 {
+                return Err(Violation(format!("shard {at} is not idle: {stats:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody leaves for good; nothing is left of them.
+    pub(super) fn part(&mut self) -> Held {
+        for at in 0..self.clients.len() {
+            // Sessions that never expire are ended by the client.
+            if self.clients[at].plan.expiry_seconds == u32::MAX {
+                let client = &mut self.clients[at];
+                if client.machine.is_connected() {
+                    self.disconnect(at, false, true)?;
+                }
+            } else if self.clients[at].machine.is_connected() {
+                self.disconnect(at, false, false)?;
+            }
+        }
+        self.rest(false)?;
+        self.pass(3 * 86_400_000)?;
+        for _ in 0..3 {
+            if let Some(node) = &mut self.node {
+                node.sweep();
+            }
+            self.rest(false)?;
+        }
+        self.check_idle()?;
+        let node = self.node.as_ref().expect("it is healed");
+        for (at, shard) in node.shards().iter().enumerate() {
+            let stats = shard.stats();
+            let left = stats.connections
+                + stats.durable_sessions_live
+                + stats.subscriptions
+                + stats.subscriptions_filters;
+            if left > 0 {
+                return Err(Violation(format!(
+                    "everybody has left, and shard {at} still has something: {stats:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! What clients see.
+
+use campanile_mqtt::{
+    Reason,
+    client::{Event, Message},
+};
+
+use super::World;
+use crate::model::{Arrival, Fate, Held, Violation};
+
+impl World {
+    /// Takes what a client's machine has to say, and what it wants written.
+    pub(super) fn take_events(&mut self, at: usize) -> Held {
+        let client = &mut self.clients[at];
+        let len = client.machine.output().len();
+        if let Some(link) = &mut client.link {
+            link.to_node.extend_from_slice(client.machine.output());
+            client.machine.on_written(len);
+        }
+        while let Some(event) = self.clients[at].machine.poll_event() {
+            self.trace.note(|| format!("  c{at}: {}", brief(&event)));
+            self.on_event(at, event)?;
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, at: usize, event: Event) -> Held {
+        let wrong = |text: String| Err(Violation(format!("client {at}: {text}")));
+        match event {
+            Event::Connected {
+                session_present, ..
+            } => self.on_connected(at, session_present),
+            Event::Message(message) => self.on_message(at, &message),
+            Event::Published {
+                packet_id, reason, ..
+            } => {
+                if let Some(ix) = self.clients[at].unfinished.remove(&packet_id) {
+                    let fate = if reason.is_error() {
+                        Fate::Refused
+                    } else {
+                        Fate::Accepted
+                    };
+                    self.model.published(ix, fate);
+                }
+                Ok(())
+            }
+            Event::Dropped { packet_id } => {
+                if let Some(ix) = self.clients[at].unfinished.remove(&packet_id) {
+                    self.model.published(ix, Fate::Unknown);
+                }
+                Ok(())
+            }
+            Event::Subscribed {
+                packet_id, granted, ..
+            } => {
+                let session = self.clients[at].session.expect("it is connected");
+                let filters = self.clients[at]
+                    .subscribing
+                    .remove(&packet_id)
+                    .unwrap_or_default();
+                for (filter, granted) in filters.into_iter().zip(granted) {
+                    self.model.subscribed(session, filter, granted.is_ok());
+                }
+                Ok(())
+            }
+            Event::Unsubscribed {
+                packet_id, reasons, ..
+            } => {
+                let session = self.clients[at].session.expect("it is connected");
+                let filters = self.clients[at]
+                    .unsubscribing
+                    .remove(&packet_id)
+                    .unwrap_or_default();
+                for (filter, reason) in filters.into_iter().zip(reasons) {
+                    self.model.unsubscribed(session, filter, !reason.is_error());
+                }
+                Ok(())
+            }
+            Event::Refused { reason, .. } => match reason {
+                Reason::ServerUnavailable | Reason::ServerBusy | Reason::ServerShuttingDown => {
+                    Ok(())
+                }
+                reason => wrong(format!("refused: {reason:?}")),
+            },
+            Event::Disconnected { reason, .. } => match reason {
+                Reason::SessionTakenOver
+                | Reason::ServerShuttingDown
+                | Reason::KeepAliveTimeout => Ok(()),
+                Reason::UnspecifiedError | Reason::QuotaExceeded | Reason::ServerBusy
+                    if self.was_full =>
+                {
+                    Ok(())
+                }
+                reason => wrong(format!("disconnected: {reason:?}")),
+            },
+            Event::Failed(failure) => match failure.reason {
+                Reason::UnspecifiedError => Ok(()),
+                _ => wrong(format!("the node broke a rule: {failure}")),
+            },
+            event => wrong(format!("unexpected {event:?}")),
+        }
+    }
+
+    fn on_connected(&mut self, at: usize, session_present: bool) -> Held {
+        let now = self.now;
+        let client = &mut self.clients[at];
+        let link = client.link.as_ref().expect("it is connected");
+        let must_be = match (link.clean, client.session) {
+            (true, _) | (_, None) => Some(false),
+            _ if client.may_have_ended || client.may_have_expired(now) => None,
+            _ => Some(true),
+        };
+        if must_be.is_some_and(|must_be| must_be != session_present) {
+            return Err(Violation(format!(
+                "client {at}: session present is {session_present}; clean start {}, session {:?}, last up {:?}, now {now:?}",
+                link.clean, client.session, client.last_up
+            )));
+        }
+        if let Some(will) = link.will {
+            self.model.wills[will].connected = true;
+        }
+        let returned = self.model.next_tick();
+        let _ = returned;
+        let current = link.will;
+        (client.must_start_clean, client.may_have_ended) = (false, false);
+        if session_present {
+            let refused_before = self.was_full;
+            for &ix in client.unfinished.values() {
+                let message = &mut self.model.messages[ix];
+                message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);
+                message.disordered |= refused_before;
+            }
+            self.wills_are_void_in_time(at, current);
+            return Ok(());
+        }
+        if let Some(session) = client.session {
+            self.model.end_session(session);
+        }
+        let durable = client.is_durable();
+        client.session = Some(self.model.begin_session(at, durable));
+        Ok(())
+    }
+
+    /// The client's session goes on: its wills that were not due by now are void.
+    fn wills_are_void_in_time(&mut self, at: usize, current: Option<usize>) {
+        let now = self.now;
+        for ix in 0..self.model.wills.len() {
+            let publisher = self.model.messages[self.model.wills[ix].message].publisher;
+            if publisher != at || Some(ix) == current {
+                continue;
+            }
+            let will = &mut self.model.wills[ix];
+            let in_time = will
+                .lost
+                .is_some_and(|(_, lost)| now.0 < lost.0 + will.delay_ms);
+            will.returned |= in_time && !will.due_now && will.connected;
+        }
+    }
+
+    fn on_message(&mut self, at: usize, message: &Message) -> Held {
+        self.arrivals += 1;
+        let Some(session) = self.clients[at].session else {
+            return Err(Violation(format!(
+                "client {at}: a message without a session: {message:?}"
+            )));
+        };
+        let text = String::from_utf8_lossy(&message.payload);
+        let (kind, number) = text.split_at(1);
+        let Ok(ix) = number.parse::<usize>() else {
+            return Err(Violation(format!(
+                "client {at}: nobody published {message:?}"
+            )));
+        };
+        match kind {
+            "m" if ix < self.model.messages.len() => self.model.on_arrival(Arrival {
+                session,
+                message: ix,
+                topic: &message.topic,
+                qos: message.qos,
+                retain: message.retain,
+                dup: message.dup,
+                now: self.now,
+            }),
+            "p" if ix < self.model.pushes.len() && message.topic == "push/in" => {
+                let known_since = self.clients[at].known_since.expect("it has connected");
+                self.model
+                    .on_push(ix, at, session, message.dup, known_since)
+            }
+            _ => Err(Violation(format!(
+                "client {at}: nobody published {message:?}"
+            ))),
+        }
+    }
+}
+
+/// An event in a line.
+fn brief(event: &Event) -> String {
+    match event {
+        Event::Message(m) => format!(
+            "gets {} on {} {:?}{}{}",
+            String::from_utf8_lossy(&m.payload),
+            m.topic,
+            m.qos,
+            if m.dup { " dup" } else { "" },
+            if m.retain { " retained" } else { "" }
+        ),
+        Event::Published {
+            packet_id, reason, ..
+        } => format!("published {packet_id} {reason:?}"),
+        Event::Connected {
+            session_present, ..
+        } => format!("connected, session present {session_present}"),
+        Event::Subscribed { granted, .. } => format!("subscribed {granted:?}"),
+        Event::Unsubscribed { reasons, .. } => format!("unsubscribed {reasons:?}"),
+        other => format!("{other:?}"),
+    }
+}
