@@ -79,6 +79,18 @@ impl fmt::Debug for ClientKey {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u128);
 
+impl MessageId {
+    /// Time and counter: what orders the ids of a node.
+    pub fn place(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    /// The smallest id of a place.
+    pub fn first_at(place: u64) -> MessageId {
+        MessageId(u128::from(place) << 64)
+    }
+}
+
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -207,6 +207,10 @@ impl Routes {
                 false
             }
             None => {
+                if subscribers.is_empty() {
+                    // Most filters have one subscriber.
+                    subscribers.reserve_exact(1);
+                }
                 subscribers.push(subscriber);
                 subscribers.len() == 1
             }

@@ -39,6 +39,8 @@ pub enum Phase {
     Announcing(Box<Live>),
     /// In service.
     Live(Box<Live>),
+    /// Between two of these, within a call.
+    Turning,
 }
 
 /// What a CONNECT asked for.
@@ -89,7 +91,6 @@ pub struct Live {
     pub app: u16,
     pub version: Version,
     pub client_id: Arc<str>,
-    pub listener: Arc<Origin>,
     pub identity: Identity,
     /// Seconds; 0: never times out.
     pub keep_alive: u16,
@@ -112,7 +113,7 @@ pub struct Live {
     /// Pushes: the app's push log and the inbox.
     pub push: PushStream,
     /// Topic logs, by partition; empty until a durable session subscribes.
-    pub topics: SmallVec<[TopicStream; 1]>,
+    pub topics: Vec<TopicStream>,
     pub will: Option<Box<Will>>,
     /// What few connections need.
     pub rare: Option<Box<Rare>>,
@@ -135,6 +136,8 @@ pub struct Rare {
     /// What goes out with the CONNACK once other shards know the subscriptions.
     pub welcome: Option<Box<Welcome>>,
     pub auth: Option<Box<Auth>>,
+    /// Where a client came in that may authenticate again.
+    pub origin: Option<Box<Origin>>,
     /// Messages of an earlier connection's unfinished exchanges, until all are taken up again.
     pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
     /// They are being read from the store.
@@ -163,7 +166,8 @@ pub struct Subscription {
     pub shared: Option<Arc<str>>,
     pub options: SubscriptionOptions,
     pub id: Option<u32>,
-    pub since: MessageId,
+    /// Messages before this [place](MessageId::place) were published before it.
+    pub since: u64,
     /// The filter's count of durable sessions includes this one.
     pub counted: bool,
 }

@@ -50,7 +50,7 @@ impl Shard {
         self.stats.connections -= 1;
         self.stats.disconnects += 1;
         match conn.phase {
-            Phase::New { .. } | Phase::Authenticating(_) => {}
+            Phase::New { .. } | Phase::Authenticating(_) | Phase::Turning => {}
             Phase::Claiming(connecting) => {
                 let app = connecting.app().clone();
                 let client = ClientKey {
@@ -173,7 +173,7 @@ impl Shard {
             subscription.counted = !shared;
             self.stats.subscriptions += 1;
             waits += self.enroll(slot, live, &subscription, job);
-            live.subscriptions.push(subscription);
+            super::subscribe::push_exactly(&mut live.subscriptions, subscription);
         }
         waits
     }

@@ -7,14 +7,19 @@
 //! `notices` takes what the store committed, `outgoing` and `replay` send it to durable sessions by cursor, `acks` moves the cursors.
 
 mod acks;
+mod auth;
+mod claim;
 mod conn;
 mod connect;
+mod groups;
 mod leave;
 mod notices;
 mod outgoing;
 mod packets;
 mod publish;
+mod refuse;
 mod replay;
+mod routing;
 mod subscribe;
 mod timers;
 mod wills;
@@ -102,7 +107,7 @@ pub struct Shard {
 #[derive(Default)]
 struct Scratch {
     filters: Vec<FilterIx>,
-    receivers: Vec<publish::Receiver>,
+    receivers: Vec<routing::Receiver>,
     properties: Vec<u8>,
     topic: String,
 }

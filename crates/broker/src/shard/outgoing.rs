@@ -12,7 +12,7 @@ use super::{
     conn::{Live, Queued, Tag, TagSource},
     leave::NO_PUSH,
     live_in,
-    publish::Incoming,
+    routing::Incoming,
 };
 use crate::{
     ids::{ConnId, MessageId, Millis, Offset},

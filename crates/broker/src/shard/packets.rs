@@ -127,7 +127,7 @@ impl Shard {
             Phase::New { .. } => return self.on_first_packet(slot, frame),
             Phase::Authenticating(connecting) => connecting.version,
             Phase::Live(live) => live.version,
-            Phase::Claiming(_) | Phase::Announcing(_) => return Next::Wait,
+            Phase::Claiming(_) | Phase::Announcing(_) | Phase::Turning => return Next::Wait,
         };
         let is_live = matches!(conn.phase, Phase::Live(_));
         let packet = match Packet::decode(frame, version) {

@@ -4,97 +4,19 @@ use std::sync::Arc;
 
 use campanile_mqtt::{
     AckKind, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Reason,
-    encode_ack, publish::Outgoing, session::Verdict as InboundVerdict, topic,
+    encode_ack, session::Verdict as InboundVerdict, topic,
 };
-use smallvec::SmallVec;
 
 use super::{
     Pending, Shard, Violation,
-    conn::{PendingAck, Queued},
+    conn::PendingAck,
+    routing::{Incoming, Routed},
 };
 use crate::{
-    ids::{ConnId, MessageId, Millis},
-    mail::Mail,
-    message::{Kind, Message},
-    store::{self, Command, InboxItem, LogKind, Received, StoreError},
+    ids::ConnId,
+    message::Message,
+    store::{self, Command, LogKind, Received, StoreError},
 };
-
-/// A message on its way through the routes. Made into a shared [`Message`] only when somebody must keep it.
-pub(super) struct Incoming<'a> {
-    pub topic: &'a str,
-    pub forwarded: &'a [u8],
-    pub payload: &'a [u8],
-    pub qos: QoS,
-    pub retain: bool,
-    pub expires_at: Option<Millis>,
-    pub publisher: Option<Arc<str>>,
-    pub shared: Option<Arc<Message>>,
-}
-
-/// A live connection that a message is for, with all matching subscriptions taken together.
-pub(super) struct Receiver {
-    slot: u32,
-    qos: QoS,
-    retain_as_published: bool,
-    durable: bool,
-    subscription_ids: SmallVec<[u32; 2]>,
-}
-
-/// What routing found beside live receivers.
-#[derive(Default)]
-pub(super) struct Routed {
-    /// Somebody gets it, or will.
-    pub matched: bool,
-    /// A durable session may need it from the log.
-    pub durable: bool,
-    /// Members of shared subscriptions that get it through their inbox.
-    pub inboxes: Vec<(Arc<str>, InboxItem)>,
-}
-
-impl<'a> Incoming<'a> {
-    /// A message that is shared already.
-    pub fn of(message: &'a Arc<Message>) -> Incoming<'a> {
-        Incoming {
-            topic: message.topic(),
-            forwarded: message.properties(),
-            payload: message.payload(),
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: message.expires_at,
-            publisher: message.publisher.clone(),
-            shared: Some(message.clone()),
-        }
-    }
-
-    /// The shared message, made on first use.
-    pub fn shared_message(&mut self, id: impl FnOnce() -> MessageId) -> &Arc<Message> {
-        self.shared.get_or_insert_with(|| {
-            let mut message = Message::new(
-                id(),
-                Kind::Publish,
-                self.topic,
-                self.forwarded,
-                self.payload,
-            );
-            message.qos = self.qos;
-            message.retain = self.retain;
-            message.expires_at = self.expires_at;
-            message.publisher = self.publisher.clone();
-            Arc::new(message)
-        })
-    }
-
-    pub fn outgoing(&self, now: Millis) -> Outgoing<'a> {
-        Outgoing {
-            topic: self.topic,
-            payload: self.payload,
-            forwarded: self.forwarded,
-            message_expiry: self
-                .expires_at
-                .map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX)),
-        }
-    }
-}
 
 /// Whether a topic belongs to the server: clients must not publish to it.
 pub(super) fn reserved_name(name: &str) -> bool {
@@ -116,7 +38,7 @@ impl Shard {
         result
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         slot: u32,
         packet: &Publish<'_>,
@@ -199,7 +121,7 @@ impl Shard {
     }
 
     /// Why a publish is not carried out although the connection goes on.
-    fn forbidden(
+    pub(super) fn forbidden(
         &self,
         slot: u32,
         name: &str,
@@ -234,7 +156,7 @@ impl Shard {
     }
 
     /// A checked message of a client: route it, keep it if need be, acknowledge it.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         slot: u32,
         app: u16,
@@ -400,7 +322,7 @@ impl Shard {
     }
 
     /// Sends the acknowledgements that wait for nothing any more.
-    fn flush_acks(&mut self, slot: u32) {
+    pub(super) fn flush_acks(&mut self, slot: u32) {
         while let Some(live) = self.live_mut(slot) {
             let Some(rare) = &mut live.rare else { return };
             let Some(PendingAck {
@@ -421,7 +343,14 @@ impl Shard {
         }
     }
 
-    fn write_ack(&mut self, slot: u32, packet_id: PacketId, qos: QoS, reason: Reason, text: &str) {
+    pub(super) fn write_ack(
+        &mut self,
+        slot: u32,
+        packet_id: PacketId,
+        qos: QoS,
+        reason: Reason,
+        text: &str,
+    ) {
         let live = self.live_mut(slot).expect("the caller looked");
         let (conn, version) = (live.conn, live.version);
         // Before 5.0 a refusal cannot be said: the message is acknowledged and dropped [MQTT-3.3.5-2 in 3.1.1].
@@ -464,7 +393,7 @@ impl Shard {
     }
 
     /// A QoS 2 message that arrived before: say so again, unless its first acknowledgement is still to come.
-    fn on_duplicate(&mut self, slot: u32, packet_id: PacketId) {
+    pub(super) fn on_duplicate(&mut self, slot: u32, packet_id: PacketId) {
         let live = self.live_mut(slot).expect("the caller looked");
         let acks = live.rare.as_ref().map(|rare| &rare.acks);
         if acks.is_some_and(|acks| acks.iter().any(|ack| ack.packet_id == packet_id)) {
@@ -475,333 +404,6 @@ impl Shard {
         self.outbox.write(conn, |out| {
             encode_ack(out, version, AckKind::PubRec, packet_id, Reason::Success);
         });
-    }
-
-    /// Whether a QoS 1 or 2 message of this topic is kept for somebody.
-    fn needs_store(&mut self, app: u16, name: &str) -> bool {
-        let mut filters = std::mem::take(&mut self.scratch.filters);
-        let routes = &self.apps[usize::from(app)].routes;
-        routes.matching(name, &mut filters);
-        let needs = filters.iter().any(|&ix| {
-            let filter = routes.filter(ix);
-            filter.durable != 0
-                || filter
-                    .groups
-                    .iter()
-                    .any(|g| g.members.iter().any(|(_, m)| m.durable))
-        });
-        filters.clear();
-        self.scratch.filters = filters;
-        needs
-    }
-
-    /// Sends a message to everybody who is connected, here and on other shards, and says who else needs it.
-    pub(super) fn route(&mut self, app: u16, incoming: &mut Incoming<'_>) -> Routed {
-        self.distribute(app, incoming, true, true)
-    }
-
-    /// Says who needs a message and picks the members of shared subscriptions that get it by inbox; sends nothing.
-    fn plan(&mut self, app: u16, incoming: &mut Incoming<'_>) -> Routed {
-        self.distribute(app, incoming, false, true)
-    }
-
-    /// Sends a message that was planned for before to everybody who is connected.
-    fn route_live(&mut self, app: u16, incoming: &mut Incoming<'_>) {
-        self.distribute(app, incoming, true, false);
-    }
-
-    /// `send`: to live receivers. `keep`: pick the members of shared subscriptions who get it by inbox.
-    fn distribute(
-        &mut self,
-        app: u16,
-        incoming: &mut Incoming<'_>,
-        send: bool,
-        keep: bool,
-    ) -> Routed {
-        let mut routed = Routed::default();
-        let mut filters = std::mem::take(&mut self.scratch.filters);
-        filters.clear();
-        self.apps[usize::from(app)]
-            .routes
-            .matching(incoming.topic, &mut filters);
-        let mut remote = 0;
-        let mut grouped = false;
-        for &ix in &filters {
-            let filter = self.apps[usize::from(app)].routes.filter(ix);
-            routed.matched |=
-                filter.remote != 0 || filter.durable != 0 || !filter.subscribers.is_empty();
-            routed.durable |= filter.durable != 0;
-            remote |= filter.remote;
-            grouped |= !filter.groups.is_empty();
-        }
-        if send && remote != 0 {
-            self.forward(app, incoming, remote);
-        }
-        if grouped {
-            self.route_to_groups(app, incoming, &filters, send, keep, &mut routed);
-        }
-        if send {
-            self.deliver_local(app, incoming, &filters);
-        }
-        filters.clear();
-        self.scratch.filters = filters;
-        routed
-    }
-
-    fn forward(&mut self, app: u16, incoming: &mut Incoming<'_>, shards: u64) {
-        let (ids, now) = (self.ids.clone(), self.now);
-        let message = incoming.shared_message(|| ids.next(now)).clone();
-        let app = self.apps[usize::from(app)].id.clone();
-        for shard in (0..64).filter(|shard| shards >> shard & 1 == 1) {
-            let mail = Mail::Deliver {
-                app: app.clone(),
-                message: message.clone(),
-            };
-            self.effects.mail.push((crate::ids::ShardId(shard), mail));
-        }
-    }
-
-    fn route_to_groups(
-        &mut self,
-        app: u16,
-        incoming: &mut Incoming<'_>,
-        filters: &[crate::routes::FilterIx],
-        send: bool,
-        keep: bool,
-        routed: &mut Routed,
-    ) {
-        for &ix in filters {
-            for at in 0..self.apps[usize::from(app)].routes.filter(ix).groups.len() {
-                let group = &mut self.apps[usize::from(app)].routes.filter_mut(ix).groups[at];
-                let text = group.text.clone();
-                let Some((client_id, member)) = group.pick(incoming.qos) else {
-                    continue;
-                };
-                routed.matched = true;
-                let qos = member.qos.min(incoming.qos);
-                let by_inbox = member.durable && qos > QoS::AtMostOnce;
-                let (ids, now) = (self.ids.clone(), self.now);
-                if by_inbox && keep {
-                    let message = incoming.shared_message(|| ids.next(now)).clone();
-                    let retain = member.retain_as_published && incoming.retain;
-                    let subscription_ids = member.subscription_id.into_iter().collect();
-                    routed.inboxes.push((
-                        client_id,
-                        InboxItem {
-                            message,
-                            qos,
-                            retain,
-                            subscription_ids,
-                        },
-                    ));
-                } else if !by_inbox && send {
-                    let message = incoming.shared_message(|| ids.next(now)).clone();
-                    self.deliver_to_group(app, &text, &message, Some((client_id, member)));
-                }
-            }
-        }
-    }
-
-    /// Sends a message to a member of a shared subscription, chosen here unless given.
-    pub(super) fn deliver_to_group(
-        &mut self,
-        app: u16,
-        text: &Arc<str>,
-        message: &Arc<Message>,
-        chosen: Option<(Arc<str>, crate::mail::Member)>,
-    ) {
-        let Ok(Some((_, behind))) = topic::parse_shared(text) else {
-            return;
-        };
-        let routes = &mut self.apps[usize::from(app)].routes;
-        let picked = chosen.or_else(|| {
-            let ix = routes.find(behind)?;
-            routes
-                .filter_mut(ix)
-                .groups
-                .iter_mut()
-                .find(|g| g.text == *text)?
-                .pick(message.qos)
-        });
-        let Some((client_id, member)) = picked.filter(|(_, member)| member.live) else {
-            return;
-        };
-        if member.shard == self.id {
-            self.deliver_to_member(app, text, &client_id, message, &member);
-        } else {
-            let mail = Mail::DeliverShared {
-                app: self.apps[usize::from(app)].id.clone(),
-                message: message.clone(),
-                filter: text.clone(),
-                client_id,
-            };
-            self.effects.mail.push((member.shard, mail));
-        }
-    }
-
-    fn deliver_to_member(
-        &mut self,
-        app: u16,
-        text: &Arc<str>,
-        client_id: &Arc<str>,
-        message: &Arc<Message>,
-        member: &crate::mail::Member,
-    ) {
-        let Some(&slot) = self.apps[usize::from(app)].clients.get(client_id) else {
-            return;
-        };
-        let queued = Queued {
-            message: message.clone(),
-            qos: member.qos.min(message.qos),
-            retain: member.retain_as_published && message.retain,
-            subscription_ids: member.subscription_id.into_iter().collect(),
-            shared: Some(text.clone()),
-        };
-        self.send_or_queue(slot, queued);
-    }
-
-    /// From another shard, for a member here. One that has just left is replaced by another.
-    pub(super) fn on_deliver_shared(
-        &mut self,
-        app: u16,
-        text: &Arc<str>,
-        client_id: &Arc<str>,
-        message: &Arc<Message>,
-    ) {
-        let behind = topic::parse_shared(text)
-            .ok()
-            .flatten()
-            .map(|(_, behind)| behind);
-        let routes = &self.apps[usize::from(app)].routes;
-        let member = behind
-            .and_then(|behind| routes.find(behind))
-            .and_then(|ix| {
-                let group = routes.filter(ix).groups.iter().find(|g| g.text == *text)?;
-                group
-                    .members
-                    .iter()
-                    .find(|(id, _)| id == client_id)
-                    .map(|(_, member)| *member)
-            });
-        match member.filter(|member| member.live && member.shard == self.id) {
-            Some(member) => self.deliver_to_member(app, text, client_id, message, &member),
-            None => self.deliver_to_group(app, text, message, None),
-        }
-    }
-
-    /// From another shard, for the live subscribers here.
-    pub(super) fn on_deliver(&mut self, app: u16, message: &Arc<Message>) {
-        let mut filters = std::mem::take(&mut self.scratch.filters);
-        filters.clear();
-        self.apps[usize::from(app)]
-            .routes
-            .matching(message.topic(), &mut filters);
-        self.deliver_local(app, &mut Incoming::of(message), &filters);
-        filters.clear();
-        self.scratch.filters = filters;
-    }
-
-    fn deliver_local(
-        &mut self,
-        app: u16,
-        incoming: &mut Incoming<'_>,
-        filters: &[crate::routes::FilterIx],
-    ) {
-        let routes = &mut self.apps[usize::from(app)].routes;
-        let mut with_subscribers = filters
-            .iter()
-            .filter(|&&ix| !routes.filter(ix).subscribers.is_empty());
-        let Some(&first) = with_subscribers.next() else {
-            return;
-        };
-        if with_subscribers.next().is_none() {
-            let subscribers = std::mem::take(&mut routes.filter_mut(first).subscribers);
-            for subscriber in &subscribers {
-                let ids = [subscriber.subscription_id];
-                let ids = if subscriber.subscription_id == 0 {
-                    &[][..]
-                } else {
-                    &ids[..]
-                };
-                if subscriber.no_local && self.is_publisher(subscriber.slot, incoming) {
-                    continue;
-                }
-                let qos = subscriber.qos.min(incoming.qos);
-                if subscriber.durable && qos > QoS::AtMostOnce {
-                    continue;
-                }
-                let retain = subscriber.retain_as_published && incoming.retain;
-                self.deliver(subscriber.slot, incoming, qos, retain, ids);
-            }
-            self.apps[usize::from(app)]
-                .routes
-                .filter_mut(first)
-                .subscribers = subscribers;
-            return;
-        }
-        let mut receivers = std::mem::take(&mut self.scratch.receivers);
-        self.gather(app, incoming, filters, &mut receivers);
-        for receiver in receivers.drain(..) {
-            let qos = receiver.qos.min(incoming.qos);
-            if receiver.durable && qos > QoS::AtMostOnce {
-                continue;
-            }
-            let retain = receiver.retain_as_published && incoming.retain;
-            self.deliver(
-                receiver.slot,
-                incoming,
-                qos,
-                retain,
-                &receiver.subscription_ids,
-            );
-        }
-        self.scratch.receivers = receivers;
-    }
-
-    /// One receiver per connection, for several matching subscriptions [MQTT-3.3.4-2] [MQTT-3.3.5-1 in 3.1.1].
-    fn gather(
-        &self,
-        app: u16,
-        incoming: &Incoming<'_>,
-        filters: &[crate::routes::FilterIx],
-        receivers: &mut Vec<Receiver>,
-    ) {
-        let routes = &self.apps[usize::from(app)].routes;
-        for &ix in filters {
-            for subscriber in &routes.filter(ix).subscribers {
-                if subscriber.no_local && self.is_publisher(subscriber.slot, incoming) {
-                    continue;
-                }
-                receivers.push(Receiver {
-                    slot: subscriber.slot,
-                    qos: subscriber.qos,
-                    retain_as_published: subscriber.retain_as_published,
-                    durable: subscriber.durable,
-                    subscription_ids: Some(subscriber.subscription_id)
-                        .filter(|id| *id > 0)
-                        .into_iter()
-                        .collect(),
-                });
-            }
-        }
-        receivers.sort_by_key(|receiver| receiver.slot);
-        receivers.dedup_by(|next, kept| {
-            if next.slot != kept.slot {
-                return false;
-            }
-            kept.qos = kept.qos.max(next.qos);
-            kept.retain_as_published |= next.retain_as_published;
-            kept.subscription_ids
-                .extend(next.subscription_ids.drain(..));
-            true
-        });
-    }
-
-    fn is_publisher(&self, slot: u32, incoming: &Incoming<'_>) -> bool {
-        match (&incoming.publisher, self.live(slot)) {
-            (Some(publisher), Some(live)) => *publisher == live.client_id,
-            _ => false,
-        }
     }
 }
 

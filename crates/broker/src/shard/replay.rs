@@ -47,7 +47,7 @@ impl Shard {
         let mut found: Option<Effective> = None;
         for subscription in &live.subscriptions {
             let applies = subscription.shared.is_none()
-                && (again || subscription.since <= message.id)
+                && (again || subscription.since <= message.id.place())
                 && !(own && subscription.options.no_local)
                 && topic::matches(&routes.filter(subscription.filter).text, message.topic());
             if !applies {

@@ -13,7 +13,7 @@ use super::{
     conn::{Live, Phase, Position, Queued, Subscription, TopicStream, Welcome},
 };
 use crate::{
-    ids::ConnId,
+    ids::{ConnId, MessageId},
     mail::{Interest, Member},
     routes::{FilterIx, Subscriber},
     store::{self, Command, InboxItem, StoreError, StoredSubscription},
@@ -101,7 +101,9 @@ impl Shard {
                 filter: grant.text.clone(),
                 options: grant.options,
                 id,
-                since: known.map_or(since, |at| live.subscriptions[at].since),
+                since: known.map_or(since, |at| {
+                    MessageId::first_at(live.subscriptions[at].since)
+                }),
             };
             let ix = self.apps[usize::from(live.app)]
                 .routes
@@ -115,7 +117,7 @@ impl Shard {
                     self.re_enroll(slot, &live, &subscription, job)
                 }
                 None => {
-                    live.subscriptions.push(subscription.clone());
+                    push_exactly(&mut live.subscriptions, subscription.clone());
                     added.push(grant.text.clone());
                     has_new_cursors |= self.start_topics(&mut live);
                     let counted = subscription.counted;
@@ -596,6 +598,14 @@ fn explanation(codes: &[Reason]) -> Option<&'static str> {
             Reason::QuotaExceeded => "too many subscriptions, or the store is unavailable",
             _ => "a topic filter was refused",
         })
+}
+
+/// Appends to a list that is short and long-lived: it does not grow ahead of its needs before it has eight elements.
+pub(super) fn push_exactly<T>(list: &mut Vec<T>, element: T) {
+    if list.len() < 8 {
+        list.reserve_exact(1);
+    }
+    list.push(element);
 }
 
 fn subscriber(slot: u32, live: &Live, subscription: &Subscription) -> Subscriber {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Pending, Shard, publish::Incoming};
+use super::{Pending, Shard, routing::Incoming};
 use crate::{
     ids::{ClientKey, Millis},
     message::Message,

@@ -1,0 +1,309 @@
+//! Taking a session: from the claim to the CONNACK, and what the store kept back into place.
+
+use std::collections::VecDeque;
+
+use campanile_mqtt::{
+    Reason,
+    session::{AliasesIn, AliasesOut, Inbound, Outbound},
+};
+
+use super::{
+    Pending, Phase, Shard,
+    conn::{
+        Connecting, Live, Position, PushStream, Replay, Subscription, Tag, TagSource, TopicStream,
+        Welcome,
+    },
+};
+use crate::{
+    ids::{ClientKey, ConnId},
+    store::{Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished},
+};
+
+impl Shard {
+    /// The client is who it says: take its session. Whether the connection is still there.
+    pub(super) fn claim(&mut self, slot: u32, connecting: Box<Connecting>) -> bool {
+        let conn = self.conns[slot as usize]
+            .as_ref()
+            .expect("the caller looked")
+            .id;
+        if let Some(will) = &connecting.will {
+            let topic = will.message.topic();
+            if !self
+                .access
+                .may_publish(&connecting.identity, &connecting.client_id, topic)
+            {
+                let text = format!("will topic {topic:?}: not allowed");
+                self.write_connack_refusal(conn, connecting.version, Reason::NotAuthorized, &text);
+                self.stats.connects_refused += 1;
+                self.close(slot, true);
+                return false;
+            }
+        }
+        let needs_store = connecting.expiry_seconds > 0 || connecting.will.is_some();
+        if needs_store && self.store_is_behind() {
+            self.stats.refused_store += 1;
+            self.stats.connects_refused += 1;
+            let text = "the store is behind; try again later";
+            self.write_connack_refusal(conn, connecting.version, Reason::ServerBusy, text);
+            self.close(slot, true);
+            return false;
+        }
+        let client = ClientKey {
+            app: connecting.app().clone(),
+            client_id: connecting.client_id.clone(),
+        };
+        let app = self.app(&client.app);
+        let known = self.apps[usize::from(app)]
+            .clients
+            .get(&client.client_id)
+            .copied();
+        if let Some(other) = known.filter(|&other| other != slot) {
+            self.take_over(other);
+        }
+        self.cancel_delayed_will(&client);
+        self.apps[usize::from(app)]
+            .clients
+            .insert(client.client_id.clone(), slot);
+        let claim = Claim {
+            client: client.clone(),
+            now: self.now,
+            clean_start: connecting.clean_start,
+            expiry_seconds: connecting.expiry_seconds,
+            will: connecting.will.as_deref().cloned(),
+        };
+        let expiry_seconds = connecting.expiry_seconds;
+        self.conns[slot as usize]
+            .as_mut()
+            .expect("the caller looked")
+            .phase = Phase::Claiming(connecting);
+        self.command(
+            Command::Claim(claim),
+            Pending::Claim {
+                conn,
+                client,
+                expiry_seconds,
+            },
+        );
+        true
+    }
+
+    /// Another connection claims this client [MQTT-3.1.4-3].
+    pub(super) fn take_over(&mut self, slot: u32) {
+        self.stats.takeovers += 1;
+        self.refuse(
+            slot,
+            Reason::SessionTakenOver,
+            "another connection uses this client id",
+        );
+    }
+
+    pub(super) fn on_claimed(
+        &mut self,
+        conn: ConnId,
+        client: ClientKey,
+        expiry_seconds: u32,
+        result: Result<Box<Claimed>, StoreError>,
+    ) {
+        if let Ok(claimed) = &result {
+            self.after_claim_ended(&client, claimed);
+        }
+        let Some(slot) = self.slot_of(conn) else {
+            if let Ok(claimed) = result {
+                self.release_unwanted(client, expiry_seconds, &claimed);
+            }
+            return;
+        };
+        let phase = &mut self.conns[slot as usize]
+            .as_mut()
+            .expect("slot_of found it")
+            .phase;
+        let Phase::Claiming(connecting) = std::mem::replace(phase, Phase::Turning) else {
+            unreachable!("a claim has one answer")
+        };
+        match result {
+            Ok(claimed) => self.welcome(slot, connecting, *claimed),
+            Err(error) => {
+                self.stats.refused_store += 1;
+                self.stats.connects_refused += 1;
+                let text = error.to_string();
+                self.write_connack_refusal(
+                    conn,
+                    connecting.version,
+                    Reason::ServerUnavailable,
+                    &text,
+                );
+                self.forget_client(&client, slot);
+                self.close(slot, true);
+            }
+        }
+    }
+
+    /// A session of the client ended with the claim.
+    pub(super) fn after_claim_ended(&mut self, client: &ClientKey, claimed: &Claimed) {
+        self.on_session_ended(client, &claimed.ended_filters);
+        if let Some(will) = &claimed.owed_will {
+            self.publish_will(client, will, false);
+        }
+    }
+
+    pub(super) fn welcome(&mut self, slot: u32, connecting: Box<Connecting>, claimed: Claimed) {
+        let conn = self.conns[slot as usize]
+            .as_ref()
+            .expect("the caller looked")
+            .id;
+        let app = self.app(connecting.app());
+        let present = claimed.resumed.is_some();
+        let connack = self.connack(&connecting, present);
+        let window = connecting
+            .receive_maximum
+            .min(self.config.max_inflight)
+            .max(1);
+        let mut live = Live {
+            conn,
+            app,
+            version: connecting.version,
+            identity: connecting.identity,
+            keep_alive: self.granted_keep_alive(connecting.version, connecting.keep_alive),
+            problem_information: connecting.problem_information,
+            blocked: false,
+            dirty: false,
+            paused: false,
+            epoch: claimed.epoch,
+            ordinal: claimed.ordinal,
+            expiry_seconds: connecting.expiry_seconds,
+            max_packet_bytes: connecting.max_packet_bytes,
+            outbound: Outbound::new(window),
+            inbound: Inbound::new(self.receive_maximum(connecting.version)),
+            aliases_in: AliasesIn::new(self.config.topic_alias_maximum),
+            aliases_out: AliasesOut::new(
+                connecting
+                    .alias_maximum
+                    .min(self.config.max_outgoing_aliases),
+            ),
+            subscriptions: Vec::new(),
+            push: self.push_stream(app, &claimed, connecting.inbox_noticed),
+            topics: Vec::new(),
+            will: connecting.will,
+            client_id: connecting.client_id,
+            rare: None,
+            unsaved: None,
+        };
+        if let Some(auth) = connecting.auth {
+            let rare = live.rare();
+            rare.auth = Some(auth);
+            rare.origin = Some(connecting.origin);
+        }
+        let resumed = claimed.resumed.unwrap_or_default();
+        self.restore(&mut live, &resumed, window);
+        self.set_patience(slot, live.keep_alive);
+        if live.is_durable() {
+            self.stats.durable_sessions_live += 1;
+        }
+        self.stats.connects += 1;
+        let job = self.next_job;
+        let waits = self.attach(slot, &mut live, &resumed.subscriptions, job);
+        let resend = resumed.unfinished;
+        if waits == 0 {
+            self.conns[slot as usize]
+                .as_mut()
+                .expect("the caller looked")
+                .phase = Phase::Live(Box::new(live));
+            self.begin(conn, &connack, resend);
+        } else {
+            live.rare().welcome = Some(Box::new(Welcome { connack, resend }));
+            self.conns[slot as usize]
+                .as_mut()
+                .expect("the caller looked")
+                .phase = Phase::Announcing(Box::new(live));
+            self.start_job(waits, super::subscribe::JobKind::Welcome(conn));
+        }
+    }
+
+    /// Sends the CONNACK and takes up the session.
+    pub(super) fn begin(&mut self, conn: ConnId, connack: &[u8], resend: Vec<Unfinished>) {
+        self.stats.packets_out += 1;
+        self.outbox
+            .write(conn, |out| out.extend_from_slice(connack));
+        self.effects.resume.push(conn);
+        self.take_up(conn, resend);
+    }
+
+    pub(super) fn push_stream(&self, app: u16, claimed: &Claimed, noticed: bool) -> PushStream {
+        let end = self.apps[usize::from(app)].push_tail.end();
+        let Cursor {
+            done, done_above, ..
+        } = &claimed.push_cursor;
+        let position = Position::at(*done, end.max(*done), done_above.clone());
+        let inbox_more = claimed.inbox_waiting || noticed;
+        let replay = (position.lagging || inbox_more).then(|| {
+            Box::new(Replay {
+                inbox_more,
+                ..Replay::default()
+            })
+        });
+        PushStream { position, replay }
+    }
+
+    /// Puts back what the store kept of the session.
+    pub(super) fn restore(&mut self, live: &mut Live, resumed: &Resumed, window: u16) {
+        for &packet_id in &resumed.received {
+            live.inbound.restore(packet_id);
+        }
+        for unfinished in &resumed.unfinished {
+            let source = match unfinished.source {
+                Source::Log(log) => TagSource::Log(log),
+                Source::Inbox => TagSource::Inbox,
+            };
+            let tag = Tag {
+                source,
+                offset: unfinished.offset,
+                push: crate::ids::MessageId(0),
+            };
+            live.outbound.restore(
+                unfinished.packet_id,
+                unfinished.qos,
+                unfinished.released,
+                tag,
+            );
+        }
+        live.outbound.reconnect(window);
+        let from_topics = |u: &Unfinished| matches!(u.source, Source::Log(LogKind::Topic(_)));
+        if resumed.subscriptions.is_empty() && !resumed.unfinished.iter().any(from_topics) {
+            return;
+        }
+        let app = &self.apps[usize::from(live.app)];
+        for (partition, tail) in app.topic_tails.iter().enumerate() {
+            let log = LogKind::Topic(partition as u8);
+            let cursor = resumed.cursors.iter().find(|cursor| cursor.log == log);
+            let position = match cursor {
+                Some(cursor) => Position::at(
+                    cursor.done,
+                    tail.end().max(cursor.done),
+                    cursor.done_above.clone(),
+                ),
+                None => Position::at(tail.end(), tail.end(), Vec::new()),
+            };
+            live.topics.push(TopicStream {
+                position,
+                page: VecDeque::new(),
+                reading: false,
+            });
+        }
+    }
+
+    /// The subscription entry of a stored subscription.
+    pub(super) fn subscription_of(
+        filter: crate::routes::FilterIx,
+        stored: &crate::store::StoredSubscription,
+        shared: bool,
+    ) -> Subscription {
+        Subscription {
+            filter,
+            shared: shared.then(|| stored.filter.clone()),
+            options: stored.options,
+            id: stored.id,
+            since: stored.since.place(),
+            counted: false,
+        }
+    }
+}

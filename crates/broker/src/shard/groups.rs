@@ -1,0 +1,142 @@
+//! Shared subscriptions: one member of each group gets a message. MQTT 5.0 section 4.8.2.
+
+use std::sync::Arc;
+
+use campanile_mqtt::{QoS, topic};
+
+use super::{
+    Shard,
+    conn::Queued,
+    routing::{Incoming, Routed},
+};
+use crate::{mail::Mail, message::Message, store::InboxItem};
+
+impl Shard {
+    pub(super) fn route_to_groups(
+        &mut self,
+        app: u16,
+        incoming: &mut Incoming<'_>,
+        filters: &[crate::routes::FilterIx],
+        send: bool,
+        keep: bool,
+        routed: &mut Routed,
+    ) {
+        for &ix in filters {
+            for at in 0..self.apps[usize::from(app)].routes.filter(ix).groups.len() {
+                let group = &mut self.apps[usize::from(app)].routes.filter_mut(ix).groups[at];
+                let text = group.text.clone();
+                let Some((client_id, member)) = group.pick(incoming.qos) else {
+                    continue;
+                };
+                routed.matched = true;
+                let qos = member.qos.min(incoming.qos);
+                let by_inbox = member.durable && qos > QoS::AtMostOnce;
+                let (ids, now) = (self.ids.clone(), self.now);
+                if by_inbox && keep {
+                    let message = incoming.shared_message(|| ids.next(now)).clone();
+                    let retain = member.retain_as_published && incoming.retain;
+                    let subscription_ids = member.subscription_id.into_iter().collect();
+                    routed.inboxes.push((
+                        client_id,
+                        InboxItem {
+                            message,
+                            qos,
+                            retain,
+                            subscription_ids,
+                        },
+                    ));
+                } else if !by_inbox && send {
+                    let message = incoming.shared_message(|| ids.next(now)).clone();
+                    self.deliver_to_group(app, &text, &message, Some((client_id, member)));
+                }
+            }
+        }
+    }
+
+    /// Sends a message to a member of a shared subscription, chosen here unless given.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        app: u16,
+        text: &Arc<str>,
+        message: &Arc<Message>,
+        chosen: Option<(Arc<str>, crate::mail::Member)>,
+    ) {
+        let Ok(Some((_, behind))) = topic::parse_shared(text) else {
+            return;
+        };
+        let routes = &mut self.apps[usize::from(app)].routes;
+        let picked = chosen.or_else(|| {
+            let ix = routes.find(behind)?;
+            routes
+                .filter_mut(ix)
+                .groups
+                .iter_mut()
+                .find(|g| g.text == *text)?
+                .pick(message.qos)
+        });
+        let Some((client_id, member)) = picked.filter(|(_, member)| member.live) else {
+            return;
+        };
+        if member.shard == self.id {
+            self.deliver_to_member(app, text, &client_id, message, &member);
+        } else {
+            let mail = Mail::DeliverShared {
+                app: self.apps[usize::from(app)].id.clone(),
+                message: message.clone(),
+                filter: text.clone(),
+                client_id,
+            };
+            self.effects.mail.push((member.shard, mail));
+        }
+    }
+
+    pub(super) fn deliver_to_member(
+        &mut self,
+        app: u16,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        message: &Arc<Message>,
+        member: &crate::mail::Member,
+    ) {
+        let Some(&slot) = self.apps[usize::from(app)].clients.get(client_id) else {
+            return;
+        };
+        let queued = Queued {
+            message: message.clone(),
+            qos: member.qos.min(message.qos),
+            retain: member.retain_as_published && message.retain,
+            subscription_ids: member.subscription_id.into_iter().collect(),
+            shared: Some(text.clone()),
+        };
+        self.send_or_queue(slot, queued);
+    }
+
+    /// From another shard, for a member here. One that has just left is replaced by another.
+    pub(super) fn on_deliver_shared(
+        &mut self,
+        app: u16,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        message: &Arc<Message>,
+    ) {
+        let behind = topic::parse_shared(text)
+            .ok()
+            .flatten()
+            .map(|(_, behind)| behind);
+        let routes = &self.apps[usize::from(app)].routes;
+        let member = behind
+            .and_then(|behind| routes.find(behind))
+            .and_then(|ix| {
+                let group = routes.filter(ix).groups.iter().find(|g| g.text == *text)?;
+                group
+                    .members
+                    .iter()
+                    .find(|(id, _)| id == client_id)
+                    .map(|(_, member)| *member)
+            });
+        match member.filter(|member| member.live && member.shard == self.id) {
+            Some(member) => self.deliver_to_member(app, text, client_id, message, &member),
+            None => self.deliver_to_group(app, text, message, None),
+        }
+    }
+}
