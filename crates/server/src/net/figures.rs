@@ -20,7 +20,6 @@ pub struct DriverFigures {
     /// Gauges.
     pub sockets_open: u64,
     pub sockets_closing: u64,
-    pub mailbox_waiting: u64,
     /// Counters.
     pub accepted: Vec<u64>,
     pub accept_errors: u64,

@@ -113,3 +113,59 @@ impl Mailbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::driver::seat;
+
+    fn tickets(letters: &[Letter]) -> Vec<u64> {
+        let ticket = |letter: &Letter| match letter {
+            Letter::Mail(Mail::InterestKnown { ticket }) => *ticket,
+            other => panic!("{other:?}"),
+        };
+        letters.iter().map(ticket).collect()
+    }
+
+    fn letter(ticket: u64) -> Letter {
+        Letter::Mail(Mail::InterestKnown { ticket })
+    }
+
+    #[test]
+    fn letters_come_in_order_and_only_a_sleeper_is_woken() {
+        let (mut poll, mailbox) = seat().unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let mut woken = |poll: &mut mio::Poll| {
+            poll.poll(&mut events, Some(std::time::Duration::ZERO))
+                .unwrap();
+            !events.is_empty()
+        };
+        mailbox.post(letter(1));
+        mailbox.post_all([letter(2), letter(3)]);
+        assert!(!woken(&mut poll), "the owner is awake");
+        assert!(!mailbox.fall_asleep(), "there is something to read");
+        assert_eq!(mailbox.waiting(), 3);
+        let mut letters = Vec::new();
+        mailbox.take(&mut letters);
+        assert_eq!(tickets(&letters), [1, 2, 3]);
+        letters.clear();
+        assert!(mailbox.fall_asleep());
+        mailbox.post_all([]);
+        assert!(!woken(&mut poll), "nothing to wake up for");
+        mailbox.post(letter(4));
+        assert!(woken(&mut poll));
+        mailbox.post(letter(5));
+        assert!(!woken(&mut poll), "once is enough");
+    }
+
+    #[test]
+    fn mailbox_is_congested_above_its_bound() {
+        let (_poll, mailbox) = seat().unwrap();
+        mailbox.post_all((0..CONGESTED as u64).map(letter));
+        assert!(!mailbox.is_congested());
+        mailbox.post(letter(0));
+        assert!(mailbox.is_congested());
+        mailbox.take(&mut Vec::new());
+        assert!(!mailbox.is_congested());
+    }
+}

@@ -9,7 +9,10 @@ use std::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::{Inner, process::ProcessFigures, totals::totals};
-use crate::net::figures::{DriverFigures, Histogram};
+use crate::net::{
+    figures::{DriverFigures, Histogram},
+    mailbox::Mailbox,
+};
 use campanile_broker::stats::Stats;
 
 /// Buckets of HTTP requests in seconds: from a read in memory to a disk in trouble.
@@ -41,7 +44,7 @@ pub(super) fn render(node: &Inner) -> String {
     text.clients(&totals.shard);
     text.messages(&totals.shard);
     text.sockets(node, &totals.driver);
-    text.loops(&totals.driver);
+    text.loops(node, &totals.driver);
     text.store(node, &totals.shard);
     text.process(node);
     text.0
@@ -293,7 +296,9 @@ impl Text {
         );
     }
 
-    fn loops(&mut self, driver: &DriverFigures) {
+    fn loops(&mut self, node: &Inner, driver: &DriverFigures) {
+        let mailboxes = node.shared.mailboxes.iter();
+        let letters: usize = mailboxes.map(Mailbox::waiting).sum();
         self.histogram(
             "campanile_loop_turn_seconds",
             "Work of a shard's loop turn, waiting excluded.",
@@ -302,7 +307,7 @@ impl Text {
         self.gauge(
             "campanile_mailbox_letters",
             "Letters that wait in mailboxes of shards.",
-            [("", driver.mailbox_waiting)],
+            [("", letters)],
         );
         self.counter(
             "campanile_loop_congested_turns_total",

@@ -20,6 +20,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc::RecvTimeoutError,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -56,6 +57,8 @@ use crate::net::{
     mailbox::Letter,
 };
 
+/// How long shards may take to stop: their own limit and some.
+const SHARDS_STOP: Duration = Duration::from_millis(3500);
 /// How long HTTP requests may go on when the node stops.
 const HTTP_DRAIN: Duration = Duration::from_secs(2);
 
@@ -97,6 +100,8 @@ pub enum Ended {
 pub struct Node {
     inner: Arc<Inner>,
     shards: Vec<JoinHandle<()>>,
+    /// Ends when the last shard's thread has ended.
+    shards_ended: std::sync::mpsc::Receiver<()>,
     failures: mpsc::UnboundedReceiver<String>,
     runtime: Runtime,
     http: Option<Http>,
@@ -115,6 +120,13 @@ struct Inner {
     reader: Arc<dyn Reader>,
     store_figures: Arc<Mutex<StoreFigures>>,
     stopping: AtomicBool,
+}
+
+/// What a shard's thread holds while it lives.
+#[derive(Clone)]
+struct Alarm {
+    failed: mpsc::UnboundedSender<String>,
+    running: std::sync::mpsc::Sender<()>,
 }
 
 struct Http {
@@ -166,8 +178,9 @@ impl Node {
             mailboxes,
         });
 
+        let (failed, failures) = mpsc::unbounded_channel();
         let store_figures = Arc::new(Mutex::new(StoreFigures::default()));
-        let router = Router::new(shared.clone(), store_figures.clone());
+        let router = Router::new(shared.clone(), store_figures.clone(), failed.clone());
         let worker = StoreWorker::spawn(backend, config.worker.clone(), router)?;
         let reads = ReadPool::spawn(
             reader.clone(),
@@ -191,8 +204,10 @@ impl Node {
             shared,
         });
 
-        let (failed, failures) = mpsc::unbounded_channel();
-        let shards = spawn_shards(&config, &inner, polls, recovery, &auth_pool, &failed)?;
+        let (running, shards_ended) = std::sync::mpsc::channel();
+        let alarm = Alarm { failed, running };
+        let shards = spawn_shards(&config, &inner, polls, recovery, &auth_pool, &alarm)?;
+        drop(alarm);
         let ticker = Ticker::spawn(
             inner.clone(),
             Rhythm {
@@ -214,6 +229,7 @@ impl Node {
         let node = Node {
             inner,
             shards,
+            shards_ended,
             failures,
             runtime,
             http,
@@ -282,6 +298,7 @@ impl Node {
         let began = Instant::now();
         self.inner.stopping.store(true, Ordering::Relaxed);
         let http = self.http.map(|http| {
+            // Dropped, it says stop.
             drop(http.stop);
             http.task
         });
@@ -289,7 +306,8 @@ impl Node {
         for mailbox in &self.inner.shared.mailboxes {
             mailbox.post(Letter::Stop);
         }
-        join_all(self.shards);
+        let all_ended = self.shards_ended.recv_timeout(SHARDS_STOP);
+        let all_ended = all_ended == Err(RecvTimeoutError::Disconnected);
         if let Some(task) = http {
             let drained = self
                 .runtime
@@ -298,10 +316,14 @@ impl Node {
                 tracing::warn!("HTTP requests did not end in time");
             }
         }
-        self.runtime.shutdown_timeout(Duration::from_millis(500));
         self.reads.shutdown();
-        // The last way to the threads went with the shards.
-        join_all(self.auth);
+        if all_ended {
+            join_all(self.shards);
+            // The last way to these threads went with the shards.
+            join_all(self.auth);
+        } else {
+            tracing::error!("a shard does not stop; its clients are cut off");
+        }
         let closed = self.worker.shutdown();
         match &closed {
             Ok(()) => {
@@ -310,6 +332,8 @@ impl Node {
             }
             Err(error) => tracing::error!(%error, "the store did not close in order"),
         }
+        // To the end somebody listens for a second signal.
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
         closed
     }
 
@@ -350,7 +374,7 @@ fn spawn_shards(
     polls: Vec<mio::Poll>,
     recovery: Recovery,
     auth: &AuthPool,
-    failed: &mpsc::UnboundedSender<String>,
+    alarm: &Alarm,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let recovery = Arc::new(recovery);
     let broker = Arc::new(config.broker.clone());
@@ -374,7 +398,7 @@ fn spawn_shards(
             reads: inner.reads.clone(),
             auth: auth.clone(),
         };
-        let (shared, recovery, failed) = (inner.shared.clone(), recovery.clone(), failed.clone());
+        let (shared, recovery, alarm) = (inner.shared.clone(), recovery.clone(), alarm.clone());
         let serve = move || -> io::Result<()> {
             let machine = Shard::new(setup, &recovery, shared.clock.now());
             drop(recovery);
@@ -382,14 +406,18 @@ fn spawn_shards(
         };
         let thread = std::thread::Builder::new().name(format!("shard-{number}"));
         threads.push(thread.spawn(move || {
+            let Alarm { failed, running } = alarm;
             // Half a change may be left in a shard that panicked, so it cannot go on: the node stops, and its clients go elsewhere or come back.
             let failure = match catch_unwind(AssertUnwindSafe(serve)) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => format!("shard {number} cannot go on: {error}"),
-                Err(_) => format!("shard {number} panicked"),
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("shard {number} cannot go on: {error}")),
+                Err(_) => Some(format!("shard {number} panicked")),
             };
-            tracing::error!(reason = %failure, "a shard has died, the node must stop");
-            let _ = failed.send(failure);
+            if let Some(failure) = failure {
+                tracing::error!(reason = %failure, "a shard has died, the node must stop");
+                let _ = failed.send(failure);
+            }
+            drop(running);
         })?);
     }
     Ok(threads)

@@ -18,7 +18,7 @@ use campanile_broker::{
     store::{Command, Notice, Outcome, Page, Query, StoreError, Swept},
 };
 use campanile_push::store as push;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::auth::AuthPool;
 use crate::net::{driver::Shared, figures::Histogram, mailbox::Letter, ports::Services};
@@ -53,13 +53,19 @@ pub struct StoreFigures {
 pub struct Router {
     shared: Arc<Shared>,
     figures: Arc<Mutex<StoreFigures>>,
+    failed: UnboundedSender<String>,
     batches: Vec<Vec<Letter>>,
 }
 
 impl Router {
-    /// A router to the shards of a node.
-    pub fn new(shared: Arc<Shared>, figures: Arc<Mutex<StoreFigures>>) -> Router {
+    /// A router to the shards of a node. `failed` is told if the store's thread, which owns the router, panics.
+    pub fn new(
+        shared: Arc<Shared>,
+        figures: Arc<Mutex<StoreFigures>>,
+        failed: UnboundedSender<String>,
+    ) -> Router {
         Router {
+            failed,
             batches: shared.mailboxes.iter().map(|_| Vec::new()).collect(),
             shared,
             figures,
@@ -122,6 +128,16 @@ impl Router {
                 tracing::info!("the store takes writes again");
             }
             figures.failing = failing;
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let failure = "the store's thread panicked";
+            tracing::error!(reason = failure, "the store has died, the node must stop");
+            let _ = self.failed.send(failure.to_owned());
         }
     }
 }
@@ -259,4 +275,150 @@ impl Services for ShardServices {
 /// The answer to requests for which the store's mailbox has no room.
 pub fn too_busy() -> StoreError {
     StoreError::Unavailable("too many requests wait for it, or it is closing".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::AtomicBool, time::Instant};
+
+    use campanile_broker::{
+        ids::{AppId, ClientKey, MessageId, Offset},
+        message::{Kind, Message},
+        store::{InboxEntry, InboxItem},
+    };
+    use campanile_mqtt::QoS;
+
+    use super::*;
+    use crate::net::{clock::Clock, driver::seat, listener::AcceptBudget};
+
+    const SHARDS: u8 = 3;
+
+    fn shared() -> (Vec<mio::Poll>, Arc<Shared>) {
+        let (polls, mailboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| seat().unwrap()).unzip();
+        let shared = Shared {
+            clock: Clock::start(),
+            listeners: Vec::new(),
+            accept_budget: AcceptBudget::new(0, 0, Instant::now()),
+            max_sockets: 1,
+            figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
+            mailboxes,
+        };
+        (polls, Arc::new(shared))
+    }
+
+    fn router(shared: &Arc<Shared>) -> (Router, Arc<Mutex<StoreFigures>>) {
+        let figures = Arc::<Mutex<StoreFigures>>::default();
+        let (failed, _) = tokio::sync::mpsc::unbounded_channel();
+        (
+            Router::new(shared.clone(), figures.clone(), failed),
+            figures,
+        )
+    }
+
+    fn message() -> Arc<Message> {
+        Arc::new(Message::new(MessageId(1), Kind::Publish, "a", &[], b"x"))
+    }
+
+    /// What each shard was told: "notice", "inbox", "ended" or the number of a ticket.
+    fn told(shared: &Shared) -> Vec<Vec<String>> {
+        let read = |letter| match letter {
+            Letter::Mail(Mail::Notice(Notice::Inbox { .. })) => "inbox".to_owned(),
+            Letter::Mail(Mail::Notice(_)) => "notice".to_owned(),
+            Letter::Mail(Mail::Ended(ended)) => format!("ended {}", ended.len()),
+            Letter::Outcome(ticket, Ok(_)) => ticket.0.to_string(),
+            Letter::Outcome(ticket, Err(_)) => format!("{} failed", ticket.0),
+            other => panic!("{other:?}"),
+        };
+        let take = |mailbox: &crate::net::mailbox::Mailbox| {
+            let mut letters = Vec::new();
+            mailbox.take(&mut letters);
+            letters.into_iter().map(read).collect()
+        };
+        shared.mailboxes.iter().map(take).collect()
+    }
+
+    #[test]
+    fn notices_come_before_answers_and_go_to_whom_they_concern() {
+        let (_polls, shared) = shared();
+        let (mut router, _) = router(&shared);
+        let client = ClientKey::new(&AppId::new("default"), "someone");
+        let home = Shard::of_client(&client.app, &client.client_id, SHARDS);
+        let item = InboxItem {
+            message: message(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: Default::default(),
+        };
+        let notices = vec![
+            Notice::Retained {
+                app: client.app.clone(),
+                topic: "a".into(),
+                message: Some(message()),
+            },
+            Notice::Inbox {
+                client: client.clone(),
+                entry: InboxEntry {
+                    offset: Offset(1),
+                    item,
+                },
+            },
+        ];
+        let (sweep, more) = mpsc::channel();
+        let swept = Swept {
+            ended: vec![(client, Vec::new())],
+            removed: 1,
+            more: true,
+        };
+        let replies = vec![
+            (
+                Tag::Shard(home, Ticket(7)),
+                Ok(Reply::Broker(Outcome::Done)),
+            ),
+            (Tag::Shard(home, Ticket(8)), Err(StoreError::Fenced)),
+            (Tag::Sweep(sweep), Ok(Reply::Broker(Outcome::Swept(swept)))),
+        ];
+        router.deliver(notices, replies, CommitStats::default());
+        for (shard, told) in told(&shared).into_iter().enumerate() {
+            if shard == home.0 as usize {
+                assert_eq!(told, ["notice", "inbox", "7", "8 failed", "ended 1"]);
+            } else {
+                assert_eq!(told, ["notice"]);
+            }
+        }
+        assert_eq!(more.recv(), Ok(true));
+    }
+
+    #[test]
+    fn store_counts_as_failing_until_a_write_succeeds() {
+        let (_polls, shared) = shared();
+        let (mut router, figures) = router(&shared);
+        let mut commit = |reply, writes| {
+            let replies = vec![(Tag::Shard(ShardId(0), Ticket(1)), reply)];
+            let stats = CommitStats {
+                writes,
+                ..CommitStats::default()
+            };
+            router.deliver(Vec::new(), replies, stats);
+            figures.lock().unwrap().failing.is_some()
+        };
+        let done = || Ok(Reply::Broker(Outcome::Done));
+        assert!(!commit(done(), 1));
+        assert!(commit(Err(StoreError::Unavailable("full".into())), 0));
+        assert!(commit(done(), 0), "nothing was written");
+        assert!(!commit(done(), 1));
+    }
+
+    #[test]
+    fn panic_of_the_owner_is_reported() {
+        let (_polls, shared) = shared();
+        let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+        let router = Router::new(shared, Arc::default(), failed);
+        let died = AtomicBool::new(false);
+        let thread = std::thread::spawn(move || {
+            let _owned = router;
+            assert!(died.load(std::sync::atomic::Ordering::Relaxed), "asked to");
+        });
+        assert!(thread.join().is_err());
+        assert!(failures.try_recv().unwrap().contains("panicked"));
+    }
 }

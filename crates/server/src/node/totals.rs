@@ -49,7 +49,7 @@ fn add_shard(total: &mut Stats, one: &Stats) {
 
 fn add_driver(total: &mut DriverFigures, one: &DriverFigures) {
     add!(DriverFigures, total, one,
-        sockets_open, sockets_closing, mailbox_waiting, accept_errors, accepts_refused, accepts_delayed, handovers,
+        sockets_open, sockets_closing, accept_errors, accepts_refused, accepts_delayed, handovers,
         bytes_in, bytes_out, reads, writes, writes_blocked, output_overflows, congested_turns, tls_handshakes, tls_errors,
         websocket_upgrades, websocket_errors;
         accepted => |total: &mut Vec<u64>, one: &Vec<u64>| {

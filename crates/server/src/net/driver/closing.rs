@@ -48,6 +48,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
         };
         tracing::trace!(slot = id.slot, reason = %end, "socket closed");
         self.shared.listeners[connection.listener as usize].leave();
+        self.figures.sockets_closing -= u64::from(connection.lingers);
         if !connection.forgotten {
             self.machine.on_closed(id, now);
             self.absorb_closes();
@@ -81,6 +82,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
         };
         if !connection.lingers {
             connection.lingers = true;
+            self.figures.sockets_closing += 1;
             self.lingering.push_back((Millis(now.0 + LINGER_MS), id));
         }
         let sent = connection.say_goodbye(&mut self.space, &mut self.figures);

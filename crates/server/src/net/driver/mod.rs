@@ -453,9 +453,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
         self.figures_at = Instant::now();
         self.figures_stale = false;
         self.figures.sockets_open = self.slab.len() as u64;
-        self.figures.sockets_closing = self.lingering.len() as u64;
         let own = self.id.0 as usize;
-        self.figures.mailbox_waiting = self.shared.mailboxes[own].waiting() as u64;
         let mut figures = self.shared.figures[own]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
