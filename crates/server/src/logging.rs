@@ -9,6 +9,9 @@ use crate::config::{Log, LogFormat};
 /// Environment variable with directives that win over `log.level`.
 pub const FILTER_VARIABLE: &str = "CAMPANILE_LOG";
 
+/// The embedded database tells of its inner life at `info`. Directives that name it win over these.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,";
+
 /// Directives that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -45,7 +48,11 @@ fn filter(settings: &Log, directives: Option<&str>) -> Result<EnvFilter, BadDire
     let directives = directives
         .filter(|directives| !directives.trim().is_empty())
         .unwrap_or(&settings.level);
-    EnvFilter::try_new(directives).map_err(|cause| BadDirectives {
+    let quiet = match directives.trim() {
+        "off" | "error" => "",
+        _ => QUIET,
+    };
+    EnvFilter::try_new(format!("{quiet}{directives}")).map_err(|cause| BadDirectives {
         directives: directives.to_owned(),
         cause,
     })
@@ -61,12 +68,19 @@ mod tests {
             level: "warn".to_owned(),
             format: LogFormat::Human,
         };
-        assert_eq!(filter(&settings, None).unwrap().to_string(), "warn");
-        assert_eq!(filter(&settings, Some("")).unwrap().to_string(), "warn");
+        let shown = |directives| {
+            let filter = filter(&settings, directives).unwrap().to_string();
+            let mut parts: Vec<String> = filter.split(',').map(str::to_owned).collect();
+            parts.sort();
+            parts.join(",")
+        };
+        assert_eq!(shown(None), "fjall=warn,lsm_tree=warn,warn");
+        assert_eq!(shown(Some("")), "fjall=warn,lsm_tree=warn,warn");
         assert_eq!(
-            filter(&settings, Some("debug")).unwrap().to_string(),
-            "debug"
+            shown(Some("debug,fjall=info")),
+            "debug,fjall=info,lsm_tree=warn"
         );
+        assert_eq!(shown(Some("error")), "error");
         let message = filter(&settings, Some("campanile=loud"))
             .unwrap_err()
             .to_string();

@@ -153,18 +153,19 @@ async fn carry_out(request: Request, store: &dyn Store) -> Reply {
     match request.wanted(now_ms) {
         Err(refused) => refused,
         Ok(Wanted::Write(command)) => {
-            let outcome = store.submit(command).await;
-            if let (Ok(Ok(_)), Request::CreateApp { app, .. } | Request::AddKey { app, .. }) =
-                (&outcome, &request)
-            {
-                tracing::info!(app, ?request, "admin command carried out");
-            }
-            match outcome {
+            let reply = match store.submit(command).await {
                 Ok(outcome) => reply_to_write(outcome),
                 Err(_) => Reply::Refused {
                     detail: "the store did not say what became of it".to_owned(),
                 },
+            };
+            if let (Reply::Done, Request::CreateApp { app, .. } | Request::AddKey { app, .. }) =
+                (&reply, &request)
+            {
+                let is_new = matches!(request, Request::CreateApp { .. });
+                tracing::info!(app, is_new, "API key added");
             }
+            reply
         }
         Ok(Wanted::Apps(after)) => {
             let reader = store.reader();

@@ -3,11 +3,11 @@
 mod app;
 mod check_config;
 mod completions;
-mod mqtt_connection;
+pub mod mqtt_connection;
 mod passwd;
 pub mod publish;
 mod push;
-mod scram_client;
+pub mod scram_client;
 mod serve;
 pub mod subscribe;
 
@@ -33,7 +33,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   campanile serve --dev                                   a node to try things on
-  campanile sub -i phone-1 -q 1 -t push/in                be a device
+  campanile sub -i phone-1 -q 1 --no-clean                be a device
   campanile push --key KEY --device phone-1 --title Hi    push to it
   campanile app create shop --data /var/lib/campanile     an app and its API key
 

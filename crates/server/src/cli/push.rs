@@ -215,7 +215,7 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn document(args: &PushArgs) -> anyhow::Result<Vec<u8>> {
-    let notification = (args.title.is_some() || args.body.is_some()).then(|| Notification {
+    let notification = (args.title.is_some() || args.body.is_some()).then_some(Notification {
         title: args.title.as_deref(),
         body: args.body.as_deref(),
     });

@@ -87,10 +87,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let ended = ended?;
     stopped?;
     match ended {
-        Ended::Signal(signal) => {
-            tracing::info!(signal, "told to stop");
-            Ok(ExitCode::SUCCESS)
-        }
+        Ended::Signal(_) => Ok(ExitCode::SUCCESS),
         Ended::Failed(reason) => Err(anyhow!(reason)),
     }
 }
@@ -122,6 +119,9 @@ fn run_node(
             .map(|key| (development_app(settings), key.reveal())),
     );
     let ended = node.wait();
+    if let Ended::Signal(signal) = ended {
+        tracing::info!(signal, "told to stop");
+    }
     drop(addresses);
     operator.stop();
     Ok(ended)
