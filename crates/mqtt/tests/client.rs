@@ -579,3 +579,108 @@ fn options_that_mqtt_forbids_are_refused() {
         conversation.writes_nothing();
     }
 }
+
+mod whatever_the_server_sends {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::common::{arbitrary, encode};
+
+    /// What a server sends, and what this client asks for in between.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Bytes(Vec<u8>),
+        Publish(u8),
+        Subscribe,
+        Wait(u64),
+        Reconnect,
+    }
+
+    fn step(version: Version) -> impl Strategy<Value = Step> {
+        let acknowledgement = (prop::sample::select(vec![0x40u8, 0x50, 0x62, 0x70]), 0u8..6)
+            .prop_map(|(kind, number)| Step::Bytes(vec![kind, 2, 0, number]));
+        let publish = (0u8..3, 1u8..6).prop_map(move |(qos, number)| {
+            let mut body = vec![0, 1, b'a'];
+            if qos > 0 {
+                body.extend([0, number]);
+            }
+            if version == Version::V5 {
+                body.push(0);
+            }
+            Step::Bytes(common::frame_of(0x30 | qos << 1, &body))
+        });
+        prop_oneof![
+            1 => prop::collection::vec(any::<u8>(), 0..20).prop_map(Step::Bytes),
+            2 => arbitrary::packet(version).prop_map(move |packet| Step::Bytes(encode(&packet, version))),
+            6 => acknowledgement,
+            4 => publish,
+            4 => (0u8..3).prop_map(Step::Publish),
+            1 => Just(Step::Subscribe),
+            1 => (0u64..50_000).prop_map(Step::Wait),
+            1 => Just(Step::Reconnect),
+        ]
+    }
+
+    fn play(version: Version, steps: Vec<Step>) {
+        let mut conversation = Conversation::connected(version);
+        for step in steps {
+            match step {
+                Step::Bytes(bytes) => conversation
+                    .client
+                    .handle_bytes(&bytes, conversation.now_ms),
+                Step::Publish(qos) => {
+                    let publication = a(QoS::from_bits(qos).unwrap());
+                    let _ = conversation
+                        .client
+                        .publish(&publication, conversation.now_ms);
+                }
+                Step::Subscribe => {
+                    let filters = [("a", SubscriptionOptions::default())];
+                    let _ = conversation.client.subscribe(
+                        &filters,
+                        Properties::EMPTY,
+                        conversation.now_ms,
+                    );
+                }
+                Step::Wait(ms) => {
+                    conversation.now_ms += ms;
+                    conversation.client.on_tick(conversation.now_ms);
+                }
+                Step::Reconnect => {
+                    conversation.client.on_closed();
+                    conversation
+                        .client
+                        .connect(false, conversation.now_ms)
+                        .unwrap();
+                    let connack = common::bytes(connack(version, true));
+                    conversation
+                        .client
+                        .handle_bytes(&connack, conversation.now_ms);
+                }
+            }
+            // All that a client writes is well formed.
+            let output = conversation.drain();
+            let mut rest = &output[..];
+            while let Ok(campanile_mqtt::Split::Packet { total_len, .. }) =
+                campanile_mqtt::split(rest, u32::MAX)
+            {
+                campanile_mqtt::Packet::decode(&rest[..total_len], version).unwrap();
+                rest = &rest[total_len..];
+            }
+            assert!(rest.is_empty());
+            while conversation.client.poll_event().is_some() {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_client_keeps_its_wits_in_5(steps in prop::collection::vec(step(Version::V5), 0..60)) {
+            play(Version::V5, steps);
+        }
+
+        #[test]
+        fn the_client_keeps_its_wits_in_3_1_1(steps in prop::collection::vec(step(Version::V311), 0..60)) {
+            play(Version::V311, steps);
+        }
+    }
+}
