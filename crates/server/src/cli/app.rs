@@ -17,8 +17,8 @@ use crate::{
 /// Arguments of `campanile app`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Works on the data directory of a node, whether the node runs or not: a node that runs takes commands at DATA/admin.sock, which only its own user can use.
-An API key is shown once, when it is made; the node stores only its hash.
+Works on the data directory of a node, whether the node runs or not: a node that runs takes commands at \
+DATA/admin.sock, which only its own user can use. An API key is shown once, when it is made; the node stores only its hash.
 
 Examples:
   campanile app create shop --data /var/lib/campanile

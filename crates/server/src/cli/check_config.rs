@@ -16,8 +16,8 @@ const DEFAULTS: &str = include_str!("../../../../config/campanile.toml");
 /// Arguments of `campanile check-config`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Reads the file, the environment (CAMPANILE_SECTION__KEY) and the password and ACL files that they name, and reports everything that is wrong at once.
-Nothing is started.
+Reads the file, the environment (CAMPANILE_SECTION__KEY) and the password, ACL and TLS files that they name, \
+and reports everything that is wrong at once. Nothing is started.
 
 Examples:
   campanile check-config --config campanile.toml
@@ -41,10 +41,23 @@ pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
     let (mistakes, warnings) = match args.config.load(&Overrides::default(), false) {
         Err(problems) => (problems.0, Vec::new()),
         Ok(loaded) => {
-            let files = ClientAccess::open(&loaded.settings.clients)
-                .err()
-                .map_or(Vec::new(), |problems| problems.0);
-            (files.into_iter().map(of_file).collect(), loaded.warnings)
+            let tls =
+                loaded
+                    .settings
+                    .listeners
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, listener)| {
+                        let cause = listener.load_tls().err()?;
+                        Some(
+                            loaded.problem(&format!("listeners[{index}]"), format!("TLS: {cause}")),
+                        )
+                    });
+            let mut mistakes: Vec<Problem> = tls.collect();
+            if let Err(files) = ClientAccess::open(&loaded.settings.clients) {
+                mistakes.extend(files.0.into_iter().map(of_file));
+            }
+            (mistakes, loaded.warnings)
         }
     };
     let ok = mistakes.is_empty();

@@ -20,8 +20,8 @@ use crate::auth::{
 /// Arguments of `campanile passwd`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Asks for the password twice. The file is made if it is not there, readable for its owner only, and replaced in one step.
-A node that runs takes the change with SIGHUP.
+Asks for the password twice. The file is made if it is not there, readable for its owner only, \
+and replaced in one step. A node that runs takes the change with SIGHUP.
 
 Examples:
   campanile passwd passwords ann

@@ -23,8 +23,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// Arguments of `campanile push`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-The command ends once the push is accepted, which means durable; with --wait, once every device has it (exit code 1 if not all do).
-A push that may have been accepted although no answer came can be repeated safely with the idempotency key that is printed then.
+The command ends once the push is accepted, which means durable; with --wait, once every device has it \
+(exit code 1 if not all do). A push that may have been accepted although no answer came can be repeated safely with the idempotency key that is printed then.
 
 Examples:
   campanile push --key KEY --device phone-1 --title Hello --body 'How are you?'

@@ -22,8 +22,9 @@ use crate::{
 /// Arguments of `campanile serve`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-The configuration is the file, CAMPANILE_SECTION__KEY variables over it, and these flags over both. SIGTERM and Ctrl-C stop the node in order; SIGHUP reads
-the password and ACL files again.
+The configuration is the file, CAMPANILE_SECTION__KEY variables over it, and these flags over both. \
+SIGTERM and Ctrl-C stop the node in order; SIGHUP reads the password and ACL files again. \
+DATA/addresses.json tells scripts where a node listens that chose its ports itself.
 
 Examples:
   campanile serve --dev

@@ -90,6 +90,13 @@ impl Listener {
         }
     }
 
+    /// Whether the files of a secure transport can be used.
+    pub fn load_tls(&self) -> Result<(), tls::TlsError> {
+        self.tls().map_or(Ok(()), |tls| {
+            tls.load(self.transport.is_websocket()).map(drop)
+        })
+    }
+
     /// The files of a secure transport; the checks have seen that they are named.
     fn tls(&self) -> Option<tls::TlsSpec> {
         if !self.transport.is_secure() {

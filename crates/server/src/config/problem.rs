@@ -72,11 +72,19 @@ impl fmt::Display for Problems {
 
 /// The candidate that is most like `word`, if one is like enough to be a slip of the hand.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).clamp(1, 4);
+    let letters = word.chars().count();
+    let limit = if letters < 4 {
+        1
+    } else {
+        (letters / 3).clamp(2, 4)
+    };
+    let likeness = |candidate: &str| match distance(word, candidate) {
+        distance if distance <= limit => Some(distance),
+        _ => (letters >= 3 && candidate.starts_with(word)).then_some(usize::MAX),
+    };
     candidates
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
+        .filter_map(|candidate| Some((likeness(candidate)?, candidate)))
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -113,6 +121,8 @@ mod tests {
         assert_eq!(nearest("max_packet_byte", words), Some("max_packet_bytes"));
         assert_eq!(nearest("adress", words), Some("address"));
         assert_eq!(nearest("naem", words), Some("name"));
+        assert_eq!(nearest("addr", words), Some("address"));
+        assert_eq!(nearest("max_payload", words), Some("max_payload_bytes"));
         assert_eq!(nearest("zookeeper", words), None);
         assert_eq!(nearest("", words), None);
     }

@@ -54,10 +54,7 @@ fn suggestion(path: &str, known: &[String]) -> String {
     });
     match elsewhere {
         Some(key) => format!("unknown key here; did you mean \"{key}\"?"),
-        None => {
-            "unknown key; config/campanile.toml in the source and docs/configuration.md list all"
-                .to_owned()
-        }
+        None => "unknown key; \"campanile check-config --print-defaults\" shows all".to_owned(),
     }
 }
 
