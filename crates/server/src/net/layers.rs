@@ -18,7 +18,11 @@ pub struct Layers {
 impl Layers {
     /// Layers of a connection that came in through a listener; `None` for plain TCP.
     pub fn of(listener: &Listening) -> Result<Option<Layers>, rustls::Error> {
-        let tls = listener.tls.clone().map(Tls::new).transpose()?;
+        let tls = listener
+            .tls
+            .as_ref()
+            .map(|tls| Tls::new(tls.config().clone()));
+        let tls = tls.transpose()?;
         let websocket = listener.websocket_path.clone().map(WebSocket::new);
         let layered = tls.is_some() || websocket.is_some();
         Ok(layered.then_some(Layers { tls, websocket }))

@@ -13,7 +13,7 @@ use std::{
 use campanile_broker::ids::AppId;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::tls::{TlsError, TlsSpec};
+use super::tls::{ServerTls, TlsError, TlsSpec};
 
 /// Connections that the kernel keeps while no shard accepts them: a reconnect storm's first second.
 const BACKLOG: i32 = 4096;
@@ -68,7 +68,7 @@ pub struct Listening {
     /// The app of its clients.
     pub app: AppId,
     /// TLS of its connections.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Path of its WebSockets.
     pub websocket_path: Option<Arc<str>>,
     /// The address that it is bound to.

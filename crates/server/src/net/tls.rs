@@ -2,10 +2,15 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -68,25 +73,48 @@ pub enum TlsError {
     },
 }
 
+/// TLS of one listener, whose certificate can be exchanged while it serves.
+#[derive(Debug)]
+pub struct ServerTls {
+    spec: TlsSpec,
+    certificate: Arc<Current>,
+    config: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// What connections are made with.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Reads certificate and key again. New connections get them; with a mistake in the files all stays as it is.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.certificate.0.store(Arc::new(self.spec.certified()?));
+        Ok(())
+    }
+}
+
+/// The certificate for new connections.
+#[derive(Debug)]
+struct Current(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
 impl TlsSpec {
     /// Reads the files. `web` adds the protocol names that browsers offer for a WebSocket.
-    pub fn load(&self, web: bool) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn load(&self, web: bool) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = certificates(&self.certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key_file).map_err(|cause| TlsError::File {
-            path: self.key_file.clone(),
-            cause,
-        })?;
-        let unfit = |cause| TlsError::Unfit {
-            path: self.certificate_file.clone(),
-            cause,
-        };
+        let certificate = Arc::new(Current(ArcSwap::from_pointee(self.certified()?)));
+        let unfit = |cause| self.unfit(cause);
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(unfit)?
             .with_client_cert_verifier(self.client_verifier(provider)?)
-            .with_single_cert(chain, key)
-            .map_err(unfit)?;
+            .with_cert_resolver(certificate.clone());
         config.alpn_protocols = if web {
             vec![b"http/1.1".to_vec(), b"mqtt".to_vec()]
         } else {
@@ -95,7 +123,29 @@ impl TlsSpec {
         // One ticket resumes as well as two, and tickets, unlike a session cache, need no memory here.
         config.send_tls13_tickets = 1;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(unfit)?;
-        Ok(Arc::new(config))
+        Ok(ServerTls {
+            spec: self.clone(),
+            certificate,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Certificate and key, which must belong together.
+    fn certified(&self) -> Result<CertifiedKey, TlsError> {
+        let chain = certificates(&self.certificate_file)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key_file).map_err(|cause| TlsError::File {
+            path: self.key_file.clone(),
+            cause,
+        })?;
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+            .map_err(|cause| self.unfit(cause))
+    }
+
+    fn unfit(&self, cause: rustls::Error) -> TlsError {
+        TlsError::Unfit {
+            path: self.certificate_file.clone(),
+            cause,
+        }
     }
 
     fn client_verifier(

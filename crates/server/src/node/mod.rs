@@ -8,6 +8,7 @@ mod config;
 mod http;
 mod metrics;
 mod process;
+mod signals;
 mod store;
 mod sys;
 mod ticker;
@@ -47,6 +48,7 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 use self::{
     auth::AuthPool,
+    signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
 };
@@ -55,6 +57,7 @@ use crate::net::{
     driver::{self, Driver, Shared},
     listener::{AcceptBudget, ListenError, Listening},
     mailbox::Letter,
+    tls::ServerTls,
 };
 
 /// How long shards may take to stop: their own limit and some.
@@ -270,25 +273,33 @@ impl Node {
         metrics::render(&self.inner)
     }
 
-    /// Waits until the process is told to stop or a part of the node has died. A further signal ends the process at once.
+    /// Reads the certificates of all TLS listeners again, for connections to come. One that is not as it should be stays as it was.
+    pub fn reload_certificates(&self) {
+        reload_certificates(&self.inner.shared.listeners);
+    }
+
+    /// Waits until the process is told to stop or a part of the node has died. A further signal ends the process at once. SIGHUP reads the
+    /// certificates again.
     pub fn wait(&mut self) -> Ended {
         let failures = &mut self.failures;
+        let listeners = &self.inner.shared.listeners;
         self.runtime.block_on(async {
             let mut signals = match Signals::listen() {
                 Ok(signals) => signals,
                 Err(error) => return Ended::Failed(format!("cannot listen for signals: {error}")),
             };
-            tokio::select! {
-                signal = signals.next() => {
-                    tokio::spawn(async move {
-                        signals.next().await;
-                        tracing::warn!("second signal, ending at once");
-                        std::process::exit(130);
-                    });
-                    Ended::Signal(signal)
+            loop {
+                tokio::select! {
+                    told = signals.next() => match told {
+                        Told::Reload => reload_certificates(listeners),
+                        Told::Stop(signal) => {
+                            tokio::spawn(end_at_once(signals));
+                            return Ended::Signal(signal);
+                        }
+                    },
+                    // A sender lives as long as the store's thread, and says why that ends.
+                    failure = failures.recv() => return Ended::Failed(failure.unwrap_or_default()),
                 }
-                // The sender lives as long as a shard's thread, and says why it ends.
-                failure = failures.recv() => Ended::Failed(failure.unwrap_or_default()),
             }
         })
     }
@@ -423,6 +434,18 @@ fn spawn_shards(
     Ok(threads)
 }
 
+fn reload_certificates(listeners: &[Listening]) {
+    for listener in listeners {
+        match listener.tls.as_ref().map(ServerTls::reload) {
+            None => {}
+            Some(Ok(())) => tracing::info!(listener = %listener.name, "certificate read again"),
+            Some(Err(error)) => {
+                tracing::error!(listener = %listener.name, %error, "the certificate stays as it was");
+            }
+        }
+    }
+}
+
 fn join_all(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         if thread.join().is_err() {
@@ -460,29 +483,6 @@ impl Http {
             stop,
             task,
         })
-    }
-}
-
-/// The signals that mean "stop".
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 

@@ -600,15 +600,21 @@ struct Certificates {
 impl Certificates {
     fn make() -> Certificates {
         let directory = tempfile::tempdir().unwrap();
+        let certificates = Certificates { directory };
+        certificates.write_new();
+        certificates
+    }
+
+    /// Another key and certificate in the same files.
+    fn write_new(&self) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let write = |name: &str, text: String| {
-            std::fs::write(directory.path().join(name), text).unwrap();
+            std::fs::write(self.file(name), text).unwrap();
         };
         write("cert.pem", certificate.pem());
         write("key.pem", key.serialize_pem());
-        Certificates { directory }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -714,6 +720,26 @@ fn mutual_tls_wants_a_certificate() {
             assert!(got.is_err(), "{line}");
         }
     }
+}
+
+#[test]
+fn certificate_is_exchanged_for_new_connections() {
+    let certificates = Certificates::make();
+    let spec = certificates.spec(ClientAuth::Off);
+    let world = World::of(1, Some(spec), None, usize::MAX);
+    let tls = world.shared.listeners[0].tls.as_ref().unwrap();
+    let mut before = certificates.connect(world.address(), false, &TLS13);
+    before.ask("hello", "0:hello");
+    certificates.write_new();
+    tls.reload().unwrap();
+    let mut after = certificates.connect(world.address(), false, &TLS13);
+    after.ask("hello", "0:hello");
+    before.ask("still", "0:still");
+    std::fs::write(certificates.file("key.pem"), "nonsense").unwrap();
+    tls.reload().unwrap_err();
+    certificates
+        .connect(world.address(), false, &TLS13)
+        .ask("hello", "0:hello");
 }
 
 #[test]
