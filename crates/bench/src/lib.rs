@@ -60,6 +60,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         Command::All(all) => all.scenarios()?,
     };
     process::raise_file_limit();
+    process::watch_signals()?;
     let outcomes = compare(&scenarios, &common)?;
     if common.json {
         println!("{}", serde_json::to_string_pretty(&outcomes)?);
@@ -86,6 +87,7 @@ fn compare(scenarios: &[Scenario], common: &Common) -> Result<Vec<Outcome>> {
             }
             let mut repeats = Vec::new();
             for _ in 0..common.repeat {
+                anyhow::ensure!(!process::interrupted(), "interrupted");
                 let outcome = open(name, source, cores.as_deref())
                     .and_then(|target| scenario.run(&target, common))
                     .unwrap_or_else(|error| failed(scenario, name, &error));

@@ -17,6 +17,7 @@ use crate::{
 
 /// Options of all scenarios.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of all scenarios")]
 pub struct Common {
     /// MQTT address of a server that runs already [default without --server and --peer: 127.0.0.1:1883]
     #[arg(long, global = true, value_name = "ADDRESS")]

@@ -1,6 +1,13 @@
 //! What processes use: CPU time, memory, cores, file descriptors. Linux's /proc.
 
-use std::{fs, io, time::Duration};
+use std::{
+    fs, io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use rustix::{
@@ -105,6 +112,27 @@ pub fn raise_file_limit() -> u64 {
         Err(_) => limit.current,
     }
     .unwrap_or(u64::MAX)
+}
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on SIGINT and SIGTERM do not end this process but show in [`interrupted`], so that the servers it started are stopped.
+/// The second of them ends it.
+pub fn watch_signals() -> io::Result<()> {
+    let flag = INTERRUPTED.get_or_init(Arc::default);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the first signal finds the flag still down.
+        signal_hook::flag::register_conditional_default(signal, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(())
+}
+
+/// Whether somebody wants this process to end.
+pub fn interrupted() -> bool {
+    INTERRUPTED
+        .get()
+        .is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 /// The cores that this process may run on.

@@ -18,6 +18,8 @@ use anyhow::{Context, Result};
 use campanile_mqtt::{PacketId, Publish, Reason};
 use mio::{Events, Poll, Token};
 
+use crate::process;
+
 pub use dial::Options;
 pub use links::{LinkId, Links, Member};
 
@@ -144,6 +146,7 @@ impl Fleet {
 
     /// One wait, what it brought, and the answers.
     pub fn turn<C: Crew>(&mut self, crew: &mut C, timeout: Duration) -> Result<()> {
+        anyhow::ensure!(!process::interrupted(), "interrupted");
         self.links.dial_waiting();
         self.links.flush();
         match self.poll.poll(&mut self.events, Some(timeout)) {
