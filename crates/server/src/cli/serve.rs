@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 The configuration is the file, CAMPANILE_SECTION__KEY variables over it, and these flags over both. \
-SIGTERM and Ctrl-C stop the node in order; SIGHUP reads the password and ACL files again. \
+SIGTERM and Ctrl-C stop the node in order; SIGHUP reads the password, ACL and certificate files again. \
 DATA/addresses.json tells scripts where a node listens that chose its ports itself.
 
 Examples:
@@ -111,14 +111,14 @@ fn run_node(
         None
     };
     let operator = Operator::start(data_dir, node.store(), access)?;
-    // Only now, since whoever waits for this file may use the key at once.
-    let addresses = addresses::File::write(data_dir, settings, node)?;
     announce(
         node,
         settings,
         key.as_ref()
             .map(|key| (development_app(settings), key.reveal())),
     );
+    // Last, since whoever waits for this file may use the key or send a signal at once.
+    let addresses = addresses::File::write(data_dir, settings, node)?;
     let ended = node.wait();
     if let Ended::Signal(signal) = ended {
         tracing::info!(signal, "told to stop");
