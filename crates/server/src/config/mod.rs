@@ -6,6 +6,8 @@
 
 mod assemble;
 mod checks;
+mod limits;
+mod listener;
 mod problem;
 mod reader;
 mod sections;
@@ -18,11 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use listener::{ClientAuth, Listener, Transport};
 pub use problem::{Origin, Problem, Problems};
-pub use sections::{
-    ClientAuth, Clients, Durability, Http, Listener, Log, LogFormat, Node, Settings, Store,
-    StoreKind, Transport,
-};
+pub use sections::{Clients, Durability, Http, Log, LogFormat, Node, Settings, Store, StoreKind};
 
 pub use units::parse_duration;
 
