@@ -172,6 +172,7 @@ impl Bench {
             app: AppId::new("app"),
             message: Arc::new(message),
             log: Some(LogKind::Topic(0)),
+            filters: vec![],
             inboxes: vec![],
             retain: false,
             received: None,

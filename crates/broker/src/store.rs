@@ -210,6 +210,9 @@ pub struct Publish {
     pub message: Arc<Message>,
     /// Append to this log.
     pub log: Option<LogKind>,
+    /// Filters of durable sessions that the topic matches: with each, the entry is found by [`Query::Matching`]. More than
+    /// [`MAX_POSTED_FILTERS`] count as all filters there are.
+    pub filters: Vec<Arc<str>>,
     /// Append to these clients' inboxes (shared subscriptions); one without a session is passed over.
     pub inboxes: Vec<(Arc<str>, InboxItem)>,
     /// Retain it under its topic; an empty payload removes what is retained there.
@@ -219,6 +222,9 @@ pub struct Publish {
     /// It is this client's will: drop the stored one in the same commit; if none with this message id is stored, change nothing.
     pub spends_will_of: Option<Arc<str>>,
 }
+
+/// A log entry that matches more filters is found with every filter.
+pub const MAX_POSTED_FILTERS: usize = 16;
 
 /// An incoming QoS 2 exchange.
 #[derive(Clone, Debug, PartialEq)]
@@ -331,6 +337,20 @@ pub enum Query {
         /// Read from the first entry after this.
         after: Offset,
         /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
+        limit: u32,
+    },
+    /// Entries of a topic log after an offset that were kept for one of these filters, ascending; there may be some that match none of them. Costs in
+    /// proportion to what matches and to the number of filters, not to the length of the log. Answered by [`Page::Log`].
+    Matching {
+        /// The app.
+        app: AppId,
+        /// Which log.
+        log: LogKind,
+        /// The filters, as in [`Publish::filters`].
+        filters: Vec<Arc<str>>,
+        /// Read from the first entry after this.
+        after: Offset,
+        /// At most this many entries, bounded as with [`Query::Log`].
         limit: u32,
     },
     /// Single entries of logs and the inbox, for a re-delivery. What comes from a log has the quality of service and retain flag of the message.

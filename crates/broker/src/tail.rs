@@ -59,6 +59,11 @@ impl Tail {
         after >= self.start
     }
 
+    /// How many entries in memory come after a place.
+    pub fn count_after(&self, after: Offset) -> usize {
+        self.entries.len() - self.entries.partition_point(|entry| entry.offset <= after)
+    }
+
     /// Up to `limit` entries after a place that it [covers](Tail::covers).
     pub fn after(&self, after: Offset, limit: usize) -> impl Iterator<Item = &LogEntry> {
         let from = self.entries.partition_point(|entry| entry.offset <= after);

@@ -49,6 +49,8 @@ pub enum Table {
     Log = 0x31,
     /// App, topic → `MessageRecord`.
     Retained = 0x32,
+    /// App, log, filter, offset → nothing: the entry was kept for sessions with this filter; the empty filter stands for all.
+    Posting = 0x33,
     /// App, push → `PushRecord`.
     Push = 0x40,
     /// App, push, set, chunk → part of a bitmap over device numbers.

@@ -5,15 +5,24 @@ use std::sync::Arc;
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
     message::Message,
-    store::{LogEntry, LogKind, Notice, Outcome, Publish, StoreError},
+    store::{LogEntry, LogKind, MAX_POSTED_FILTERS, Notice, Outcome, Publish, StoreError},
 };
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
+    kv::Value,
     records::{LogRecord, MessageRecord, ReceivedRecord, WillRecord, decode, encode},
     state::LogState,
     txn::Txn,
 };
+
+/// Stands for all filters in a posting; no filter is empty.
+pub const ALL_FILTERS: &str = "";
+
+/// The postings of a filter in a log.
+pub fn posting(app: &AppId, log: LogKind, filter: &str) -> Subject {
+    Subject::log(app, log).text(filter)
+}
 
 impl Txn<'_> {
     /// Keeps a message.
@@ -45,7 +54,7 @@ impl Txn<'_> {
         }
         if let Some(log) = publish.log {
             let offset = self.next_offset();
-            self.append_to_log(app, log, offset, message)?;
+            self.append_to_log(app, log, offset, message, &publish.filters)?;
         }
         for (client_id, item) in &publish.inboxes {
             let client = ClientKey {
@@ -100,11 +109,23 @@ impl Txn<'_> {
         log: LogKind,
         offset: Offset,
         message: &Arc<Message>,
+        filters: &[Arc<str>],
     ) -> Result<(), StoreError> {
         let appended_at = self.state.clock;
+        let filters: Vec<String> = match filters.len() {
+            0..=MAX_POSTED_FILTERS => filters.iter().map(|filter| filter.to_string()).collect(),
+            _ => vec![ALL_FILTERS.to_owned()],
+        };
+        for filter in &filters {
+            self.put(
+                posting(app, log, filter).offset(offset).key(Table::Posting),
+                Value::from(&[][..]),
+            )?;
+        }
         let value = encode(&LogRecord {
             appended_at: appended_at.0,
             message: MessageRecord::of(message),
+            filters,
         });
         let before = self.state.log(app, log);
         let is_first = before.bytes == 0;
@@ -183,22 +204,25 @@ impl Txn<'_> {
             .key(Table::Log);
         let to = subject.clone().offset(Offset(u64::MAX)).key(Table::Log);
         let mut removable = Vec::new();
+        let mut postings = Vec::new();
         let mut outcome = Ok(());
         let mut left = state;
         let mut is_empty = true;
         self.scan(&from, &to, &mut |key, value| {
             let record = decode::<LogRecord>(value, "log entry");
-            let entry = record
-                .and_then(|record| Ok((super::inbox::offset_of_key(key)?, record.appended_at)));
+            let entry = record.and_then(|record| Ok((super::inbox::offset_of_key(key)?, record)));
             match entry {
-                Ok((offset, appended_at)) => {
-                    left.oldest = Some(Millis(appended_at));
+                Ok((offset, record)) => {
+                    left.oldest = Some(Millis(record.appended_at));
                     if !is_due(&left) || removable.len() >= limit as usize {
                         is_empty = false;
                         return std::ops::ControlFlow::Break(());
                     }
                     left.bytes = left.bytes.saturating_sub(value.len() as u64);
                     left.trimmed_to = offset;
+                    postings.extend(record.filters.iter().map(|filter| {
+                        posting(app, log, filter).offset(offset).key(Table::Posting)
+                    }));
                     removable.push(key.to_vec());
                     std::ops::ControlFlow::Continue(())
                 }
@@ -210,7 +234,7 @@ impl Txn<'_> {
         })?;
         outcome?;
         let removed = removable.len() as u32;
-        for key in removable {
+        for key in removable.into_iter().chain(postings) {
             self.remove(key)?;
         }
         state = left;

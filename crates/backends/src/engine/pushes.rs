@@ -197,7 +197,7 @@ impl Txn<'_> {
         record: &PushRecord,
     ) -> Result<RoaringBitmap, StoreError> {
         let offset = Offset(record.offset);
-        self.append_to_log(app, LogKind::Push, offset, message)?;
+        self.append_to_log(app, LogKind::Push, offset, message, &[])?;
         Ok(self.target_all(app))
     }
 

@@ -17,6 +17,7 @@ use super::{
     inbox::{inbox_entry, offset_of_key},
     keys::{Set, Subject, Table},
     kv::{KvError, Reads, View, after_prefix},
+    publish::{ALL_FILTERS, posting},
     pushes::app_subject,
     records::{
         InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord, MessageRecord,
@@ -41,6 +42,13 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
                 after,
                 limit,
             } => read_log(view, app, *log, *after, *limit),
+            Query::Matching {
+                app,
+                log,
+                filters,
+                after,
+                limit,
+            } => read_matching(view, app, *log, filters, *after, *limit),
             Query::Entries { client, places } => read_entries(view, client, places),
             Query::Inbox {
                 client,
@@ -127,6 +135,64 @@ fn read_log(
         });
         Ok(record.message.bytes.len())
     })?;
+    let read_to = match entries.last() {
+        Some(last) if !at_end => last.offset,
+        None if !at_end => after,
+        _ => after.max(Offset(meta.end)),
+    };
+    Ok(Page::Log {
+        entries,
+        read_to,
+        gap: after.0 < meta.trimmed_to,
+    })
+}
+
+fn read_matching(
+    view: &dyn View,
+    app: &AppId,
+    log: LogKind,
+    filters: &[Arc<str>],
+    after: Offset,
+    limit: u32,
+) -> Result<Page, KvError> {
+    let subject = Subject::log(app, log);
+    let meta = view.get(&subject.key(Table::LogMeta))?;
+    let meta: LogMetaRecord = meta
+        .map(|bytes| decode(&bytes, "log"))
+        .transpose()?
+        .unwrap_or_default();
+    let start = Offset(after.0.max(meta.trimmed_to).saturating_add(1));
+    let mut offsets = Vec::new();
+    let mut at_end = true;
+    for filter in filters.iter().map(|filter| &**filter).chain([ALL_FILTERS]) {
+        // The first of the union are among the first of each.
+        let postings = posting(app, log, filter);
+        let from = postings.clone().offset(start).key(Table::Posting);
+        let to = postings.offset(Offset(u64::MAX)).key(Table::Posting);
+        at_end &= read_page(view, &from, &to, limit, |key, _| {
+            offsets.push(offset_of_key(key)?);
+            Ok(0)
+        })?;
+    }
+    offsets.sort_unstable();
+    offsets.dedup();
+    let mut entries: Vec<LogEntry> = Vec::new();
+    let mut bytes = 0;
+    for offset in offsets {
+        if entries.len() >= limit as usize || bytes >= PAGE_BYTES {
+            at_end = false;
+            break;
+        }
+        let key = subject.clone().offset(offset).key(Table::Log);
+        let Some(value) = view.get(&key)? else {
+            continue;
+        };
+        let message = decode::<LogRecord>(&value, "log entry")?
+            .message
+            .message()?;
+        bytes += message.size_bytes();
+        entries.push(LogEntry { offset, message });
+    }
     let read_to = match entries.last() {
         Some(last) if !at_end => last.offset,
         None if !at_end => after,

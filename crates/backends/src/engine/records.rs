@@ -447,6 +447,9 @@ pub struct LogRecord {
     pub appended_at: u64,
     #[prost(message, required, tag = "2")]
     pub message: MessageRecord,
+    /// Filters that the entry is posted under.
+    #[prost(string, repeated, tag = "3")]
+    pub filters: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use campanile_broker::{
     ids::{AppId, Offset},
-    store::{Command, LogKind, Notice, Page, Publish, Query, Source},
+    store::{Command, LogKind, MAX_POSTED_FILTERS, Notice, Page, Publish, Query, Source},
 };
 use campanile_mqtt::PacketId;
 
@@ -40,6 +40,66 @@ pub fn a_log_is_read_in_order(world: &mut World) {
         );
         previous = offset;
     }
+}
+
+/// Entries that were kept for one of the filters, each once, and those that were kept for too many to list.
+pub fn a_log_is_read_by_filter(world: &mut World) {
+    let many: Vec<String> = (0..=MAX_POSTED_FILTERS)
+        .map(|number| format!("many/{number}"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let posted: [(&str, &[&str]); 6] = [
+        ("both", &["a/+", "a/b"]),
+        ("other", &["c"]),
+        ("none", &[]),
+        ("all", &many),
+        ("wild", &["a/+"]),
+        ("last", &["c"]),
+    ];
+    for (payload, filters) in posted {
+        let message = Arc::new(world.message("t", payload));
+        let publish = Publish {
+            log: Some(TOPICS),
+            filters: filters.iter().map(|&filter| filter.into()).collect(),
+            ..publish(&message)
+        };
+        world.done(Command::Publish(publish));
+    }
+    let end = world.read_log(TOPICS, Offset(0), 100).1;
+    let mut read = |filters: &[&str], after, limit| {
+        let query = Query::Matching {
+            app: AppId::new(APP),
+            log: TOPICS,
+            filters: filters.iter().map(|&filter| filter.into()).collect(),
+            after,
+            limit,
+        };
+        let Page::Log {
+            entries,
+            read_to,
+            gap: false,
+        } = world.read(&query)
+        else {
+            panic!("no page, or a gap");
+        };
+        let payloads: Vec<_> = entries
+            .iter()
+            .map(|entry| text(&entry.message).to_owned())
+            .collect();
+        (payloads, read_to)
+    };
+    let (found, read_to) = read(&["a/b", "a/+"], Offset(0), 100);
+    assert_eq!((found.join(" ").as_str(), read_to), ("both all wild", end));
+    let (found, read_to) = read(&["a/b", "a/+"], Offset(0), 2);
+    assert_eq!(found.join(" "), "both all");
+    assert!(read_to < end);
+    let (found, read_to) = read(&["a/b", "a/+"], read_to, 2);
+    assert_eq!((found.join(" ").as_str(), read_to), ("wild", end));
+    assert_eq!(
+        read(&["nobody"], Offset(0), 2),
+        (vec!["all".to_owned()], end)
+    );
+    assert_eq!(read(&["c"], end, 2), (vec![], end));
 }
 
 /// By entries and by bytes, and says where it stopped.

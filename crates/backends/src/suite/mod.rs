@@ -63,6 +63,7 @@ macro_rules! conformance_tests {
             logs {
                 a_log_is_read_in_order
                 a_log_page_is_bounded
+                a_log_is_read_by_filter
                 logs_are_kept_apart
                 offsets_never_repeat
                 an_old_entry_is_trimmed_and_leaves_a_gap
@@ -494,6 +495,7 @@ pub fn publish(message: &Arc<Message>) -> Publish {
         app: AppId::new(APP),
         message: message.clone(),
         log: None,
+        filters: vec![],
         inboxes: vec![],
         retain: false,
         received: None,

@@ -38,8 +38,7 @@ impl Shard {
                 forget_shared(live, ack.packet_id);
                 if durable && tag.source != TagSource::Memory {
                     // If PUBREL left before this is saved, a crash could send the message a second time.
-                    let live = self.live(slot).expect("just seen");
-                    let progress = self.exchange_progress(self.key_of(live), live);
+                    let progress = self.progress_of_slot(slot);
                     let pending = Pending::PubRel {
                         conn,
                         packet_id: ack.packet_id,
@@ -222,11 +221,10 @@ impl Shard {
             if self.slot_of(conn).is_none() || self.live(conn.slot).is_none() {
                 continue;
             }
-            let (_, mut live) = self.take_live(conn.slot);
-            live.dirty = false;
-            let client = self.key_of(&live);
-            let progress = self.progress_of(&client, &mut live);
-            self.put_live(conn.slot, live);
+            if let Some(live) = self.live_mut(conn.slot) {
+                live.dirty = false;
+            }
+            let progress = self.progress_of_slot(conn.slot);
             self.command(Command::Progress(progress), Pending::Nobody);
         }
     }

@@ -81,7 +81,11 @@ impl Shard {
                 };
                 (auth.state, auth.data, auth.challenged) = (Some(state), None, true);
                 let method = auth.method.clone();
-                self.write_auth(conn, Reason::ContinueAuthentication, &method, Some(&data));
+                let (limit, reason) = (connecting.max_packet_bytes, Reason::ContinueAuthentication);
+                if !self.write_auth(conn, limit, reason, &method, Some(&data)) {
+                    let denied = Verdict::Deny(Reason::PacketTooLarge);
+                    return self.on_connect_verdict(slot, connecting, denied);
+                }
                 self.conns[slot as usize]
                     .as_mut()
                     .expect("the caller looked")
@@ -90,7 +94,8 @@ impl Shard {
             }
             Verdict::Deny(reason) => {
                 tracing::debug!(client_id = %connecting.client_id, %reason, "connect refused");
-                self.write_connack_refusal(conn, connecting.version, reason, "");
+                let limit = connecting.max_packet_bytes;
+                self.write_connack_refusal(conn, connecting.version, limit, reason, "");
                 self.stats.connects_refused += 1;
                 self.close(slot, true);
                 false
@@ -195,29 +200,38 @@ impl Shard {
         let Some(auth) = live.rare.as_mut().and_then(|rare| rare.auth.as_mut()) else {
             return;
         };
-        let method = auth.method.clone();
-        match verdict {
+        let (method, limit) = (auth.method.clone(), live.max_packet_bytes);
+        let fits = match verdict {
             Verdict::Allow { identity, data } => {
                 (auth.state, auth.data, auth.challenged) = (None, None, false);
                 live.identity = identity;
-                self.write_auth(conn, Reason::Success, &method, data.as_deref());
+                self.write_auth(conn, limit, Reason::Success, &method, data.as_deref())
             }
             Verdict::Challenge { data, state } => {
                 (auth.state, auth.data, auth.challenged) = (Some(state), None, true);
-                self.write_auth(conn, Reason::ContinueAuthentication, &method, Some(&data));
+                let reason = Reason::ContinueAuthentication;
+                self.write_auth(conn, limit, reason, &method, Some(&data))
             }
-            Verdict::Deny(reason) => self.refuse(slot, reason, "re-authentication failed"),
-            Verdict::Later => {}
+            Verdict::Deny(reason) => {
+                return self.refuse(slot, reason, "re-authentication failed");
+            }
+            Verdict::Later => return,
+        };
+        if !fits {
+            let text = "the AUTH would exceed the maximum packet size";
+            self.refuse(slot, Reason::PacketTooLarge, text);
         }
     }
 
-    pub(super) fn write_auth(
+    /// Writes an AUTH, if it is not larger than the client allows. Whether it is.
+    fn write_auth(
         &mut self,
         conn: ConnId,
+        max_packet_bytes: u32,
         reason: Reason,
         method: &str,
         data: Option<&[u8]>,
-    ) {
+    ) -> bool {
         let mut properties = PropertiesBuf::new();
         properties.push(Property::AuthMethod(method));
         if let Some(data) = data {
@@ -227,7 +241,14 @@ impl Shard {
             reason,
             properties: properties.as_properties(),
         });
-        self.write(conn, Version::V5, &packet);
+        let mut bytes = Vec::new();
+        packet.encode(Version::V5, &mut bytes);
+        let fits = bytes.len() <= max_packet_bytes as usize;
+        if fits {
+            self.stats.packets_out += 1;
+            self.outbox.write(conn, |out| out.extend_from_slice(&bytes));
+        }
+        fits
     }
 }
 

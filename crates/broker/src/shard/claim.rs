@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    ids::{ClientKey, ConnId},
+    ids::{ClientKey, ConnId, Offset},
     store::{Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished},
 };
 
@@ -26,6 +26,14 @@ impl Shard {
             .as_ref()
             .expect("the caller looked")
             .id;
+        let (version, limit) = (connecting.version, connecting.max_packet_bytes);
+        if limit != u32::MAX && self.connack(&connecting, false).len() > limit as usize {
+            let text = "maximum packet size: too small for a CONNACK";
+            self.write_connack_refusal(conn, version, limit, Reason::PacketTooLarge, text);
+            self.stats.connects_refused += 1;
+            self.close(slot, true);
+            return false;
+        }
         if let Some(will) = &connecting.will {
             let topic = will.message.topic();
             if !self
@@ -33,7 +41,7 @@ impl Shard {
                 .may_publish(&connecting.identity, &connecting.client_id, topic)
             {
                 let text = format!("will topic {topic:?}: not allowed");
-                self.write_connack_refusal(conn, connecting.version, Reason::NotAuthorized, &text);
+                self.write_connack_refusal(conn, version, limit, Reason::NotAuthorized, &text);
                 self.stats.connects_refused += 1;
                 self.close(slot, true);
                 return false;
@@ -44,7 +52,7 @@ impl Shard {
             self.stats.refused_store += 1;
             self.stats.connects_refused += 1;
             let text = "the store is behind; try again later";
-            self.write_connack_refusal(conn, connecting.version, Reason::ServerBusy, text);
+            self.write_connack_refusal(conn, version, limit, Reason::ServerBusy, text);
             self.close(slot, true);
             return false;
         }
@@ -129,6 +137,7 @@ impl Shard {
                 self.write_connack_refusal(
                     conn,
                     connecting.version,
+                    connecting.max_packet_bytes,
                     Reason::ServerUnavailable,
                     &text,
                 );
@@ -241,7 +250,11 @@ impl Shard {
                 ..Replay::default()
             })
         });
-        PushStream { position, replay }
+        PushStream {
+            position,
+            inbox_read: Offset::default(),
+            replay,
+        }
     }
 
     /// Puts back what the store kept of the session.
@@ -286,6 +299,7 @@ impl Shard {
             live.topics.push(TopicStream {
                 position,
                 page: VecDeque::new(),
+                page_end: Offset::default(),
                 reading: false,
             });
         }

@@ -238,6 +238,8 @@ pub struct TopicStream {
     pub position: Position,
     /// A page of the log, read from the store; entries not yet looked at.
     pub page: VecDeque<LogEntry>,
+    /// Once the page is used up, the log was read up to here.
+    pub page_end: Offset,
     /// A read is under way.
     pub reading: bool,
 }
@@ -246,6 +248,8 @@ pub struct TopicStream {
 #[derive(Debug)]
 pub struct PushStream {
     pub position: Position,
+    /// The inbox was read up to here.
+    pub inbox_read: Offset,
     /// While the client lags in either, both are read through these.
     pub replay: Option<Box<Replay>>,
 }
@@ -254,8 +258,6 @@ pub struct PushStream {
 #[derive(Debug, Default)]
 pub struct Replay {
     pub inbox: VecDeque<InboxEntry>,
-    /// The inbox was read up to here.
-    pub inbox_read: Offset,
     /// There may be more in the inbox.
     pub inbox_more: bool,
     /// An entry was added while the inbox was being read.

@@ -38,7 +38,9 @@ impl Shard {
             }
         }
         if let Err(violation) = self.check_connect(&connect) {
-            self.write_connack_refusal(conn, connect.version, violation.reason, &violation.text);
+            let limit = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+            let Violation { reason, text } = violation;
+            self.write_connack_refusal(conn, connect.version, limit, reason, &text);
             self.stats.connects_refused += 1;
             self.close(slot, true);
             return false;

@@ -9,16 +9,24 @@ use super::{
     conn::Queued,
     routing::{Incoming, Routed},
 };
-use crate::{mail::Mail, message::Message, store::InboxItem};
+use crate::{ids::ShardId, mail::Mail, message::Message, store::InboxItem};
+
+/// A member of a shared subscription that is to get a message once it is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Chosen {
+    text: Arc<str>,
+    client_id: Arc<str>,
+    shard: ShardId,
+}
 
 impl Shard {
+    /// Picks a member of each group. Those that get the message by their inbox are put into `routed`; so are the others unless they are to get it now.
     pub(super) fn route_to_groups(
         &mut self,
         app: u16,
         incoming: &mut Incoming<'_>,
         filters: &[crate::routes::FilterIx],
         send: bool,
-        keep: bool,
         routed: &mut Routed,
     ) {
         for &ix in filters {
@@ -32,7 +40,7 @@ impl Shard {
                 let qos = member.qos.min(incoming.qos);
                 let by_inbox = member.durable && qos > QoS::AtMostOnce;
                 let (ids, now) = (self.ids.clone(), self.now);
-                if by_inbox && keep {
+                if by_inbox {
                     let message = incoming.shared_message(|| ids.next(now)).clone();
                     let retain = member.retain_as_published && incoming.retain;
                     let subscription_ids = member.subscription_id.into_iter().collect();
@@ -45,9 +53,15 @@ impl Shard {
                             subscription_ids,
                         },
                     ));
-                } else if !by_inbox && send {
+                } else if send {
                     let message = incoming.shared_message(|| ids.next(now)).clone();
                     self.deliver_to_group(app, &text, &message, Some((client_id, member)));
+                } else {
+                    routed.chosen.push(Chosen {
+                        text,
+                        client_id,
+                        shard: member.shard,
+                    });
                 }
             }
         }
@@ -80,13 +94,38 @@ impl Shard {
         if member.shard == self.id {
             self.deliver_to_member(app, text, &client_id, message, &member);
         } else {
-            let mail = Mail::DeliverShared {
-                app: self.apps[usize::from(app)].id.clone(),
-                message: message.clone(),
-                filter: text.clone(),
-                client_id,
-            };
-            self.effects.mail.push((member.shard, mail));
+            self.mail_to_member(app, text, client_id, member.shard, message);
+        }
+    }
+
+    fn mail_to_member(
+        &mut self,
+        app: u16,
+        text: &Arc<str>,
+        client_id: Arc<str>,
+        shard: ShardId,
+        message: &Arc<Message>,
+    ) {
+        let mail = Mail::DeliverShared {
+            app: self.apps[usize::from(app)].id.clone(),
+            message: message.clone(),
+            filter: text.clone(),
+            client_id,
+        };
+        self.effects.mail.push((shard, mail));
+    }
+
+    /// Sends a message to a member that was chosen before the message was kept.
+    pub(super) fn deliver_to_chosen(&mut self, app: u16, chosen: &Chosen, message: &Arc<Message>) {
+        let Chosen {
+            text,
+            client_id,
+            shard,
+        } = chosen;
+        if *shard == self.id {
+            self.on_deliver_shared(app, text, client_id, message);
+        } else {
+            self.mail_to_member(app, text, client_id.clone(), *shard, message);
         }
     }
 

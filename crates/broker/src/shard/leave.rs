@@ -310,17 +310,14 @@ impl Shard {
         }
     }
 
-    /// Progress that only saves what is under way.
-    pub(super) fn exchange_progress(&self, client: ClientKey, live: &Live) -> Progress {
-        Progress {
-            client,
-            epoch: live.epoch,
-            ordinal: live.ordinal,
-            cursors: None,
-            unfinished: Some(Shard::unfinished_of(live)),
-            inbox_done: Vec::new(),
-            receipts: Vec::new(),
-        }
+    /// As [`Shard::progress_of`]. There is no saving of exchanges without cursors: one that ended would be gone from the exchanges and
+    /// not yet behind the cursor, and be sent again after a crash.
+    pub(super) fn progress_of_slot(&mut self, slot: u32) -> Progress {
+        let (_, mut live) = self.take_live(slot);
+        let client = self.key_of(&live);
+        let progress = self.progress_of(&client, &mut live);
+        self.put_live(slot, live);
+        progress
     }
 }
 

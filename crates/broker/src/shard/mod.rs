@@ -146,7 +146,7 @@ enum Pending {
         packet_id: Option<PacketId>,
         retained: bool,
         /// QoS 2: live subscribers get it once it is kept.
-        route: Option<(u16, Arc<Message>)>,
+        route: Option<Box<publish::Late>>,
     },
     PubComp {
         conn: ConnId,

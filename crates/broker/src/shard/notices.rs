@@ -173,12 +173,17 @@ impl Shard {
             let Some((_, live)) = live_in(&mut self.conns, slot) else {
                 continue;
             };
-            if !missed && live.push.replay.is_none() && live.has_room() {
+            let unread = entry.offset > live.push.position.read;
+            if !missed && unread && live.push.replay.is_none() && live.has_room() {
                 self.send_push_entry(slot, &entry);
                 continue;
             }
             let position = &mut live.push.position;
             if !position.lagging {
+                if entry.offset <= position.read {
+                    // It was read from the store before this notice came.
+                    continue;
+                }
                 position.lagging = true;
                 position.read = position.read.max(end_before);
             }
@@ -209,17 +214,22 @@ impl Shard {
             }
             _ => return,
         };
+        if entry.offset <= live.push.inbox_read {
+            // It was read from the store before this notice came.
+            return;
+        }
         let room = live.has_room();
         match &mut live.push.replay {
             Some(replay) => {
                 replay.inbox_noticed |= replay.reading;
                 replay.inbox_more = true;
             }
-            None if room => self.send_inbox_entry(slot, entry),
+            None if room => {
+                live.push.inbox_read = entry.offset;
+                self.send_inbox_entry(slot, entry);
+            }
             None => {
-                let inbox_read = Offset(entry.offset.0 - 1);
                 let replay = Replay {
-                    inbox_read,
                     inbox_more: true,
                     ..Replay::default()
                 };
@@ -259,6 +269,10 @@ impl Shard {
                 continue;
             };
             if !stream.position.lagging {
+                if entry.offset <= stream.position.read {
+                    // It was read from the store before this notice came.
+                    continue;
+                }
                 if room && !missed && !resending {
                     let mut to_save = Vec::new();
                     self.offer_topic_entry(slot, partition, &entry, &mut to_save);

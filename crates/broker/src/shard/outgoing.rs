@@ -294,19 +294,45 @@ impl Shard {
                     .iter()
                     .find(|(place, _)| Some(place.0) == source && place.1 == tag.offset)
             });
+            // What was sent does not expire [MQTT-4.3.3-7] [MQTT-4.4.0-1]. A push of QoS 1 does: it may never have left the socket of a lost connection, and
+            // whoever set its time to live does not want it later.
+            let is_void = |item: &InboxItem| {
+                unfinished.qos == QoS::AtLeastOnce
+                    && item.message.kind == Kind::Push
+                    && item.message.is_expired(now)
+            };
             let item = item
                 .map(|(_, item)| item.clone())
-                .filter(|item| !item.message.is_expired(now));
+                .filter(|item| !is_void(item));
             match item {
                 Some(item) => self.resend(slot, packet_id, unfinished.qos, tag, item),
-                // Expired or trimmed: the exchange ends here.
+                // Expired or trimmed.
                 None => {
                     self.stats.dropped_expired += 1;
-                    give_back(live, Some(packet_id), unfinished.qos);
-                    self.finished(slot, tag, false);
+                    self.give_up(slot, packet_id, unfinished.qos, tag);
                 }
             }
         }
+    }
+
+    /// Ends an exchange of an earlier connection whose message is not to be sent again. The client may have a QoS 2 message and wait for its PUBREL: would
+    /// the identifier just be used again, it would take the next message for a repetition.
+    fn give_up(&mut self, slot: u32, packet_id: PacketId, qos: QoS, tag: Tag) {
+        let Some((conn, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if qos != QoS::ExactlyOnce {
+            give_back(live, Some(packet_id), qos);
+            return self.finished(slot, tag, false);
+        }
+        let push = NO_PUSH;
+        live.outbound.retag(packet_id, Tag { push, ..tag });
+        let _ = live.outbound.on_pubrec(packet_id, true);
+        let version = live.version;
+        self.stats.packets_out += 1;
+        self.outbox.write(conn, |out| {
+            encode_ack(out, version, AckKind::PubRel, packet_id, Reason::Success);
+        });
     }
 
     fn resend(&mut self, slot: u32, packet_id: PacketId, qos: QoS, tag: Tag, item: InboxItem) {
@@ -346,8 +372,7 @@ impl Shard {
             Some(&item.message),
         ) == Sent::TooLarge
         {
-            give_back(live, Some(packet_id), qos);
-            self.finished(slot, tag, false);
+            self.give_up(slot, packet_id, qos, tag);
         }
     }
 
@@ -356,15 +381,15 @@ impl Shard {
         if items.is_empty() {
             return;
         }
-        let live = self.live(slot).expect("the caller looked");
-        let conn = live.conn;
-        let progress = self.exchange_progress(self.key_of(live), live);
+        let conn = self.live(slot).expect("the caller looked").conn;
+        let progress = self.progress_of_slot(slot);
         self.command(Command::Progress(progress), Pending::Send { conn, items });
     }
 
     /// The identifiers are saved.
     pub(super) fn on_saved(&mut self, conn: ConnId, items: Vec<(PacketId, Queued, Offset)>) {
         let now = self.now;
+        let mut has_room = false;
         for (packet_id, queued, offset) in items {
             if self.slot_of(conn).is_none() {
                 return;
@@ -395,7 +420,11 @@ impl Shard {
             {
                 give_back(live, Some(packet_id), queued.qos);
                 self.finished(conn.slot, unfinished.tag, false);
+                has_room = true;
             }
+        }
+        if has_room {
+            self.pump(conn.slot);
         }
     }
 }

@@ -278,7 +278,7 @@ impl Shard {
         tracing::debug!(reason = %text, "no CONNECT");
         match version_to_refuse_in(frame) {
             Some(version) if version.is_v5() || reason == Reason::UnsupportedProtocolVersion => {
-                self.write_connack_refusal(conn, version, reason, &text);
+                self.write_connack_refusal(conn, version, u32::MAX, reason, &text);
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use campanile_mqtt::{
 use super::{
     Pending, Shard, Violation,
     conn::PendingAck,
+    groups::Chosen,
     routing::{Incoming, Routed},
 };
 use crate::{
@@ -17,6 +18,13 @@ use crate::{
     message::Message,
     store::{self, Command, LogKind, Received, StoreError},
 };
+
+/// A QoS 2 message that live subscribers get once it is kept.
+pub(super) struct Late {
+    app: u16,
+    message: Arc<Message>,
+    chosen: Vec<Chosen>,
+}
 
 /// Whether a topic belongs to the server: clients must not publish to it.
 pub(super) fn reserved_name(name: &str) -> bool {
@@ -174,14 +182,18 @@ impl Shard {
         // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one.
         let late = exactly_once
             && (received.is_some() || incoming.retain || self.needs_store(app, incoming.topic));
-        let routed = if late {
+        let mut routed = if late {
             self.plan(app, incoming)
         } else {
             self.route(app, incoming)
         };
         let matched = routed.matched;
+        let chosen = std::mem::take(&mut routed.chosen);
         let keep = self.keep(app, incoming, routed, received.is_some());
         let Some(mut publish) = keep else {
+            if late {
+                self.route_live(app, incoming, &chosen);
+            }
             self.stats.unrouted += u64::from(!matched);
             let reason = if matched {
                 Reason::Success
@@ -194,13 +206,23 @@ impl Shard {
         if self.store_is_behind() {
             self.stats.refused_store += 1;
             let text = "the store is behind; try again later";
+            if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
+                // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
+                return self.refuse(slot, Reason::QuotaExceeded, text);
+            }
             self.acknowledge(slot, packet_id, incoming.qos, Reason::QuotaExceeded, text);
             return;
         }
         publish.received = received;
         let message = publish.message.clone();
         let retained = publish.retain;
-        let route = late.then_some((app, message));
+        let route = late.then(|| {
+            Box::new(Late {
+                app,
+                message,
+                chosen,
+            })
+        });
         self.command(
             Command::Publish(publish),
             Pending::Publish {
@@ -232,7 +254,7 @@ impl Shard {
         routed: Routed,
         always: bool,
     ) -> Option<store::Publish> {
-        let log = (routed.durable && incoming.qos > QoS::AtMostOnce)
+        let log = (!routed.durable.is_empty() && incoming.qos > QoS::AtMostOnce)
             .then(|| LogKind::Topic(self.partition(incoming.topic)));
         if log.is_none() && routed.inboxes.is_empty() && !incoming.retain && !always {
             return None;
@@ -242,6 +264,7 @@ impl Shard {
             app: self.apps[usize::from(app)].id.clone(),
             message: incoming.shared_message(|| ids.next(now)).clone(),
             log,
+            filters: routed.durable,
             inboxes: routed.inboxes,
             retain: incoming.retain,
             received: None,
@@ -255,12 +278,12 @@ impl Shard {
         conn: ConnId,
         packet_id: Option<PacketId>,
         retained: bool,
-        route: Option<(u16, Arc<Message>)>,
+        route: Option<Box<Late>>,
         result: Result<(), StoreError>,
     ) {
-        if let (Ok(()), Some((app, message))) = (&result, &route) {
-            let mut incoming = Incoming::of(message);
-            self.route_live(*app, &mut incoming);
+        if let (Ok(()), Some(late)) = (&result, &route) {
+            let mut incoming = Incoming::of(&late.message);
+            self.route_live(late.app, &mut incoming, &late.chosen);
         }
         if result.is_err() {
             self.stats.refused_store += 1;

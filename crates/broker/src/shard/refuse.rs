@@ -1,6 +1,8 @@
 //! Saying no: CONNACK, DISCONNECT or nothing, as version and moment allow, then the end of the connection.
 
-use campanile_mqtt::{ConnAck, Disconnect, Packet, PropertiesBuf, Property, Reason, Version};
+use campanile_mqtt::{
+    ConnAck, Disconnect, Packet, Properties, PropertiesBuf, Property, Reason, Version,
+};
 
 use super::{Phase, Shard};
 use crate::ids::ConnId;
@@ -20,6 +22,7 @@ impl Shard {
         &mut self,
         conn: ConnId,
         version: Version,
+        max_packet_bytes: u32,
         reason: Reason,
         text: &str,
     ) {
@@ -30,22 +33,71 @@ impl Shard {
             Reason::KeepAliveTimeout | Reason::TopicFilterInvalid => Reason::UnspecifiedError,
             reason => reason,
         };
+        let encode = |version, properties: Properties<'_>, out: &mut Vec<u8>| {
+            let packet = ConnAck {
+                session_present: false,
+                reason,
+                properties,
+            };
+            Packet::ConnAck(packet).encode(version, out);
+        };
+        self.write_explained(conn, version, max_packet_bytes, reason, text, encode);
+    }
+
+    /// Writes a packet with a reason string and a server reference, as far as the version knows and the client takes them. If it is too large without
+    /// them, nothing is written, and the answer is no.
+    pub(super) fn write_explained(
+        &mut self,
+        conn: ConnId,
+        version: Version,
+        max_packet_bytes: u32,
+        reason: Reason,
+        text: &str,
+        encode: impl Fn(Version, Properties<'_>, &mut Vec<u8>),
+    ) -> bool {
         let config = self.config.clone();
-        let mut properties = PropertiesBuf::new();
-        if version.is_v5() {
-            if !text.is_empty() {
+        let reference = match reason {
+            Reason::UseAnotherServer => &config.server_reference,
+            _ => "",
+        };
+        let mut bytes = Vec::new();
+        for (text, reference) in [(text, reference), ("", reference), ("", "")] {
+            let mut properties = PropertiesBuf::new();
+            if version.is_v5() && !text.is_empty() {
                 properties.push(Property::ReasonString(text));
             }
-            if reason == Reason::UseAnotherServer && !config.server_reference.is_empty() {
-                properties.push(Property::ServerReference(&config.server_reference));
+            if version.is_v5() && !reference.is_empty() {
+                properties.push(Property::ServerReference(reference));
+            }
+            bytes.clear();
+            encode(version, properties.as_properties(), &mut bytes);
+            if bytes.len() <= max_packet_bytes as usize {
+                self.stats.packets_out += 1;
+                self.outbox.write(conn, |out| out.extend_from_slice(&bytes));
+                return true;
             }
         }
-        let packet = Packet::ConnAck(ConnAck {
-            session_present: false,
-            reason,
-            properties: properties.as_properties(),
-        });
-        self.write(conn, version, &packet);
+        false
+    }
+
+    /// Writes an answer that must fit into what the client takes; if it does not, the connection ends.
+    pub(super) fn answer(
+        &mut self,
+        conn: ConnId,
+        text: &str,
+        encode: impl Fn(Version, Properties<'_>, &mut Vec<u8>),
+    ) -> bool {
+        let Some(live) = self.answered(conn) else {
+            return false;
+        };
+        let (version, limit) = (live.version, live.max_packet_bytes);
+        let text = if live.problem_information { text } else { "" };
+        let fits = self.write_explained(conn, version, limit, Reason::Success, text, encode);
+        if !fits {
+            let text = "the answer would exceed the maximum packet size";
+            self.refuse(conn.slot, Reason::PacketTooLarge, text);
+        }
+        fits
     }
 
     /// Tells a client why, if its version allows and it is not too early, and closes its connection.
@@ -63,13 +115,13 @@ impl Shard {
                 }
             }
             Phase::Authenticating(connecting) | Phase::Claiming(connecting) => {
-                let version = connecting.version;
-                self.write_connack_refusal(id, version, reason, text);
+                let (version, limit) = (connecting.version, connecting.max_packet_bytes);
+                self.write_connack_refusal(id, version, limit, reason, text);
                 self.stats.connects_refused += 1;
             }
             Phase::Announcing(live) => {
-                let version = live.version;
-                self.write_connack_refusal(id, version, reason, text);
+                let (version, limit) = (live.version, live.max_packet_bytes);
+                self.write_connack_refusal(id, version, limit, reason, text);
             }
             Phase::New { .. } | Phase::Turning => {}
         }
@@ -83,18 +135,9 @@ impl Shard {
         text: &str,
         max_packet_bytes: u32,
     ) {
-        let mut properties = PropertiesBuf::new();
-        if !text.is_empty() && text.len() + 64 < max_packet_bytes as usize {
-            properties.push(Property::ReasonString(text));
-        }
-        let config = self.config.clone();
-        if reason == Reason::UseAnotherServer && !config.server_reference.is_empty() {
-            properties.push(Property::ServerReference(&config.server_reference));
-        }
-        let packet = Packet::Disconnect(Disconnect {
-            reason,
-            properties: properties.as_properties(),
-        });
-        self.write(conn, Version::V5, &packet);
+        let encode = |version, properties: Properties<'_>, out: &mut Vec<u8>| {
+            Packet::Disconnect(Disconnect { reason, properties }).encode(version, out);
+        };
+        self.write_explained(conn, Version::V5, max_packet_bytes, reason, text, encode);
     }
 }

@@ -22,6 +22,10 @@ use crate::{
 
 /// Entries that a lagging client takes at a time.
 const PAGE: usize = 64;
+/// Entries behind the end of a topic log up to which a client looks at each of them; beyond, the store is asked for those that match.
+const SHORT_LAG: usize = 256;
+/// Filters of a session above which looking at each entry is cheaper than asking for each filter.
+const MANY_FILTERS: usize = 64;
 
 /// What all of a client's matching subscriptions say about a message.
 pub(super) struct Effective {
@@ -98,7 +102,7 @@ impl Shard {
         if replay.inbox.is_empty() && replay.inbox_more {
             let query = Query::Inbox {
                 client: self.key_of(live),
-                after: replay.inbox_read,
+                after: live.push.inbox_read,
                 limit: PAGE as u32,
             };
             self.replay(slot).reading = true;
@@ -286,28 +290,53 @@ impl Shard {
                 self.offer_topic_entry(slot, partition, &entry, &mut to_save);
                 continue;
             }
+            stream.position.read = stream.position.read.max(stream.page_end);
             let read = stream.position.read;
             let tail = &self.apps[app].topic_tails[at];
             if read >= tail.end() {
                 stream.position.lagging = false;
                 break;
             }
-            if tail.covers(read) {
+            if tail.covers(read)
+                && (tail.count_after(read) <= SHORT_LAG || live.subscriptions.len() > MANY_FILTERS)
+            {
                 stream.page = tail.after(read, PAGE).cloned().collect();
                 continue;
             }
             stream.reading = true;
-            let app = self.apps[app].id.clone();
-            let log = LogKind::Topic(partition);
-            let query = Query::Log {
-                app,
-                log,
-                after: read,
-                limit: PAGE as u32,
-            };
+            let query = self.topic_query(slot, partition, read);
             self.query(query, Pending::TopicPage { conn, partition });
         }
         self.save_and_send(slot, to_save);
+    }
+
+    /// How to read on in a topic log: by the session's filters, unless it has too many.
+    fn topic_query(&self, slot: u32, partition: u8, after: Offset) -> Query {
+        let live = self.live(slot).expect("the caller looked");
+        let app = &self.apps[usize::from(live.app)];
+        let (log, limit) = (LogKind::Topic(partition), PAGE as u32);
+        if live.subscriptions.len() > MANY_FILTERS {
+            return Query::Log {
+                app: app.id.clone(),
+                log,
+                after,
+                limit,
+            };
+        }
+        let own = live
+            .subscriptions
+            .iter()
+            .filter(|subscription| subscription.shared.is_none());
+        let filters = own
+            .map(|subscription| app.routes.filter(subscription.filter).text.clone())
+            .collect();
+        Query::Matching {
+            app: app.id.clone(),
+            log,
+            filters,
+            after,
+            limit,
+        }
     }
 
     /// Sends an entry of a topic log to a durable client if it matches; QoS 2 is put into `to_save`. The caller has seen that there is room.
@@ -375,9 +404,8 @@ impl Shard {
                 if let Some(replay) = &mut live.push.replay {
                     replay.reading = false;
                     replay.inbox_more = more || std::mem::take(&mut replay.inbox_noticed);
-                    replay.inbox_read = entries
-                        .last()
-                        .map_or(replay.inbox_read, |entry| entry.offset);
+                    let last = entries.last().map(|entry| entry.offset);
+                    live.push.inbox_read = live.push.inbox_read.max(last.unwrap_or_default());
                     replay.inbox = entries.into();
                 }
             }
@@ -409,9 +437,7 @@ impl Shard {
                 lost = gap;
                 let stream = &mut live.topics[usize::from(partition)];
                 stream.reading = false;
-                if entries.is_empty() {
-                    stream.position.read = stream.position.read.max(read_to);
-                }
+                stream.page_end = read_to;
                 stream.page = entries.into();
             }
             // The store cannot be read now: the next acknowledgement, notice or second tries again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_mqtt::{QoS, publish::Outgoing};
 use smallvec::SmallVec;
 
-use super::Shard;
+use super::{Shard, groups::Chosen};
 use crate::{
     ids::{MessageId, Millis},
     mail::Mail,
@@ -39,10 +39,12 @@ pub(super) struct Receiver {
 pub(super) struct Routed {
     /// Somebody gets it, or will.
     pub matched: bool,
-    /// A durable session may need it from the log.
-    pub durable: bool,
+    /// Filters of durable sessions, which may need it from the log.
+    pub durable: Vec<Arc<str>>,
     /// Members of shared subscriptions that get it through their inbox.
     pub inboxes: Vec<(Arc<str>, InboxItem)>,
+    /// Those that get it from memory once it is kept.
+    pub chosen: Vec<Chosen>,
 }
 
 impl<'a> Incoming<'a> {
@@ -114,23 +116,28 @@ impl Shard {
         self.distribute(app, incoming, true, true)
     }
 
-    /// Says who needs a message and picks the members of shared subscriptions that get it by inbox; sends nothing.
+    /// Says who needs a message and picks the members of shared subscriptions that get it; sends nothing.
     pub(super) fn plan(&mut self, app: u16, incoming: &mut Incoming<'_>) -> Routed {
         self.distribute(app, incoming, false, true)
     }
 
     /// Sends a message that was planned for before to everybody who is connected.
-    pub(super) fn route_live(&mut self, app: u16, incoming: &mut Incoming<'_>) {
+    pub(super) fn route_live(&mut self, app: u16, incoming: &mut Incoming<'_>, chosen: &[Chosen]) {
         self.distribute(app, incoming, true, false);
+        let (ids, now) = (self.ids.clone(), self.now);
+        for chosen in chosen {
+            let message = incoming.shared_message(|| ids.next(now)).clone();
+            self.deliver_to_chosen(app, chosen, &message);
+        }
     }
 
-    /// `send`: to live receivers. `keep`: pick the members of shared subscriptions who get it by inbox.
+    /// `send`: to live receivers. `pick`: the members of shared subscriptions who get it.
     pub(super) fn distribute(
         &mut self,
         app: u16,
         incoming: &mut Incoming<'_>,
         send: bool,
-        keep: bool,
+        pick: bool,
     ) -> Routed {
         let mut routed = Routed::default();
         let mut filters = std::mem::take(&mut self.scratch.filters);
@@ -144,15 +151,17 @@ impl Shard {
             let filter = self.apps[usize::from(app)].routes.filter(ix);
             routed.matched |=
                 filter.remote != 0 || filter.durable != 0 || !filter.subscribers.is_empty();
-            routed.durable |= filter.durable != 0;
+            if filter.durable != 0 {
+                routed.durable.push(filter.text.clone());
+            }
             remote |= filter.remote;
             grouped |= !filter.groups.is_empty();
         }
         if send && remote != 0 {
             self.forward(app, incoming, remote);
         }
-        if grouped {
-            self.route_to_groups(app, incoming, &filters, send, keep, &mut routed);
+        if grouped && pick {
+            self.route_to_groups(app, incoming, &filters, send, &mut routed);
         }
         if send {
             self.deliver_local(app, incoming, &filters);

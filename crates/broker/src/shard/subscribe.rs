@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use campanile_mqtt::{
-    Packet, PacketId, Properties, PropertiesBuf, Property, QoS, Reason, RetainHandling, SubAck,
-    Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, topic,
+    Packet, PacketId, Properties, QoS, Reason, RetainHandling, SubAck, Subscribe,
+    SubscriptionOptions, UnsubAck, Unsubscribe, Version, topic,
 };
 use smallvec::SmallVec;
 
@@ -13,7 +13,7 @@ use super::{
     conn::{Live, Phase, Position, Queued, Subscription, TopicStream, Welcome},
 };
 use crate::{
-    ids::{ConnId, MessageId},
+    ids::{ConnId, MessageId, Offset},
     mail::{Interest, Member},
     routes::{FilterIx, Subscriber},
     store::{self, Command, InboxItem, StoreError, StoredSubscription},
@@ -226,6 +226,7 @@ impl Shard {
                 live.topics.push(TopicStream {
                     position,
                     page: VecDeque::new(),
+                    page_end: Offset::default(),
                     reading: false,
                 });
             }
@@ -506,25 +507,20 @@ impl Shard {
                 if codes.contains(&Reason::QuotaExceeded) && !added.is_empty() {
                     self.take_back(conn, &codes, &added);
                 }
-                let Some(live) = self.answered(conn) else {
-                    return;
-                };
-                let (version, explain) = (live.version, live.problem_information);
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
-                let mut properties = PropertiesBuf::new();
-                if explain
-                    && version.is_v5()
-                    && let Some(text) = explanation(&codes)
-                {
-                    properties.push(Property::ReasonString(text));
+                let text = explanation(&codes).unwrap_or_default();
+                let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
+                    let codes = &bytes;
+                    let packet = SubAck {
+                        packet_id,
+                        properties,
+                        codes,
+                    };
+                    Packet::SubAck(packet).encode(version, out);
+                };
+                if !self.answer(conn, text, encode) {
+                    return;
                 }
-                let properties = properties.as_properties();
-                let packet = Packet::SubAck(SubAck {
-                    packet_id,
-                    properties,
-                    codes: &bytes,
-                });
-                self.write(conn, version, &packet);
                 for queued in retained {
                     self.send_or_queue(conn.slot, queued);
                 }
@@ -534,18 +530,17 @@ impl Shard {
                 packet_id,
                 codes,
             } => {
-                let Some(live) = self.answered(conn) else {
-                    return;
-                };
-                let version = live.version;
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
-                let properties = Properties::EMPTY;
-                let packet = Packet::UnsubAck(UnsubAck {
-                    packet_id,
-                    properties,
-                    codes: &bytes,
-                });
-                self.write(conn, version, &packet);
+                let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
+                    let codes = &bytes;
+                    let packet = UnsubAck {
+                        packet_id,
+                        properties,
+                        codes,
+                    };
+                    Packet::UnsubAck(packet).encode(version, out);
+                };
+                self.answer(conn, "", encode);
             }
         }
     }
