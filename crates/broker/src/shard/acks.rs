@@ -184,7 +184,9 @@ impl Shard {
                     LogKind::Push => &mut live.push.position,
                     LogKind::Topic(partition) => &mut live.topics[usize::from(partition)].position,
                 };
-                if lower {
+                // A client that lags comes to what it took up again from an earlier connection once more.
+                let ahead = position.lagging && tag.offset > position.read;
+                if (lower || ahead) && !position.done_above.contains(&tag.offset) {
                     let at = position
                         .done_above
                         .partition_point(|offset| *offset < tag.offset);

@@ -280,6 +280,17 @@ impl Shard {
             );
         }
         live.outbound.reconnect(window);
+        let from_inbox = |u: &&Unfinished| u.source == Source::Inbox;
+        let mut in_inbox: Vec<Offset> = resumed
+            .unfinished
+            .iter()
+            .filter(from_inbox)
+            .map(|u| u.offset)
+            .collect();
+        if !in_inbox.is_empty() {
+            in_inbox.sort_unstable();
+            live.rare().resent_inbox = in_inbox;
+        }
         let from_topics = |u: &Unfinished| matches!(u.source, Source::Log(LogKind::Topic(_)));
         if resumed.subscriptions.is_empty() && !resumed.unfinished.iter().any(from_topics) {
             return;

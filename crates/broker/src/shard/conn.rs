@@ -142,6 +142,8 @@ pub struct Rare {
     pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
     /// They are being read from the store.
     pub resend_reading: bool,
+    /// Places in the inbox of those, ascending: a replay passes them over, also when they are finished but still there.
+    pub resent_inbox: Vec<Offset>,
 }
 
 /// What follows a claim, while other shards learn of the subscriptions.

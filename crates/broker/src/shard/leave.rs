@@ -59,7 +59,11 @@ impl Shard {
                 };
                 self.forget_client(&client, slot);
             }
-            Phase::Announcing(live) | Phase::Live(live) => self.release(slot, *live, with_will),
+            Phase::Announcing(mut live) => {
+                self.note_lag(&mut live);
+                self.release(slot, *live, with_will);
+            }
+            Phase::Live(live) => self.release(slot, *live, with_will),
         }
     }
 

@@ -208,26 +208,13 @@ impl Shard {
 
     /// Begins a session's service after its CONNACK.
     pub(super) fn take_up(&mut self, conn: ConnId, unfinished: Vec<Unfinished>) {
-        let Some(live) = self.answered(conn) else {
+        if self.answered(conn).is_none() {
             return;
-        };
-        let app = live.app;
+        }
         let client = self.key_of(self.live(conn.slot).expect("just seen"));
-        let push_end = self.apps[usize::from(app)].push_tail.end();
-        let topic_ends: Vec<Offset> = self.apps[usize::from(app)]
-            .topic_tails
-            .iter()
-            .map(|tail| tail.end())
-            .collect();
-        let live = self.live_mut(conn.slot).expect("just seen");
-        // Entries may have come between the claim and now.
-        if !live.push.position.lagging && live.push.position.read < push_end {
-            live.push.position.lagging = true;
-            live.push.replay.get_or_insert_default();
-        }
-        for (stream, end) in live.topics.iter_mut().zip(topic_ends) {
-            stream.position.lagging |= stream.position.read < end;
-        }
+        let (_, mut live) = self.take_live(conn.slot);
+        self.note_lag(&mut live);
+        self.put_live(conn.slot, live);
         let places: Vec<(Source, Offset)> = unfinished
             .iter()
             .filter(|u| !u.released)
@@ -236,9 +223,22 @@ impl Shard {
         if unfinished.is_empty() || places.is_empty() {
             return self.pump(conn.slot);
         }
+        let live = self.live_mut(conn.slot).expect("just seen");
         live.rare().resend = Some(Vec::new());
         live.rare().resend_reading = true;
         self.query(Query::Entries { client, places }, Pending::Resend(conn));
+    }
+
+    /// Entries may have come between a client's claim and its CONNACK.
+    pub(super) fn note_lag(&self, live: &mut Live) {
+        let app = &self.apps[usize::from(live.app)];
+        if !live.push.position.lagging && live.push.position.read < app.push_tail.end() {
+            live.push.position.lagging = true;
+            live.push.replay.get_or_insert_default();
+        }
+        for (stream, tail) in live.topics.iter_mut().zip(&app.topic_tails) {
+            stream.position.lagging |= stream.position.read < tail.end();
+        }
     }
 
     /// The messages of unfinished exchanges were read.

@@ -257,8 +257,11 @@ impl Shard {
                     "session expiry: cannot become more than 0 at DISCONNECT, section 3.14.2.2.2",
                 ));
             }
+            let was_durable = live.is_durable();
             let maximum = self.config.max_session_expiry_seconds;
-            self.live_mut(slot).expect("just seen").expiry_seconds = expiry.min(maximum);
+            let live = self.live_mut(slot).expect("just seen");
+            live.expiry_seconds = expiry.min(maximum);
+            self.stats.durable_sessions_live -= u64::from(was_durable && expiry == 0);
         }
         let with_will = disconnect.reason != Reason::NormalDisconnection;
         self.close(slot, with_will);

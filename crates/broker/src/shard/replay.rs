@@ -128,7 +128,7 @@ impl Shard {
             let entries: VecDeque<LogEntry> = tail.after(read, PAGE).cloned().collect();
             let live = self.live_mut(slot).expect("the caller looked");
             if entries.is_empty() {
-                live.push.position.read = end;
+                live.push.position.read = read.max(end);
                 live.push.position.lagging = false;
             }
             self.replay(slot).log = entries;
@@ -167,7 +167,10 @@ impl Shard {
         let Some((_, live)) = live_in(&mut self.conns, slot) else {
             return;
         };
-        if is_under_way(live, TagSource::Inbox, entry.offset) {
+        let resent = live.rare.as_ref().map(|rare| &rare.resent_inbox);
+        if is_under_way(live, TagSource::Inbox, entry.offset)
+            || resent.is_some_and(|resent| resent.binary_search(&entry.offset).is_ok())
+        {
             return;
         }
         let InboxEntry { offset, item } = entry;

@@ -96,6 +96,7 @@ impl Shard {
     /// Whether a QoS 1 or 2 message of this topic is kept for somebody.
     pub(super) fn needs_store(&mut self, app: u16, name: &str) -> bool {
         let mut filters = std::mem::take(&mut self.scratch.filters);
+        filters.clear();
         let routes = &self.apps[usize::from(app)].routes;
         routes.matching(name, &mut filters);
         let needs = filters.iter().any(|&ix| {

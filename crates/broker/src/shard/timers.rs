@@ -49,7 +49,9 @@ impl Shard {
         let now = (self.now.0 / 1000) as u32;
         for slot in 0..self.heard.len() {
             let heard = self.heard[slot];
-            if heard.patience > 0 && now.saturating_sub(heard.at) > heard.patience {
+            let silent = heard.patience > 0 && now.saturating_sub(heard.at) > heard.patience;
+            // Who is not read cannot be heard.
+            if silent && !self.is_unread(slot) {
                 self.stats.keep_alive_timeouts += 1;
                 self.refuse(
                     slot as u32,
@@ -57,6 +59,14 @@ impl Shard {
                     "nothing was heard for too long",
                 );
             }
+        }
+    }
+
+    /// Whether a connection waits for the store or other shards.
+    fn is_unread(&self, slot: usize) -> bool {
+        match self.conns[slot].as_ref().map(|conn| &conn.phase) {
+            Some(Phase::Live(live)) => live.paused,
+            _ => true,
         }
     }
 

@@ -120,7 +120,10 @@ impl Model {
                 && s.left.is_none_or(|at| message.sent < at)
                 && (of_before || message.fate.is_none_or(|(at, _)| s.sent < at))
         });
+        let mut changed = false;
         let (at_most, shared) = fitting.fold((None, None), |(qos, shared), s| {
+            // One that changes between QoS 0 and others while the message is under way may match as both.
+            changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
             (
                 qos.max(Some(s.at_most)),
                 if s.is_shared() {
@@ -153,7 +156,8 @@ impl Model {
         if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 {
             return wrong("came twice with QoS 2");
         }
-        let excused = arrival.dup || got.disturbances != disturbances || got.fresh < message.sends;
+        let excused =
+            arrival.dup || changed || got.disturbances != disturbances || got.fresh < message.sends;
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }

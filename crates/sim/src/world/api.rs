@@ -131,7 +131,9 @@ impl World {
         });
         certain
             .filter_map(|client| client.session)
-            .filter(|&session| !self.model.sessions[session].over)
+            .filter(|&session| {
+                !self.model.sessions[session].over && self.model.sessions[session].durable
+            })
             .collect()
     }
 

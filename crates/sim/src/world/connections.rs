@@ -64,7 +64,7 @@ impl World {
             }
             return Ok(());
         }
-        let unblocks = link.blocked && link.to_client.is_empty();
+        let unblocks = link.blocked && link.to_client.is_empty() && !link.node_closed;
         link.blocked &= !unblocks;
         let wire = link.wire;
         self.trace
@@ -271,8 +271,9 @@ impl World {
     }
 
     fn end_fleeting_session(&mut self, at: usize) {
-        let client = &self.clients[at];
-        if let (false, Some(session)) = (client.is_durable(), client.session) {
+        if let Some(session) = self.clients[at].session
+            && !self.model.sessions[session].durable
+        {
             self.model.end_session(session);
         }
     }
@@ -290,7 +291,10 @@ impl World {
         client.machine.on_closed();
         client.subscribing.clear();
         client.unsubscribing.clear();
-        if !client.is_durable() {
+        if client
+            .session
+            .is_some_and(|session| !self.model.sessions[session].durable)
+        {
             client.session = None;
         }
         Ok(())
@@ -308,11 +312,10 @@ impl World {
         let tick = self.model.next_tick();
         let client = &mut self.clients[at];
         client.known_since.get_or_insert(tick);
-        if clean {
-            client.must_start_clean = true;
-            if let Some(session) = client.session {
-                self.model.end_session(session);
-            }
+        // A client that does not hear the answer cannot know whose session the next one goes on with.
+        client.must_start_clean |= clean || client.session.is_none();
+        if let (true, Some(session)) = (clean, client.session) {
+            self.model.end_session(session);
         }
         client
             .machine

@@ -136,7 +136,8 @@ impl World {
         if let Some(session) = client.session {
             self.model.end_session(session);
         }
-        let durable = client.is_durable();
+        let is_clean_session = !client.plan.version.is_v5() && link.clean;
+        let durable = client.is_durable() && !is_clean_session;
         client.session = Some(self.model.begin_session(at, durable));
         Ok(())
     }

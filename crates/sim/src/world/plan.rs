@@ -63,8 +63,8 @@ pub struct ClientPlan {
     pub send_window: u16,
     /// It does not want its own messages.
     pub no_local: bool,
-    /// It belongs to shared subscriptions, and subscribes to nothing else.
-    pub shares: bool,
+    /// It belongs to this shared subscription, and subscribes to nothing else.
+    pub shares: Option<&'static str>,
     /// It gives a will, of 1,000 connects.
     pub wills: u64,
     /// It starts anew, of 1,000 connects.
@@ -72,6 +72,8 @@ pub struct ClientPlan {
     /// It unsubscribes and ends its session at times.
     pub fickle: bool,
 }
+
+const SHARED: &[&str] = &["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/#"];
 
 /// How long sessions of 3.1.1 clients last. Long for a simulation.
 const V3_EXPIRY_SECONDS: u32 = 86_400;
@@ -143,7 +145,7 @@ impl ClientPlan {
             receive_maximum: *rng.pick(&[1, 2, 5, 64]),
             send_window: *rng.pick(&[1, 3, 64]),
             no_local: version.is_v5() && rng.chance(150),
-            shares: rng.chance(250),
+            shares: rng.chance(250).then(|| *rng.pick(SHARED)),
             wills: if rng.chance(400) { 700 } else { 0 },
             clean: if rng.chance(300) { 200 } else { 0 },
             fickle: rng.chance(300),

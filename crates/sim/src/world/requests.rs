@@ -13,7 +13,6 @@ const TOPICS: &[&str] = &["a", "a/b", "a/b/c", "b", "b/c", "s/1", "s/2"];
 const FILTERS: &[&str] = &[
     "a", "a/b", "a/+", "a/#", "#", "+/b", "b/#", "+", "+/+", "s/+",
 ];
-const SHARED: &[&str] = &["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/#"];
 const QOS: &[QoS] = &[
     QoS::AtMostOnce,
     QoS::AtLeastOnce,
@@ -102,16 +101,17 @@ impl World {
         let mut filters: Vec<(&'static str, SubscriptionOptions)> = Vec::new();
         for _ in 0..count {
             let client = &self.clients[at];
-            let filter = *self
-                .rng
-                .pick(if client.plan.shares { SHARED } else { FILTERS });
+            let filter = match client.plan.shares {
+                Some(shared) => shared,
+                None => *self.rng.pick(FILTERS),
+            };
             if client.is_asking(filter) || filters.iter().any(|(other, _)| *other == filter) {
                 continue;
             }
             let v5 = client.plan.version.is_v5();
             let options = SubscriptionOptions {
                 qos: *self.rng.pick(QOS),
-                no_local: client.plan.no_local && !client.plan.shares,
+                no_local: client.plan.no_local && client.plan.shares.is_none(),
                 retain_handling: if v5 {
                     *self.rng.pick(&[
                         RetainHandling::Send,
