@@ -1,7 +1,7 @@
 //! One node: the parts, how they are put together, and in which order they stop.
 //!
-//! Start at [`Node::start`]. Threads: one per shard (`shard-N`, a [`Driver`]), the store's writer and readers, those that judge
-//! credentials ([`auth`]), the [`ticker`], and a few of tokio's for HTTP and signals. [`store`] carries requests and answers between them.
+//! Start at [`Node::start`]. Threads: one per shard (`shard-N`, a `Driver`), the store's writer and readers, those that judge
+//! credentials (`auth`), the `ticker`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
 
 mod auth;
 mod config;

@@ -12,7 +12,7 @@ use super::super::scram_client;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// The broker: mqtt://HOST[:1883], or mqtts://HOST[:8883] for TLS.
+    /// The broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS; without a port, 1883 or 8883.
     #[arg(
         long,
         env = "CAMPANILE_MQTT_URL",
