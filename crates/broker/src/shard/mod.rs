@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
 };
 
-use campanile_mqtt::{Packet, PacketId, Reason, Version};
+use campanile_mqtt::{PacketId, Reason};
 use foldhash::fast::FixedState;
 
 use crate::{
@@ -383,11 +383,6 @@ impl Shard {
     /// Whether so much waits for the store that nothing may be added.
     fn store_is_behind(&self) -> bool {
         self.pending.len() >= self.config.max_pending_requests as usize
-    }
-
-    fn write(&mut self, conn: ConnId, version: Version, packet: &Packet<'_>) {
-        self.stats.packets_out += 1;
-        self.outbox.write(conn, |out| packet.encode(version, out));
     }
 
     /// Tells all other shards. The number of answers to expect under this ticket (0: nobody waits).

@@ -1,6 +1,6 @@
 //! A node, its clients, its app servers and the network between them, moved one thing at a time by a scheduler that a seed decides.
 //!
-//! [`run`] plays a seed: a [`Plan`](plan::Plan) is drawn, then one thing after the other is moved, and things go wrong. At the end all faults are
+//! [`run`] plays a seed: a [`Plan`] is drawn, then one thing after the other is moved, and things go wrong. At the end all faults are
 //! taken away, everybody comes back, and the [model](crate::model) says whether everything that was promised has arrived; then everybody leaves, and nothing may be left.
 
 mod api;
