@@ -208,7 +208,7 @@ fn http_tells_of_the_node() {
     assert!(get(&node, "/version").contains(env!("CARGO_PKG_VERSION")));
     let (_client, _) = Client::connect(&node, "counted", true, 0);
     let deadline = Instant::now() + PATIENCE;
-    // Shards publish their figures four times a second.
+    // Shards publish their figures with a short delay.
     while !get(&node, "/metrics").contains("\ncampanile_clients_connected 1\n") {
         assert!(Instant::now() < deadline, "{}", get(&node, "/metrics"));
         std::thread::yield_now();

@@ -36,8 +36,10 @@ use super::{
 const EVENTS: usize = 1024;
 /// Reads of one connection in a turn, then others get theirs.
 const READS_PER_TURN: u32 = 4;
-/// How often figures are copied to where others read them.
-const FIGURES_EVERY: Duration = Duration::from_millis(250);
+/// Least time between two copies of the figures to where others read them: not every short turn pays for one.
+const FIGURES_GAP: Duration = Duration::from_micros(100);
+/// When the last change of a burst is copied.
+const FIGURES_DELAY: Duration = Duration::from_millis(25);
 /// How long a stopping driver waits for the store's answers.
 const STOP_MS: u64 = 3000;
 /// How long a stopping driver waits for clients to close, once all is saved.
@@ -221,7 +223,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
         }
         let ended = Instant::now();
         self.figures.turns.record(ended - began);
-        if self.figures_stale && ended - self.figures_at >= FIGURES_EVERY {
+        if self.figures_stale && ended - self.figures_at >= FIGURES_GAP {
             self.publish_figures();
         }
     }
@@ -253,7 +255,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
         if !self.figures_stale {
             return timeout;
         }
-        let figures = FIGURES_EVERY.saturating_sub(self.figures_at.elapsed());
+        let figures = FIGURES_DELAY.saturating_sub(self.figures_at.elapsed());
         Some(timeout.map_or(figures, |timeout| timeout.min(figures)))
     }
 
