@@ -17,7 +17,7 @@ use campanile_broker::{
         Received, Recovery, Release, Source, Subscribe, Unfinished,
     },
 };
-use campanile_mqtt::{PacketId, QoS};
+use campanile_broker::store::{PacketId, QoS};
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,

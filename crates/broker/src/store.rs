@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use campanile_mqtt::{PacketId, QoS, SubscriptionOptions};
+pub use campanile_mqtt::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
 use crate::{
@@ -219,7 +219,8 @@ pub struct Publish {
     pub retain: bool,
     /// QoS 2 from a durable session: remember the identifier in the same commit.
     pub received: Option<Received>,
-    /// It is this client's will: drop the stored one in the same commit; if none with this message id is stored, change nothing.
+    /// It is this client's will, or one that is owed of it: drop the stored one in the same commit; if none with this message id is stored,
+    /// change nothing.
     pub spends_will_of: Option<Arc<str>>,
 }
 
@@ -291,7 +292,8 @@ pub struct Claimed {
     /// Filters of a session that ended by this claim (clean start or expiry).
     pub ended_filters: Vec<Arc<str>>,
     /// The will that was stored and is due, to be published now: because the session ended by this claim or before it, or because its delay had
-    /// passed. That of a connection which this claim takes over counts too, unless its session goes on and its delay is not 0.
+    /// passed. That of a connection which this claim takes over counts too, unless its session goes on and its delay is not 0. It stays stored
+    /// until a [`Publish`] spends it, but no later claim gives it out again.
     pub owed_will: Option<Will>,
     /// Where the push log stands for this device: its kept cursor, or the log's end for a new device.
     pub push_cursor: Cursor,
@@ -440,7 +442,8 @@ pub enum Notice {
 pub struct Recovery {
     /// Filters of all durable sessions, with whose they are.
     pub sessions: Vec<(ClientKey, Vec<StoredSubscription>)>,
-    /// Wills of clients that were connected when the last node run ended (`at` is `None`) or whose delay runs.
+    /// Wills of clients that were connected when the last node run ended (`at` is `None`), whose delay runs, or that a claim gave out and
+    /// nobody has published.
     pub wills: Vec<OwedWill>,
     /// All retained messages.
     pub retained: Vec<(AppId, Arc<Message>)>,
@@ -459,4 +462,6 @@ pub struct OwedWill {
     pub at: Option<Millis>,
     /// When the session ends, which makes the will due too. `None`: it does not expire.
     pub session_expires_at: Option<Millis>,
+    /// A claim gave it out already: that the client comes back changes nothing.
+    pub is_final: bool,
 }

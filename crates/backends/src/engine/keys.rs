@@ -5,7 +5,7 @@
 //! Records of such keys carry the text itself.
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, Offset},
+    ids::{AppId, ClientKey, MessageId, Offset},
     store::LogKind,
 };
 use sha2::{Digest, Sha256};
@@ -43,6 +43,8 @@ pub enum Table {
     Cursors = 0x26,
     /// Client → `UnfinishedRecord`.
     Unfinished = 0x27,
+    /// Client, message id → `WillRecord` that nothing can avert any more and that is not published yet.
+    OwedWill = 0x28,
     /// App, log → `LogMetaRecord`.
     LogMeta = 0x30,
     /// App, log, offset → `LogRecord`.
@@ -131,6 +133,11 @@ impl Subject {
     /// A client.
     pub fn client(client: &ClientKey) -> Subject {
         Subject::app(client.app.as_str()).text(&client.client_id)
+    }
+
+    /// A will that is owed, of a client.
+    pub fn owed_will(self, id: MessageId) -> Subject {
+        self.bytes(&id.0.to_be_bytes())
     }
 
     /// A log.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, Millis, Offset},
+    ids::{AppId, ClientKey, MessageId, Millis, Offset},
     message::Message,
     store::{LogEntry, LogKind, MAX_POSTED_FILTERS, Notice, Outcome, Publish, StoreError},
 };
@@ -30,11 +30,8 @@ impl Txn<'_> {
         let Publish { app, message, .. } = publish;
         if let Some(client_id) = &publish.spends_will_of {
             let subject = Subject::app(app.as_str()).text(client_id);
-            match self.record::<WillRecord>(Table::Will, &subject, "will")? {
-                Some(will) if will.message.id() == message.id => {
-                    self.remove(subject.key(Table::Will))?
-                }
-                _ => return Ok(Outcome::Done),
+            if !self.spend_will(subject, message.id)? {
+                return Ok(Outcome::Done);
             }
         }
         if let Some(received) = &publish.received {
@@ -73,12 +70,26 @@ impl Txn<'_> {
         Ok(Outcome::Done)
     }
 
+    /// Drops the will with a message id that a client has or that is owed of it. Whether there was one.
+    fn spend_will(&mut self, client: Subject, id: MessageId) -> Result<bool, StoreError> {
+        match self.record::<WillRecord>(Table::Will, &client, "will")? {
+            Some(will) if will.message.id() == id => {
+                self.remove(client.key(Table::Will))?;
+                Ok(true)
+            }
+            _ => {
+                let owed = client.owed_will(id);
+                self.remove_if_there(owed.key(Table::OwedWill))
+            }
+        }
+    }
+
     /// The end of an incoming QoS 2 exchange.
     pub fn forget_received(
         &mut self,
         client: &ClientKey,
         epoch: campanile_broker::ids::Epoch,
-        packet_id: campanile_mqtt::PacketId,
+        packet_id: campanile_broker::store::PacketId,
     ) -> Result<Outcome, StoreError> {
         let subject = Subject::client(client);
         self.fence(client, &subject, epoch)?;

@@ -8,7 +8,7 @@ use campanile_broker::{
     message::{Kind, Message},
     store::{InboxItem, LogKind, Notice, StoreError},
 };
-use campanile_mqtt::QoS;
+use campanile_broker::store::QoS;
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,

@@ -7,7 +7,7 @@ use campanile_broker::{
     message::{Kind, Message},
     store::{Cursor, InboxItem, Source, StoredSubscription, Unfinished, Will},
 };
-use campanile_mqtt::{PacketId, QoS, RetainHandling, SubscriptionOptions};
+use campanile_broker::store::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 
 use super::{
     keys::{log_number, log_of_number},

@@ -177,6 +177,17 @@ impl<K: Kv> Engine<K> {
             Ok(())
         })?;
         let mut owed = Vec::new();
+        for_each(&self.kv, Table::OwedWill, |key, value| {
+            let record: WillRecord = decode(value, "will")?;
+            owed.push(OwedWill {
+                client: client_of(&Subject::of_key(key), &record.client_id)?,
+                will: record.will()?,
+                at: Some(record.due_at.map_or(now, Millis)),
+                session_expires_at: None,
+                is_final: true,
+            });
+            Ok(())
+        })?;
         self.transact(|txn| {
             for (subject, mut will) in wills {
                 let device = txn.device(&subject)?;
@@ -189,6 +200,7 @@ impl<K: Kv> Engine<K> {
                         // Without a session there is nothing to wait for.
                         None => Some(now),
                     },
+                    is_final: false,
                 });
                 if will.due_at.is_none() {
                     will.due_at = Some(now.plus_seconds(will.delay_seconds).0);

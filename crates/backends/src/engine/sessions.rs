@@ -9,7 +9,7 @@ use campanile_broker::{
         Subscribe, Will,
     },
 };
-use campanile_mqtt::PacketId;
+use campanile_broker::store::PacketId;
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
@@ -146,7 +146,7 @@ impl Txn<'_> {
         Epoch(self.state.last_epoch)
     }
 
-    /// Stores the claim's will in the place of the one before. Returns that one if it is due.
+    /// Stores the claim's will in the place of the one before. Returns that one if it is due; it stays stored until its publication spends it.
     fn replace_will(
         &mut self,
         claim: &Claim,
@@ -173,7 +173,13 @@ impl Txn<'_> {
                     None => will.delay_seconds == 0,
                 }
         });
-        Ok(owed.map(|will| will.will()).transpose()?)
+        let Some(mut record) = owed else {
+            return Ok(None);
+        };
+        record.due_at = Some(claim.now.0);
+        let row = subject.clone().owed_will(record.message.id());
+        self.put_record(Table::OwedWill, &row, &record)?;
+        Ok(Some(record.will()?))
     }
 
     fn resumed(&self, subject: &Subject, cursors: &[Cursor]) -> Result<Resumed, KvError> {

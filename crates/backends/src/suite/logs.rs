@@ -6,7 +6,7 @@ use campanile_broker::{
     ids::{AppId, Offset},
     store::{Command, LogKind, MAX_POSTED_FILTERS, Notice, Page, Publish, Query, Source},
 };
-use campanile_mqtt::PacketId;
+use campanile_broker::store::PacketId;
 
 use super::{APP, World, client, publish, text};
 

@@ -22,7 +22,7 @@ use campanile_broker::{
         Subscribe, Swept, Will,
     },
 };
-use campanile_mqtt::{QoS, RetainHandling, SubscriptionOptions};
+use campanile_broker::store::{QoS, RetainHandling, SubscriptionOptions};
 use campanile_push::{
     app::AppName,
     id::PushId,
@@ -57,6 +57,7 @@ macro_rules! conformance_tests {
                 a_will_waits_for_its_delay
                 a_will_is_owed_when_the_session_ends
                 a_spent_will_is_published_once
+                an_owed_will_is_kept_until_it_is_published
                 a_dropped_will_is_gone
                 wills_of_the_last_run_are_recovered
             }

@@ -5,7 +5,7 @@ use campanile_broker::{
     message::{Kind, Message},
     store::{LogKind, Notice, Outcome},
 };
-use campanile_mqtt::QoS;
+use campanile_broker::store::QoS;
 use campanile_push::{
     app::{AppName, KeyHash},
     store::{self as push, Accept, Command, Idempotency},

@@ -4,7 +4,7 @@ use campanile_broker::{
     ids::{Epoch, Offset},
     store::{Command, Cursor, LogKind, Outcome, Source, StoreError, Subscribe, Unfinished},
 };
-use campanile_mqtt::{PacketId, QoS};
+use campanile_broker::store::{PacketId, QoS};
 
 use super::{World, client, cursor, progress, publish, subscription};
 use crate::{Reply, Request};

@@ -99,6 +99,7 @@ pub fn wills_of_the_last_run_are_recovered(world: &mut World) {
         will: testament.clone(),
         at,
         session_expires_at: Some(session_expires_at),
+        is_final: false,
     };
     let now = world.now;
     world.check_recovered_wills(&[
@@ -114,6 +115,45 @@ pub fn wills_of_the_last_run_are_recovered(world: &mut World) {
         owed("ephemeral", Some(now.plus_seconds(30)), later),
         owed("up", Some(now.plus_seconds(30)), now.plus_seconds(60)),
     ]);
+}
+
+/// Whoever was to publish it may have died: it comes back at each start until its publication spends it, whatever the client did since.
+pub fn an_owed_will_is_kept_until_it_is_published(world: &mut World) {
+    let first = world.testament(1000);
+    let claimed = world.claim_with_will("a", 60, &first);
+    let due = world.now.plus_seconds(1000);
+    world.release_with_will("a", &claimed, 60, Some(due));
+    world.pass_seconds(60);
+    let second = world.testament(0);
+    let taken_at = world.now;
+    let claimed = world.claim_with_will("a", 60, &second);
+    assert_eq!(claimed.owed_will, Some(first.clone()));
+    let owed = |will: &Will| OwedWill {
+        client: client("a"),
+        will: will.clone(),
+        at: Some(taken_at),
+        session_expires_at: None,
+        is_final: true,
+    };
+    // The next connection's own will is another one; so is the next that is owed.
+    world.release_with_will("a", &claimed, 60, None);
+    world.check_recovered_wills(&[owed(&first)]);
+    world.claim_with_will("a", 0, &second);
+    let claimed = world.claim_with_will("a", 60, &second);
+    assert_eq!(claimed.owed_will, Some(second.clone()));
+    world.release_with_will("a", &claimed, 60, None);
+    world.check_recovered_wills(&[owed(&first), owed(&second)]);
+    for (will, left) in [(&first, vec![owed(&second)]), (&second, vec![])] {
+        for _ in 0..2 {
+            world.done(Command::Publish(Publish {
+                log: Some(TOPICS),
+                spends_will_of: Some("a".into()),
+                ..publish(&will.message)
+            }));
+        }
+        world.check_recovered_wills(&left);
+    }
+    assert_eq!(world.log_payloads(TOPICS, Offset(0)), ["will", "will"]);
 }
 
 impl World {
