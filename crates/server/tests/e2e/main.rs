@@ -5,6 +5,7 @@
 
 mod access;
 mod clients;
+mod command_line;
 mod crashes;
 mod harness;
 mod lifecycle;

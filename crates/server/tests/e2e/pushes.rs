@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Client, Kind, Message, Node, Protocol, Push, Report, Response, Session, Tool, Transport,
-    request,
+    eventually, request,
 };
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -74,8 +74,9 @@ fn a_push_with_curl_reaches_a_device_that_never_subscribed() {
 fn a_device_that_was_away_gets_its_pushes_on_return_in_order_and_once() {
     let mut node = Node::start();
     Client::v5(&node, Session::kept("phone")).disconnect();
+    let mut last = String::new();
     for n in 0..5 {
-        Push::to_device("phone", n).send(&node);
+        last = Push::to_device("phone", n).send(&node);
         if n == 2 {
             node.stop();
             node.start_again();
@@ -86,19 +87,18 @@ fn a_device_that_was_away_gets_its_pushes_on_return_in_order_and_once() {
         assert_eq!(number(&device.next_message()), n);
     }
     assert_eq!(device.message_within(MOMENT), None);
+    let delivered = Report {
+        targeted: 1,
+        delivered: 1,
+        pending: 0,
+        expired: 0,
+    };
+    node.await_report(&last, delivered);
     device.disconnect();
     let last = Push::to_device("phone", 5).send(&node);
     let device = Client::v5(&node, Session::kept("phone"));
     assert_eq!(number(&device.next_message()), 5);
-    node.await_report(
-        &last,
-        Report {
-            targeted: 1,
-            delivered: 1,
-            pending: 0,
-            expired: 0,
-        },
-    );
+    node.await_report(&last, delivered);
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn bad_requests_are_refused_with_a_problem_document() {
         &key,
         r#"{"audience": {}, "data": {}}"#,
         400,
-        "missing_field",
+        "invalid_field",
         Some("/audience"),
     );
     check(
@@ -356,7 +356,7 @@ fn bad_requests_are_refused_with_a_problem_document() {
         r#"{{"audience": {{"all": true}}, "data": {{"x": "{}"}}}}"#,
         "x".repeat(5000)
     );
-    check(&key, &large, 413, "payload_too_large", None);
+    check(&key, &large, 413, "payload_too_large", Some("/data"));
     check(&key, &" ".repeat(1 << 20), 413, "body_too_large", None);
 
     let get = |path: &str| {
@@ -404,26 +404,27 @@ fn the_node_tells_how_it_is() {
     client.publish("a", "x", 1);
     client.next_message();
     let metrics = node.get("/metrics");
-    assert!(
-        metrics
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/plain")),
-        "{metrics:?}"
-    );
+    let kind = metrics
+        .header("content-type")
+        .expect("the answer has a type");
+    assert!(kind.starts_with("text/plain"), "{kind}");
     for wanted in [
-        "connections",
-        "messages",
-        "bytes",
-        "commit",
-        "loop",
-        "queue",
+        "campanile_clients_connected",
+        "campanile_publishes_total",
+        "campanile_publish_bytes_total",
+        "campanile_queued_messages",
+        "campanile_messages_dropped_total",
+        "campanile_store_commit_seconds_count",
+        "campanile_loop_turn_seconds_count",
     ] {
-        let found = metrics
-            .body
-            .lines()
-            .any(|line| line.starts_with("campanile_") && line.contains(wanted));
-        assert!(found, "no metric about {wanted}:\n{}", metrics.body);
+        let found = metrics.body.lines().any(|line| line.starts_with(wanted));
+        assert!(found, "no {wanted}:\n{}", metrics.body);
     }
+    eventually("the count of clients", || {
+        let is_one =
+            |line: &str| line.starts_with("campanile_clients_connected") && line.ends_with(" 1");
+        node.get("/metrics").body.lines().any(is_one).then_some(())
+    });
     client.subscribe("$SYS/broker/#", 0);
     assert!(client.next_message().topic.starts_with("$SYS/broker/"));
 }

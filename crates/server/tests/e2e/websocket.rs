@@ -149,7 +149,10 @@ fn packets_may_be_cut_and_joined_in_any_way() {
         }
         kinds.push(socket.packet()[0]);
     }
-    assert_eq!((kinds, pongs), (vec![0x20, 0x90, 0x30, 0x30], 1));
+    assert_eq!(kinds[0], 0x20);
+    // The first messages may come before the SUBACK.
+    kinds.sort_unstable();
+    assert_eq!((kinds, pongs), (vec![0x20, 0x30, 0x30, 0x90], 1));
 }
 
 #[test]

@@ -68,15 +68,12 @@ impl Tool {
         self.output.all()
     }
 
-    /// Waits for its end; it must fail. Answers with what it says about it.
+    /// Waits for its end; it must fail. Answers with all that it says.
     pub fn fail(mut self) -> String {
         let status = self.wait();
-        assert!(
-            !status.success(),
-            "it should fail, and printed:\n{}",
-            self.output.all().join("\n")
-        );
-        self.errors.all().join("\n")
+        let said = [self.output.all(), self.errors.all()].concat().join("\n");
+        assert!(!status.success(), "it should fail, and printed:\n{said}");
+        said
     }
 
     fn wait(&mut self) -> ExitStatus {

@@ -1,7 +1,6 @@
 //! Lines that a child process prints.
 
 use std::{
-    collections::VecDeque,
     io::{BufRead, BufReader, Read},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
@@ -10,10 +9,16 @@ use std::{
 
 use super::PATIENCE;
 
+struct Line {
+    text: String,
+    taken: bool,
+}
+
 #[derive(Default)]
 struct State {
-    lines: VecDeque<String>,
-    taken: VecDeque<String>,
+    lines: Vec<Line>,
+    /// All lines before this one are taken.
+    first: usize,
     ended: bool,
 }
 
@@ -32,11 +37,15 @@ impl Lines {
             let (state, grown) = &*shared;
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let line = Line {
+                    text: line,
+                    taken: false,
+                };
                 state
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .lines
-                    .push_back(line);
+                    .push(line);
                 grown.notify_all();
             }
             state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
@@ -58,15 +67,18 @@ impl Lines {
     ) -> Option<T> {
         let (state, grown) = &*self.shared;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = 0;
+        let mut seen = state.first;
         loop {
-            while let Some(line) = state.lines.get(seen) {
-                if let Some(answer) = wanted(line) {
-                    let line = state
-                        .lines
-                        .remove(seen)
-                        .expect("the line was just looked at");
-                    state.taken.push_back(line);
+            while let Some(line) = state.lines.get_mut(seen) {
+                if !line.taken
+                    && let Some(answer) = wanted(&line.text)
+                {
+                    line.taken = true;
+                    let first = state.first;
+                    state.first += state.lines[first..]
+                        .iter()
+                        .take_while(|line| line.taken)
+                        .count();
                     return Some(answer);
                 }
                 seen += 1;
@@ -84,6 +96,6 @@ impl Lines {
     /// Everything so far, taken or not.
     pub fn all(&self) -> Vec<String> {
         let state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.taken.iter().chain(&state.lines).cloned().collect()
+        state.lines.iter().map(|line| line.text.clone()).collect()
     }
 }
