@@ -9,6 +9,7 @@ use campanile_backends::{
     Backend, Config, Reply, Request,
     suite::{APP, Place, client, cursor, item, publish, subscription, will},
 };
+use campanile_broker::store::{PacketId, QoS};
 use campanile_broker::{
     ids::{Epoch, MessageId, Millis, Offset},
     message::{Kind, Message},
@@ -17,7 +18,6 @@ use campanile_broker::{
         Received, Recovery, Release, Source, Subscribe, Unfinished,
     },
 };
-use campanile_broker::store::{PacketId, QoS};
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
@@ -173,7 +173,8 @@ impl Both {
         both
     }
 
-    fn restart(&mut self) {
+    /// Returns what both recovered.
+    fn restart(&mut self) -> Recovery {
         self.now = self.now.plus_seconds(1);
         (self.memory, self.embedded) = (None, None);
         let mut memory = self.memory_place.open(self.config.clone());
@@ -181,6 +182,7 @@ impl Both {
         let recovery: Recovery = memory.recover(self.now).unwrap();
         assert_eq!(embedded.recover(self.now).unwrap(), recovery);
         (self.memory, self.embedded) = (Some(memory), Some(embedded));
+        recovery
     }
 
     fn commit(&mut self) {
@@ -373,7 +375,13 @@ impl Both {
         for backend in [&mut self.memory, &mut self.embedded] {
             backend.as_mut().unwrap().commit(batch.clone());
         }
-        self.restart();
+        for owed in self.restart().wills {
+            assert!(owed.is_final);
+            self.batch.push(Request::Broker(Command::Publish(Publish {
+                spends_will_of: Some(owed.client.client_id),
+                ..publish(&owed.will.message)
+            })));
+        }
         for _ in 0..3 {
             self.now = self.now.plus_seconds(1_000_000);
             self.take(Step::Sweep { limit: u32::MAX });
@@ -540,7 +548,8 @@ impl Both {
             Step::Restart => {
                 self.commit();
                 self.compare_reads();
-                return self.restart();
+                self.restart();
+                return;
             }
         };
         self.batch.push(Request::Broker(request));

@@ -151,7 +151,7 @@ impl Shard {
     pub(super) fn after_claim_ended(&mut self, client: &ClientKey, claimed: &Claimed) {
         self.on_session_ended(client, &claimed.ended_filters);
         if let Some(will) = &claimed.owed_will {
-            self.publish_will(client, will, false);
+            self.publish_will(client, will);
         }
     }
 

@@ -21,10 +21,16 @@ pub(super) struct Delayed {
 }
 
 impl Delayed {
+    /// The will of a client that is away; its return [removes](Delayed::remove) it.
     fn insert(&mut self, at: Millis, client: ClientKey, will: Will) {
         self.remove(&client);
+        self.insert_final(at, client.clone(), will);
+        self.by_client.insert(client, (at, self.count));
+    }
+
+    /// A will that nothing averts.
+    fn insert_final(&mut self, at: Millis, client: ClientKey, will: Will) {
         self.count += 1;
-        self.by_client.insert(client.clone(), (at, self.count));
         self.due.insert((at, self.count), (client, will));
     }
 
@@ -40,7 +46,9 @@ impl Delayed {
             .first_key_value()
             .filter(|((at, _), _)| *at <= now)?;
         let (client, will) = self.due.remove(&key)?;
-        self.by_client.remove(&client);
+        if self.by_client.get(&client) == Some(&key) {
+            self.by_client.remove(&client);
+        }
         Some((client, will))
     }
 
@@ -61,7 +69,7 @@ impl Shard {
         let delay = will.delay_seconds.min(expiry_seconds);
         let at = self.now.plus_seconds(delay);
         if delay == 0 {
-            self.publish_will(client, &will, true);
+            self.publish_will(client, &will);
         } else {
             self.wills.insert(at, client.clone(), will);
         }
@@ -78,18 +86,22 @@ impl Shard {
         let delayed = self.now.plus_seconds(owed.will.delay_seconds);
         let at = owed.at.unwrap_or(delayed);
         let at = owed.session_expires_at.map_or(at, |end| at.min(end));
-        self.wills
-            .insert(at, owed.client.clone(), owed.will.clone());
+        let (client, will) = (owed.client.clone(), owed.will.clone());
+        if owed.is_final {
+            self.wills.insert_final(at, client, will);
+        } else {
+            self.wills.insert(at, client, will);
+        }
     }
 
     pub(super) fn publish_due_wills(&mut self) {
         while let Some((client, will)) = self.wills.pop_due(self.now) {
-            self.publish_will(&client, &will, true);
+            self.publish_will(&client, &will);
         }
     }
 
-    /// Publishes a will now. `stored`: the store still has it and drops it in the same commit.
-    pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will, stored: bool) {
+    /// Publishes a will now; the store, which still has it, drops it in the same commit.
+    pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will) {
         let app = self.app(&client.app);
         let mut message = Message::clone(&will.message);
         message.expires_at = will
@@ -98,9 +110,8 @@ impl Shard {
         let message = Arc::new(message);
         let mut incoming = Incoming::of(&message);
         let routed = self.route(app, &mut incoming);
-        let spends_will_of = stored.then(|| client.client_id.clone());
-        if let Some(mut publish) = self.keep(app, &mut incoming, routed, spends_will_of.is_some()) {
-            publish.spends_will_of = spends_will_of;
+        if let Some(mut publish) = self.keep(app, &mut incoming, routed, true) {
+            publish.spends_will_of = Some(client.client_id.clone());
             self.command(Command::Publish(publish), Pending::Nobody);
         }
         self.stats.wills_published += 1;
