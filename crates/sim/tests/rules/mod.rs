@@ -7,6 +7,7 @@ pub mod publish;
 pub mod qos;
 pub mod retained;
 pub mod session;
+pub mod store;
 pub mod subscribe;
 pub mod wills;
 

@@ -4,6 +4,7 @@
 mod rules;
 
 mod connect;
+mod errors;
 mod publish;
 mod qos;
 mod retained;

@@ -9,6 +9,7 @@ use crate::rules::{
     malformed::{
         a_packet_that_is_too_large_closes_the_connection, check, violations_close_the_connection,
     },
+    store,
 };
 
 #[test]
@@ -132,4 +133,12 @@ fn a_malformed_connect_is_answered_if_its_version_is_known() {
     let wire = pair.open(Version::V311);
     pair.send_bytes(wire, &hex("10 0d 0004 4d515454 04 03 0000 0001 61"));
     pair.expect_closed(wire);
+}
+
+#[test]
+fn a_store_that_fails_is_not_the_end() {
+    store::what_cannot_be_kept_is_not_acknowledged(V);
+    store::what_needs_no_store_goes_on_without_it(V);
+    store::a_durable_subscription_that_cannot_be_kept_is_refused(V);
+    store::a_durable_session_that_cannot_be_kept_is_refused(V);
 }
