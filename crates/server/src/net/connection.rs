@@ -425,6 +425,14 @@ impl Connection {
         self.write(&mut [IoSlice::new(out)], figures)
     }
 
+    /// The transport takes no more. What the peer sent before is still there to read, then its end.
+    pub fn give_up_writing(&mut self) {
+        self.muted = true;
+        self.pending = None;
+        self.hung_up = true;
+        self.readable = true;
+    }
+
     /// Ends our side of the connection.
     pub fn shut_down(&mut self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)

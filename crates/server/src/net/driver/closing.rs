@@ -7,7 +7,7 @@ use std::mem::take;
 
 use campanile_broker::ids::{ConnId, Millis};
 
-use super::Driver;
+use super::{Driver, enqueue};
 use crate::net::{
     connection::End,
     ports::{Machine, Services},
@@ -38,6 +38,19 @@ impl<M: Machine, S: Services> Driver<M, S> {
                     self.absorb_closes();
                 }
             }
+        }
+    }
+
+    /// The peer takes no more. What it has sent is read first: with a DISCONNECT before the end, its will must not be published.
+    pub(super) fn on_write_failed(&mut self, id: ConnId, now: Millis) {
+        let Some(connection) = self.slab.get_mut(id) else {
+            return;
+        };
+        if connection.forgotten {
+            self.drop_connection(id, &End::Closed, now);
+        } else {
+            connection.give_up_writing();
+            enqueue(&mut self.ready, id, connection);
         }
     }
 

@@ -313,7 +313,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
                     self.offer_rest(id, now);
                 }
             }
-            Err(_) => self.drop_connection(id, &End::Closed, now),
+            Err(_) => self.on_write_failed(id, now),
         }
     }
 

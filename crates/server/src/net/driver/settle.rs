@@ -142,7 +142,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
                 tracing::warn!(%listener, "closing a connection that does not read what it is sent");
                 self.drop_connection(id, &End::Closed, now);
             }
-            Sent::Failed => self.drop_connection(id, &End::Closed, now),
+            Sent::Failed => self.on_write_failed(id, now),
         }
     }
 }

@@ -42,6 +42,7 @@ enum Event {
     Blocked,
     Writable,
     Paused,
+    Noted,
 }
 
 impl Lines {
@@ -113,6 +114,7 @@ impl Machine for Lines {
                     return progress;
                 }
                 ["hold"] => self.held.retain(|held| *held != conn),
+                ["note"] => self.tell(Event::Noted),
                 ["big", bytes] => {
                     let bytes = bytes.parse().unwrap();
                     self.write(conn, &vec![b'x'; bytes]);
@@ -460,6 +462,25 @@ fn paused_connection_goes_on_with_what_was_not_consumed() {
     world.shared.mailboxes[0].post(Letter::Mail(Mail::InterestKnown { ticket: 0 }));
     client.expect("0:b");
     client.expect("0:c");
+}
+
+#[test]
+fn what_a_peer_sent_before_it_closed_is_read_though_writing_fails() {
+    let world = World::plain(1);
+    let mut leaving = world.connect();
+    let mut other = world.connect();
+    leaving.ask("hello", "0:hello");
+    leaving.send("hold\n");
+    world.expect_event(Event::Paused);
+    leaving.send("note\n");
+    drop(leaving);
+    // The first write makes the peer's kernel refuse, the next ones fail.
+    for _ in 0..3 {
+        other.ask("all word", "word");
+    }
+    world.shared.mailboxes[0].post(Letter::Mail(Mail::InterestKnown { ticket: 0 }));
+    world.expect_event(Event::Noted);
+    world.expect_event(Event::Closed);
 }
 
 #[test]
