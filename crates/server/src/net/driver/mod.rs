@@ -24,7 +24,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::{
     clock::Clock,
-    connection::{Connection, End, Place, Received, Workspace, id_of},
+    connection::{Connection, Place, Received, Workspace, id_of},
     figures::{DriverFigures, Figures},
     listener::{AcceptBudget, Listening},
     mailbox::{Letter, Mailbox},
