@@ -279,8 +279,13 @@ impl Shard {
         }
         let conn = conn.id;
         tracing::debug!(reason = %text, "no CONNECT");
+        // Before 5.0 only these two have a return code [MQTT-3.1.2-2] [MQTT-3.1.3-8]; all else is answered by closing [MQTT-3.2.2-6].
+        let has_code = matches!(
+            reason,
+            Reason::UnsupportedProtocolVersion | Reason::ClientIdentifierNotValid
+        );
         match version_to_refuse_in(frame) {
-            Some(version) if version.is_v5() || reason == Reason::UnsupportedProtocolVersion => {
+            Some(version) if version.is_v5() || has_code => {
                 self.write_connack_refusal(conn, version, u32::MAX, reason, &text);
             }
             _ => {}
