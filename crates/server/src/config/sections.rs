@@ -115,8 +115,8 @@ impl Default for Node {
             name: String::new(),
             data_dir: "campanile-data".into(),
             shards: 0,
-            accepts_per_second: 2000,
-            accept_burst: 4000,
+            accepts_per_second: 10_000,
+            accept_burst: 20_000,
             sys_interval: 10 * SECOND,
         }
     }
