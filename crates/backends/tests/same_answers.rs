@@ -378,7 +378,7 @@ impl Both {
         for owed in self.restart().wills {
             assert!(owed.is_final);
             self.batch.push(Request::Broker(Command::Publish(Publish {
-                spends_will_of: Some(owed.client.client_id),
+                spends_will_of: Some((owed.client.client_id, owed.will.message.id)),
                 ..publish(&owed.will.message)
             })));
         }
@@ -513,7 +513,7 @@ impl Both {
                 let message = self.wills.get(&index).cloned();
                 let message = message.unwrap_or_else(|| self.message(0, "no will", None));
                 let log = Some(LogKind::Topic(1));
-                let spends_will_of = Some(CLIENTS[index].into());
+                let spends_will_of = Some((CLIENTS[index].into(), message.id));
                 Command::Publish(Publish {
                     log,
                     spends_will_of,

@@ -28,9 +28,9 @@ impl Txn<'_> {
     /// Keeps a message.
     pub fn publish(&mut self, publish: &Publish) -> Result<Outcome, StoreError> {
         let Publish { app, message, .. } = publish;
-        if let Some(client_id) = &publish.spends_will_of {
+        if let Some((client_id, will)) = &publish.spends_will_of {
             let subject = Subject::app(app.as_str()).text(client_id);
-            if !self.spend_will(subject, message.id)? {
+            if !self.spend_will(subject, *will)? {
                 return Ok(Outcome::Done);
             }
         }

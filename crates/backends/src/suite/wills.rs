@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use campanile_broker::{
     ids::{Millis, Offset},
+    message::Message,
     store::{Claimed, Command, LogKind, OwedWill, Publish, Release, Will},
 };
 
@@ -52,10 +53,10 @@ pub fn a_will_is_owed_when_the_session_ends(world: &mut World) {
 pub fn a_spent_will_is_published_once(world: &mut World) {
     let testament = world.testament(0);
     let claimed = world.claim_with_will("a", 60, &testament);
-    let publication = |message: &Arc<_>| {
+    let publication = |message: &Arc<Message>| {
         Command::Publish(Publish {
             log: Some(TOPICS),
-            spends_will_of: Some("a".into()),
+            spends_will_of: Some(("a".into(), message.id)),
             ..publish(message)
         })
     };
@@ -147,7 +148,7 @@ pub fn an_owed_will_is_kept_until_it_is_published(world: &mut World) {
         for _ in 0..2 {
             world.done(Command::Publish(Publish {
                 log: Some(TOPICS),
-                spends_will_of: Some("a".into()),
+                spends_will_of: Some(("a".into(), will.message.id)),
                 ..publish(&will.message)
             }));
         }

@@ -104,6 +104,7 @@ impl Shard {
     pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will) {
         let app = self.app(&client.app);
         let mut message = Message::clone(&will.message);
+        message.id = self.ids.next(self.now);
         message.expires_at = will
             .expiry_seconds
             .map(|seconds| self.now.plus_seconds(seconds));
@@ -111,7 +112,7 @@ impl Shard {
         let mut incoming = Incoming::of(&message);
         let routed = self.route(app, &mut incoming);
         if let Some(mut publish) = self.keep(app, &mut incoming, routed, true) {
-            publish.spends_will_of = Some(client.client_id.clone());
+            publish.spends_will_of = Some((client.client_id.clone(), will.message.id));
             self.command(Command::Publish(publish), Pending::Nobody);
         }
         self.stats.wills_published += 1;
