@@ -176,7 +176,7 @@ impl Bench {
             inboxes: vec![],
             retain: false,
             received: None,
-            spends_will_of: None,
+            spends_will: None,
         }))
     }
 

@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub seed: u64,
     /// A bug to build in, to see that it is found.
     pub sabotage: Option<Sabotage>,
+    /// Print what is asked of the store, and what it answers.
+    pub trace: bool,
 }
 
 impl Default for NodeConfig {
@@ -56,6 +58,7 @@ impl Default for NodeConfig {
             access: Arc::new(Open),
             seed: 1,
             sabotage: None,
+            trace: false,
         }
     }
 }
@@ -402,7 +405,11 @@ impl Node {
             Queue::Sync => self.sync(),
             Queue::Read(at) => {
                 let (shard, ticket, query) = self.queries.remove(at);
-                self.pages.push((shard, ticket, self.reader.read(&query)));
+                let page = self.reader.read(&query);
+                if self.config.trace {
+                    println!("    {query:?} => {page:?}");
+                }
+                self.pages.push((shard, ticket, page));
             }
             Queue::Page(at) => {
                 let (shard, ticket, page) = self.pages.remove(at);
@@ -460,7 +467,11 @@ impl Node {
             saboteur.on_requests(&mut taken);
         }
         let (askers, batch): (Vec<Asker>, Vec<Request>) = taken.into_iter().unzip();
+        let asked = self.config.trace.then(|| batch.clone());
         let committed = self.store.commit(batch);
+        for (request, reply) in asked.iter().flatten().zip(&committed.replies) {
+            println!("    {request:?} => {reply:?}");
+        }
         let mut done = Unannounced {
             notices: committed.notices,
             replies: askers.into_iter().zip(committed.replies).collect(),

@@ -500,7 +500,7 @@ pub fn publish(message: &Arc<Message>) -> Publish {
         inboxes: vec![],
         retain: false,
         received: None,
-        spends_will_of: None,
+        spends_will: None,
     }
 }
 

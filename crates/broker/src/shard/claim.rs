@@ -150,7 +150,9 @@ impl Shard {
     /// A session of the client ended with the claim.
     pub(super) fn after_claim_ended(&mut self, client: &ClientKey, claimed: &Claimed) {
         self.on_session_ended(client, &claimed.ended_filters);
-        if let Some(will) = &claimed.owed_will {
+        let owed = claimed.owed_will.as_ref();
+        // The store may have refused to write that it was published.
+        if let Some(will) = owed.filter(|will| !self.is_publishing_will(will.message.id)) {
             self.publish_will(client, will);
         }
     }

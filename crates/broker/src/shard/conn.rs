@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::{
     access::Identity,
-    effects::Origin,
+    effects::{Origin, Ticket},
     ids::{AppId, ConnId, Epoch, MessageId, Millis, Offset},
     message::Message,
     routes::FilterIx,
@@ -131,6 +131,10 @@ pub struct Rare {
     pub acks: VecDeque<PendingAck>,
     /// Retained publishes that the store has not answered.
     pub pending_retained: u32,
+    /// SUBSCRIBEs that the store has not answered.
+    pub pending_subscribes: u32,
+    /// UNSUBSCRIBEs that the store has not answered.
+    pub pending_unsubscribes: u32,
     /// Outgoing messages of shared subscriptions, to be sent to another member if this session ends.
     pub shared: Vec<(PacketId, Queued)>,
     /// What goes out with the CONNACK once other shards know the subscriptions.
@@ -138,6 +142,8 @@ pub struct Rare {
     pub auth: Option<Box<Auth>>,
     /// Where a client came in that may authenticate again.
     pub origin: Option<Box<Origin>>,
+    /// Deliveries that are being saved, by request.
+    pub saving: Vec<(Ticket, Unsaved)>,
     /// Messages of an earlier connection's unfinished exchanges, until all are taken up again.
     pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
     /// They are being read from the store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_mqtt::{QoS, topic};
 
 use super::{
-    Pending, Phase, Shard,
+    Phase, Shard,
     conn::{Live, Queued},
 };
 use crate::{
@@ -76,6 +76,13 @@ impl Shard {
         }
         self.detach(slot, &live, live.is_durable());
         let will = live.will.take().filter(|_| with_will);
+        if let Some(rare) = live.rare.as_mut().filter(|rare| !rare.saving.is_empty()) {
+            let saving = std::mem::take(&mut rare.saving);
+            let unsaved = live.unsaved.get_or_insert_default();
+            saving
+                .into_iter()
+                .for_each(|(_, part)| unsaved.extend(part));
+        }
         let progress = self.progress_of(&client, &mut live);
         let will_at =
             will.map(|will| self.after_connection_loss(&client, *will, live.expiry_seconds));
@@ -89,7 +96,7 @@ impl Shard {
             now: self.now,
             will_at,
         };
-        self.command(Command::Release(release), Pending::Nobody);
+        self.command_fact(Command::Release(release));
         if let Some(rare) = live.rare.take() {
             self.stats.queued_messages -= rare.queue.len() as u64;
             self.stats.queued_bytes -= rare.queued_bytes as u64;
@@ -145,7 +152,7 @@ impl Shard {
             now: self.now,
             will_at: None,
         };
-        self.command(Command::Release(release), Pending::Nobody);
+        self.command_fact(Command::Release(release));
     }
 
     pub(super) fn forget_client(&mut self, client: &ClientKey, slot: u32) {
@@ -297,6 +304,7 @@ impl Shard {
             }
         }
         self.publish_due_wills();
+        self.repeat_unwritten();
     }
 
     /// The progress of a client that is not saved yet.

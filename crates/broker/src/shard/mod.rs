@@ -11,6 +11,7 @@ mod auth;
 mod claim;
 mod conn;
 mod connect;
+mod facts;
 mod groups;
 mod leave;
 mod notices;
@@ -87,6 +88,10 @@ pub struct Shard {
     pending: HashMap<Ticket, Pending, FixedState>,
     next_job: u64,
     jobs: HashMap<u64, Job, FixedState>,
+    /// Of unanswered requests, what must be written sooner or later.
+    facts: HashMap<Ticket, facts::Fact, FixedState>,
+    /// What the store refused of that.
+    unwritten: Vec<Command>,
     /// Connections with unsaved progress.
     dirty: Vec<ConnId>,
     save_due: Option<Millis>,
@@ -214,6 +219,8 @@ impl Shard {
             pending: HashMap::with_hasher(state()),
             next_job: 1,
             jobs: HashMap::with_hasher(state()),
+            facts: HashMap::with_hasher(state()),
+            unwritten: Vec::new(),
             dirty: Vec::new(),
             save_due: None,
             retry: Vec::new(),
@@ -365,6 +372,9 @@ impl Shard {
 
     fn command(&mut self, command: Command, pending: Pending) {
         let ticket = self.ticket(pending);
+        if let Command::Progress(progress) = &command {
+            self.keep_until_saved(ticket, progress);
+        }
         self.effects.commands.push((ticket, command));
     }
 

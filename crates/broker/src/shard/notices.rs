@@ -312,6 +312,7 @@ impl Shard {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
+        self.settle_fact(ticket, outcome.as_ref().err());
         match pending {
             Pending::Nobody => {
                 if let Err(error) = &outcome {

@@ -179,19 +179,17 @@ impl Shard {
             Packet::PubRel(ack) => self.on_pubrel(slot, ack),
             Packet::PubComp(ack) => self.on_pubcomp(slot, ack),
             Packet::Subscribe(subscribe) => {
-                let live = self.live_mut(slot).expect("on_packet looked");
-                // What was retained just before on this connection must be found.
-                if live
-                    .rare
-                    .as_ref()
-                    .is_some_and(|rare| rare.pending_retained > 0)
-                {
-                    live.paused = true;
+                if self.must_wait(slot, true) {
                     return Ok(Next::Wait);
                 }
                 self.on_subscribe(slot, subscribe)?;
             }
-            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(slot, unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                if self.must_wait(slot, false) {
+                    return Ok(Next::Wait);
+                }
+                self.on_unsubscribe(slot, unsubscribe);
+            }
             Packet::PingReq => {
                 let conn = self.conns[slot as usize]
                     .as_ref()

@@ -179,9 +179,15 @@ impl Shard {
             epoch,
             packet_id: packet_id.expect("QoS 2 has an identifier"),
         });
-        // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one.
-        let late = exactly_once
-            && (received.is_some() || incoming.retain || self.needs_store(app, incoming.topic));
+        // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one. Nor does one that
+        // comes after such a message.
+        let overtakes = live.rare.as_ref().is_some_and(|rare| {
+            let mut acks = rare.acks.iter();
+            acks.any(|ack| ack.qos == QoS::ExactlyOnce && ack.ready.is_none())
+        });
+        let must_keep = received.is_some() || overtakes;
+        let late =
+            exactly_once && (must_keep || incoming.retain || self.needs_store(app, incoming.topic));
         let mut routed = if late {
             self.plan(app, incoming)
         } else {
@@ -189,7 +195,7 @@ impl Shard {
         };
         let matched = routed.matched;
         let chosen = std::mem::take(&mut routed.chosen);
-        let keep = self.keep(app, incoming, routed, received.is_some());
+        let keep = self.keep(app, incoming, routed, exactly_once && must_keep);
         let Some(mut publish) = keep else {
             if late {
                 self.route_live(app, incoming, &chosen);
@@ -268,7 +274,7 @@ impl Shard {
             inboxes: routed.inboxes,
             retain: incoming.retain,
             received: None,
-            spends_will_of: None,
+            spends_will: None,
         })
     }
 

@@ -13,7 +13,7 @@ use super::{
     conn::{Live, Phase, Position, Queued, Subscription, TopicStream, Welcome},
 };
 use crate::{
-    ids::{ConnId, MessageId, Offset},
+    ids::{ClientKey, ConnId, MessageId, Offset},
     mail::{Interest, Member},
     routes::{FilterIx, Subscriber},
     store::{self, Command, InboxItem, StoreError, StoredSubscription},
@@ -36,12 +36,19 @@ pub(super) enum JobKind {
         codes: Vec<Reason>,
         /// Retained messages that do not come through the inbox.
         retained: Vec<Queued>,
+        client: ClientKey,
         added: Vec<Arc<str>>,
+        /// The store did not keep them.
+        failed: bool,
     },
     Unsubscribe {
         conn: ConnId,
         packet_id: PacketId,
         codes: Vec<Reason>,
+        client: ClientKey,
+        remove: Vec<Arc<str>>,
+        /// The store did not forget them.
+        failed: bool,
     },
 }
 
@@ -143,10 +150,14 @@ impl Shard {
             packet_id: packet.packet_id,
             codes,
             retained,
+            client: client.clone(),
             added,
+            failed: false,
         };
         if durable {
             waits += 1 + u32::from(cursors.is_some());
+            let live = self.live_mut(slot).expect("just put back");
+            live.rare().pending_subscribes += 1;
             self.start_job(waits, kind);
             if let Some(progress) = cursors {
                 self.command(Command::Progress(progress), Pending::Job(job));
@@ -381,43 +392,36 @@ impl Shard {
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, packet: Unsubscribe<'_>) {
-        let (conn, mut live) = self.take_live(slot);
+        let live = self.live(slot).expect("the caller looked");
+        let (conn, epoch) = (live.conn, live.epoch);
         let mut codes = Vec::new();
-        let mut remove = Vec::new();
+        let mut remove: Vec<Arc<str>> = Vec::new();
         for filter in packet.filters.iter() {
-            let behind = match topic::parse_shared(filter) {
-                Ok(Some((_, behind))) => behind,
-                _ => filter,
-            };
-            let routes = &self.apps[usize::from(live.app)].routes;
-            let at = routes.find(behind).and_then(|ix| {
-                let shared = (behind != filter).then_some(filter);
-                live.subscriptions
-                    .iter()
-                    .position(|s| s.filter == ix && s.shared.as_deref() == shared)
-            });
-            match at {
-                Some(at) => {
-                    let subscription = live.subscriptions.swap_remove(at);
-                    self.withdraw(slot, &live, &subscription, false);
-                    remove.push(filter.into());
-                    codes.push(Reason::Success);
-                }
-                None => codes.push(Reason::NoSubscriptionExisted),
+            let is_new = remove.iter().all(|known| **known != *filter);
+            if is_new && self.position_of(live, filter).is_some() {
+                remove.push(filter.into());
+                codes.push(Reason::Success);
+            } else {
+                codes.push(Reason::NoSubscriptionExisted);
             }
         }
         let durable = live.is_durable() && !remove.is_empty();
-        let (client, epoch) = (self.key_of(&live), live.epoch);
-        self.put_live(slot, live);
+        let client = self.key_of(live);
         let job = self.next_job;
-        self.start_job(
-            u32::from(durable),
-            JobKind::Unsubscribe {
-                conn,
-                packet_id: packet.packet_id,
-                codes,
-            },
-        );
+        // They stay until the store has forgotten them: if it cannot, nothing has happened.
+        let kind = JobKind::Unsubscribe {
+            conn,
+            packet_id: packet.packet_id,
+            codes,
+            client: client.clone(),
+            remove: remove.clone(),
+            failed: false,
+        };
+        if durable {
+            let live = self.live_mut(slot).expect("just seen");
+            live.rare().pending_unsubscribes += 1;
+        }
+        self.start_job(u32::from(durable), kind);
         if durable {
             let change = store::Subscribe {
                 client,
@@ -427,6 +431,63 @@ impl Shard {
                 inbox: Vec::new(),
             };
             self.command(Command::Subscribe(change), Pending::Job(job));
+        }
+    }
+
+    /// Index of the client's subscription with a filter as clients give it.
+    fn position_of(&self, live: &Live, filter: &str) -> Option<usize> {
+        let behind = match topic::parse_shared(filter) {
+            Ok(Some((_, behind))) => behind,
+            _ => filter,
+        };
+        let ix = self.apps[usize::from(live.app)].routes.find(behind)?;
+        let shared = (behind != filter).then_some(filter);
+        live.subscriptions
+            .iter()
+            .position(|s| s.filter == ix && s.shared.as_deref() == shared)
+    }
+
+    /// Takes subscriptions of a client away, be it still connected or not.
+    fn forget_subscriptions(&mut self, conn: ConnId, client: &ClientKey, filters: &[Arc<str>]) {
+        if self.answered(conn).is_none() {
+            return self.on_session_ended(client, filters);
+        }
+        let (_, mut live) = self.take_live(conn.slot);
+        for filter in filters {
+            if let Some(at) = self.position_of(&live, filter) {
+                let subscription = live.subscriptions.swap_remove(at);
+                self.withdraw(conn.slot, &live, &subscription, false);
+            }
+        }
+        self.put_live(conn.slot, live);
+    }
+
+    /// Whether a SUBSCRIBE or UNSUBSCRIBE must wait for what came before it on the connection.
+    pub(super) fn must_wait(&mut self, slot: u32, is_subscribe: bool) -> bool {
+        let live = self.live_mut(slot).expect("the caller looked");
+        let waits = live.rare.as_ref().is_some_and(|rare| {
+            // What was retained just before must be found.
+            let for_retained = is_subscribe && rare.pending_retained > 0;
+            let for_store = !is_subscribe && rare.pending_subscribes > 0;
+            for_retained || for_store || rare.pending_unsubscribes > 0
+        });
+        live.paused |= waits;
+        waits
+    }
+
+    /// The store has answered a SUBSCRIBE or UNSUBSCRIBE.
+    fn settle_change(&mut self, conn: ConnId, is_subscribe: bool) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let Some(rare) = &mut live.rare else { return };
+        let pending = match is_subscribe {
+            true => &mut rare.pending_subscribes,
+            false => &mut rare.pending_unsubscribes,
+        };
+        *pending = pending.saturating_sub(1);
+        if std::mem::take(&mut live.paused) {
+            self.effects.resume.push(conn);
         }
     }
 
@@ -466,8 +527,14 @@ impl Shard {
         if result.is_err() {
             self.stats.refused_store += 1;
             match &mut waiting.kind {
-                JobKind::Subscribe { codes, .. } => codes.fill(Reason::QuotaExceeded),
-                JobKind::Unsubscribe { codes, .. } => codes.fill(Reason::UnspecifiedError),
+                JobKind::Subscribe { codes, failed, .. } => {
+                    codes.fill(Reason::QuotaExceeded);
+                    *failed = true;
+                }
+                JobKind::Unsubscribe { codes, failed, .. } => {
+                    codes.fill(Reason::UnspecifiedError);
+                    *failed = true;
+                }
                 JobKind::Welcome(_) => {}
             }
         }
@@ -502,11 +569,15 @@ impl Shard {
                 packet_id,
                 codes,
                 retained,
+                client,
                 added,
+                failed,
             } => {
-                if codes.contains(&Reason::QuotaExceeded) && !added.is_empty() {
-                    self.take_back(conn, &codes, &added);
+                if failed {
+                    // The store did not keep them: they do not exist.
+                    self.forget_subscriptions(conn, &client, &added);
                 }
+                self.settle_change(conn, true);
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
                 let text = explanation(&codes).unwrap_or_default();
                 let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
@@ -529,7 +600,23 @@ impl Shard {
                 conn,
                 packet_id,
                 codes,
+                client,
+                remove,
+                failed,
             } => {
+                if !failed {
+                    self.forget_subscriptions(conn, &client, &remove);
+                }
+                self.settle_change(conn, false);
+                if failed
+                    && self
+                        .answered(conn)
+                        .is_some_and(|live| !live.version.is_v5())
+                {
+                    // There is no way to say no.
+                    let text = "the store is unavailable";
+                    return self.refuse(conn.slot, Reason::UnspecifiedError, text);
+                }
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
                 let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
                     let codes = &bytes;
@@ -543,32 +630,6 @@ impl Shard {
                 self.answer(conn, "", encode);
             }
         }
-    }
-
-    /// The store did not keep new subscriptions: they do not exist.
-    fn take_back(&mut self, conn: ConnId, codes: &[Reason], added: &[Arc<str>]) {
-        if !codes.iter().all(|code| *code == Reason::QuotaExceeded) || self.answered(conn).is_none()
-        {
-            return;
-        }
-        let (_, mut live) = self.take_live(conn.slot);
-        for text in added {
-            let at = live.subscriptions.iter().position(|s| match &s.shared {
-                Some(shared) => shared == text,
-                None => {
-                    self.apps[usize::from(live.app)]
-                        .routes
-                        .filter(s.filter)
-                        .text
-                        == *text
-                }
-            });
-            if let Some(at) = at {
-                let subscription = live.subscriptions.swap_remove(at);
-                self.withdraw(conn.slot, &live, &subscription, false);
-            }
-        }
-        self.put_live(conn.slot, live);
     }
 
     /// The filter's subscribers among live durable sessions; scratch for the notices.

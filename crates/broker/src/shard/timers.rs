@@ -20,6 +20,7 @@ impl Shard {
             self.sweep_due = Millis(now.0 + SWEEP_MS);
             self.sweep_silent();
             self.sweep_unnamed();
+            self.repeat_unwritten();
             for conn in std::mem::take(&mut self.retry) {
                 if self.slot_of(conn).is_some() {
                     self.pump(conn.slot);
@@ -31,7 +32,8 @@ impl Shard {
 
     /// When [`Shard::on_tick`] is needed next.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let sweep = (self.stats.connections > 0).then_some(self.sweep_due);
+        let is_due = self.stats.connections > 0 || !self.unwritten.is_empty();
+        let sweep = is_due.then_some(self.sweep_due);
         [self.save_due, self.wills.next(), sweep]
             .into_iter()
             .flatten()

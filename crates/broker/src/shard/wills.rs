@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Pending, Shard, routing::Incoming};
+use super::{Shard, routing::Incoming};
 use crate::{
     ids::{ClientKey, Millis},
     message::Message,
@@ -104,6 +104,10 @@ impl Shard {
     pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will) {
         let app = self.app(&client.app);
         let mut message = Message::clone(&will.message);
+<<<<<<< ours
+=======
+        // It is published now, not when it was given: subscriptions made in between are to get it.
+>>>>>>> theirs
         message.id = self.ids.next(self.now);
         message.expires_at = will
             .expiry_seconds
@@ -112,8 +116,13 @@ impl Shard {
         let mut incoming = Incoming::of(&message);
         let routed = self.route(app, &mut incoming);
         if let Some(mut publish) = self.keep(app, &mut incoming, routed, true) {
+<<<<<<< ours
             publish.spends_will_of = Some((client.client_id.clone(), will.message.id));
             self.command(Command::Publish(publish), Pending::Nobody);
+=======
+            publish.spends_will = Some((client.client_id.clone(), will.message.id));
+            self.command_fact(Command::Publish(publish));
+>>>>>>> theirs
         }
         self.stats.wills_published += 1;
     }

@@ -56,6 +56,8 @@ pub struct Arrival<'a> {
     pub retain: bool,
     /// Of this delivery.
     pub dup: bool,
+    /// The disturbances before its connection.
+    pub era: u64,
     /// The clock.
     pub now: Millis,
 }
@@ -121,7 +123,9 @@ impl Model {
                 && (of_before || message.fate.is_none_or(|(at, _)| s.sent < at))
         });
         let mut changed = false;
+        let mut asked = self.tick;
         let (at_most, shared) = fitting.fold((None, None), |(qos, shared), s| {
+            asked = asked.min(s.sent);
             // One that changes between QoS 0 and others while the message is under way may match as both.
             changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
             (
@@ -133,6 +137,14 @@ impl Model {
                 },
             )
         });
+        // What was put into an inbox for a member that then began a new session may still come.
+        let before = self.sessions.iter().filter(|s| s.device == device);
+        let of_groups = before
+            .flat_map(|s| &s.subscriptions)
+            .filter(|s| s.is_shared() && s.left.is_none() && s.matches(message.topic))
+            .map(|s| s.at_most)
+            .max();
+        let at_most = at_most.max(of_groups);
         let Some(at_most) = at_most else {
             return wrong("came to a client that did not ask for it");
         };
@@ -146,22 +158,21 @@ impl Model {
             return Ok(());
         }
         let message = &self.messages[ix];
-        let disturbances = self.disturbances;
         let known = self.sessions[session].got.get(&ix).copied();
-        let got = known.unwrap_or(Got {
-            fresh: 0,
-            exactly_once: 0,
-            disturbances,
-        });
+        let mut got = known.unwrap_or_default();
+        if got.era < arrival.era {
+            (got.era, got.fresh) = (arrival.era, 0);
+        }
         if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 {
             return wrong("came twice with QoS 2");
         }
-        let excused =
-            arrival.dup || changed || got.disturbances != disturbances || got.fresh < message.sends;
+        let excused = arrival.dup || changed || got.fresh < message.sends;
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }
-        if known.is_none() && message.will.is_none() && !message.disordered {
+        // A repetition may be the first that the subscription sees.
+        let is_late = message.sends > 1 && message.sent < asked;
+        if known.is_none() && message.will.is_none() && !message.disordered && !is_late {
             let key = (
                 message.publisher,
                 message.topic,
@@ -179,7 +190,7 @@ impl Model {
             Got {
                 fresh: got.fresh + u32::from(!arrival.dup),
                 exactly_once: got.exactly_once + u32::from(arrival.qos == QoS::ExactlyOnce),
-                disturbances,
+                era: got.era,
             },
         );
         match shared {

@@ -58,7 +58,8 @@ pub enum PushFate {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived {
     session: usize,
-    disturbances: u64,
+    /// The disturbances before the connection.
+    era: u64,
 }
 
 impl Model {
@@ -94,10 +95,10 @@ impl Model {
         device: usize,
         session: usize,
         dup: bool,
+        era: u64,
         known_since: Tick,
     ) -> Held {
         self.next_tick();
-        let disturbances = self.disturbances;
         let push = &self.pushes[ix];
         let wrong = |what: &str| {
             Err(Violation(format!(
@@ -116,8 +117,7 @@ impl Model {
         }
         match push.got.get(&device) {
             Some(before) => {
-                let excused =
-                    dup || before.session != session || before.disturbances != disturbances;
+                let excused = dup || before.session != session || before.era != era;
                 if !excused {
                     return wrong("came again without a reason");
                 }
@@ -125,13 +125,7 @@ impl Model {
             None if !push.instant => self.check_order(ix, device)?,
             None => {}
         }
-        self.pushes[ix].got.insert(
-            device,
-            Arrived {
-                session,
-                disturbances,
-            },
-        );
+        self.pushes[ix].got.insert(device, Arrived { session, era });
         Ok(())
     }
 

@@ -24,14 +24,14 @@ pub struct Session {
 }
 
 /// Arrivals of a message at a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Got {
-    /// Without DUP.
+    /// Without DUP, in the last era.
     pub fresh: u32,
     /// With QoS 2.
     pub exactly_once: u32,
-    /// The disturbances before the last arrival.
-    pub disturbances: u64,
+    /// The disturbances before the connection of the last arrival.
+    pub era: u64,
 }
 
 /// A subscription, from SUBSCRIBE to UNSUBACK.
@@ -115,6 +115,17 @@ impl Model {
         self.sessions[session].over = true;
     }
 
+    /// A session that goes on may be a new one, made by a CONNECT whose answer was lost: nothing of before is certain.
+    pub fn doubt_session(&mut self, session: usize) {
+        let tick = self.next_tick();
+        for subscription in &mut self.sessions[session].subscriptions {
+            subscription.leaving.get_or_insert(tick);
+        }
+        for push in &mut self.pushes {
+            push.present.retain(|known| *known != session);
+        }
+    }
+
     /// SUBSCRIBE was sent.
     pub fn subscribing(&mut self, session: usize, filter: &'static str, qos: QoS, no_local: bool) {
         let tick = self.next_tick();
@@ -171,7 +182,8 @@ impl Model {
         if granted {
             known.acknowledged.get_or_insert(tick);
         } else if known.acknowledged.is_none() {
-            (known.leaving, known.left) = (Some(tick), Some(tick));
+            // An earlier SUBSCRIBE without an answer may have been granted.
+            known.leaving = Some(tick);
         }
     }
 

@@ -27,6 +27,8 @@ pub struct SimClient {
     pub known_since: Option<Tick>,
     /// A clean start was tried, and it is not known whether the server saw it: the next one must be clean, too.
     pub must_start_clean: bool,
+    /// A CONNECT was sent when the session may have been over.
+    pub doubtful: bool,
     /// The session may have been ended by a DISCONNECT that may have been lost.
     pub may_have_ended: bool,
     /// Messages whose exchange is not over, by identifier.
@@ -46,6 +48,8 @@ pub struct Link {
     pub to_client: Vec<u8>,
     /// The node has closed it; what it wrote before still arrives.
     pub node_closed: bool,
+    /// The disturbances before it.
+    pub era: u64,
     /// CONNACK (success) was written by the node.
     pub welcomed: bool,
     /// Clean start was asked for.
@@ -84,6 +88,7 @@ impl SimClient {
             last_up: Millis(0),
             known_since: None,
             must_start_clean: false,
+            doubtful: false,
             may_have_ended: false,
             unfinished: HashMap::new(),
             subscribing: HashMap::new(),
@@ -114,12 +119,13 @@ impl SimClient {
 }
 
 impl Link {
-    pub fn new(wire: usize, clean: bool, will: Option<usize>) -> Link {
+    pub fn new(wire: usize, era: u64, clean: bool, will: Option<usize>) -> Link {
         Link {
             wire,
             to_node: Vec::new(),
             to_client: Vec::new(),
             node_closed: false,
+            era,
             welcomed: false,
             clean,
             slow: false,

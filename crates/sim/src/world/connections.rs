@@ -262,7 +262,10 @@ impl World {
     pub(super) fn on_lost(&mut self, at: usize) {
         let now = self.now;
         let client = &mut self.clients[at];
-        client.last_up = now;
+        let welcomed = client.link.as_ref().is_some_and(|link| link.welcomed);
+        if welcomed {
+            client.last_up = now;
+        }
         let will = client.link.as_ref().and_then(|link| link.will);
         if let Some(will) = will {
             self.model.will_loses(will, now);
@@ -312,6 +315,7 @@ impl World {
         let tick = self.model.next_tick();
         let client = &mut self.clients[at];
         client.known_since.get_or_insert(tick);
+        client.doubtful |= client.may_have_expired(self.now) || client.may_have_ended;
         // A client that does not hear the answer cannot know whose session the next one goes on with.
         client.must_start_clean |= clean || client.session.is_none();
         if let (true, Some(session)) = (clean, client.session) {
@@ -321,7 +325,7 @@ impl World {
             .machine
             .connect(clean, self.now.0)
             .expect("the options are right, and there is no connection");
-        client.link = Some(Link::new(wire, clean, will));
+        client.link = Some(Link::new(wire, self.model.disturbances, clean, will));
         self.trace.note(|| {
             format!(
                 "{} c{at}: connects, clean {clean}, will {will:?}, wire {wire}",

@@ -123,7 +123,11 @@ impl World {
         let _ = returned;
         let current = link.will;
         (client.must_start_clean, client.may_have_ended) = (false, false);
+        let doubtful = std::mem::take(&mut client.doubtful);
         if session_present {
+            if let (true, Some(session)) = (doubtful, client.session) {
+                self.model.doubt_session(session);
+            }
             let refused_before = self.was_full;
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
@@ -165,6 +169,11 @@ impl World {
                 "client {at}: a message without a session: {message:?}"
             )));
         };
+        let era = self.clients[at]
+            .link
+            .as_ref()
+            .expect("a message came through it")
+            .era;
         let text = String::from_utf8_lossy(&message.payload);
         let (kind, number) = text.split_at(1);
         let Ok(ix) = number.parse::<usize>() else {
@@ -180,12 +189,13 @@ impl World {
                 qos: message.qos,
                 retain: message.retain,
                 dup: message.dup,
+                era,
                 now: self.now,
             }),
             "p" if ix < self.model.pushes.len() && message.topic == "push/in" => {
                 let known_since = self.clients[at].known_since.expect("it has connected");
                 self.model
-                    .on_push(ix, at, session, message.dup, known_since)
+                    .on_push(ix, at, session, message.dup, era, known_since)
             }
             _ => Err(Violation(format!(
                 "client {at}: nobody published {message:?}"

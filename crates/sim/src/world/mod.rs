@@ -128,7 +128,8 @@ const CLOCK: u64 = 4;
 impl World {
     fn new(seed: u64, options: Options) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::of(&mut rng, seed, options.sabotage);
+        let mut plan = Plan::of(&mut rng, seed, options.sabotage);
+        plan.node.trace = options.trace;
         let mut trace = Trace {
             on: options.trace,
             hash: seed,

@@ -101,6 +101,7 @@ impl Plan {
             access: Arc::new(Open),
             seed,
             sabotage,
+            trace: false,
         };
         let mut often = |of_ten_thousand: u64| {
             if rng.chance(500) { of_ten_thousand } else { 0 }

@@ -1,0 +1,105 @@
+//! Writes that no client waits for and that must not be lost: repeated as long as the store cannot write.
+//!
+//! Each says something that has happened: a connection ended, a will was published, a device acknowledged a push. Bounded by the sessions of this shard: while the
+//! store refuses, nobody can claim one anew, and what was sent is not sent again.
+
+use super::{Pending, Shard, conn::Unsaved};
+use crate::{
+    effects::Ticket,
+    ids::{ConnId, MessageId},
+    store::{Command, Progress, StoreError},
+};
+
+/// What is done when the store has refused a request.
+pub(super) enum Fact {
+    /// It is repeated.
+    Command(Command),
+    /// The client's deliveries are saved again; if it has left, its release carries them.
+    Saved(ConnId),
+}
+
+impl Shard {
+    /// Has something written that has happened.
+    pub(super) fn command_fact(&mut self, command: Command) {
+        let ticket = self.ticket(Pending::Nobody);
+        self.facts.insert(ticket, Fact::Command(command.clone()));
+        self.effects.commands.push((ticket, command));
+    }
+
+    /// Keeps what a save says of deliveries until it is written. All else of it is in memory anyway.
+    pub(super) fn keep_until_saved(&mut self, ticket: Ticket, progress: &Progress) {
+        if progress.receipts.is_empty() && progress.inbox_done.is_empty() {
+            return;
+        }
+        let app = self.app(&progress.client.app);
+        let clients = &self.apps[usize::from(app)].clients;
+        let Some(&slot) = clients.get(&progress.client.client_id) else {
+            return;
+        };
+        let Some(live) = self.live_mut(slot) else {
+            return;
+        };
+        let unsaved = Unsaved {
+            receipts: progress.receipts.clone(),
+            inbox_done: progress.inbox_done.clone(),
+        };
+        let conn = live.conn;
+        live.rare().saving.push((ticket, unsaved));
+        self.facts.insert(ticket, Fact::Saved(conn));
+    }
+
+    /// The store has answered a request.
+    pub(super) fn settle_fact(&mut self, ticket: Ticket, error: Option<&StoreError>) {
+        let refused = matches!(error, Some(StoreError::Unavailable(_)));
+        match self.facts.remove(&ticket) {
+            Some(Fact::Command(command)) if refused => self.unwritten.push(command),
+            Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),
+            _ => {}
+        }
+    }
+
+    fn on_deliveries_saved(&mut self, conn: ConnId, ticket: Ticket, refused: bool) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let Some(rare) = &mut live.rare else { return };
+        let Some(at) = rare.saving.iter().position(|(known, _)| *known == ticket) else {
+            return;
+        };
+        let (_, saved) = rare.saving.remove(at);
+        if refused {
+            live.unsaved.get_or_insert_default().extend(saved);
+            self.mark_dirty(conn.slot);
+        }
+    }
+
+    /// Has everything written that the store refused.
+    pub(super) fn repeat_unwritten(&mut self) {
+        for command in std::mem::take(&mut self.unwritten) {
+            self.command_fact(command);
+        }
+    }
+
+    /// Whether the publication of a will is under way, or waits for the store.
+    pub(super) fn is_publishing_will(&self, id: MessageId) -> bool {
+        let spends = |command: &Command| match command {
+            Command::Publish(publish) => {
+                matches!(&publish.spends_will, Some((_, will)) if *will == id)
+            }
+            _ => false,
+        };
+        let asked = self.facts.values().any(|fact| match fact {
+            Fact::Command(command) => spends(command),
+            Fact::Saved(_) => false,
+        });
+        asked || self.unwritten.iter().any(spends)
+    }
+}
+
+impl Unsaved {
+    /// Adds deliveries that were to be saved before.
+    pub(super) fn extend(&mut self, other: Unsaved) {
+        self.receipts.extend(other.receipts);
+        self.inbox_done.extend(other.inbox_done);
+    }
+}
