@@ -52,3 +52,31 @@ fn a_will_reaches_durable_subscribers_that_came_after_its_client() {
     pair.cut(ill);
     pair.take(sub, "gone");
 }
+
+#[test]
+fn a_session_resumed_for_one_connection_only_gets_nothing_twice() {
+    let mut pair = one_shard();
+    let sub = pair.connect(connect("sub").durable());
+    pair.subscribe(sub, "a", 2);
+    pair.cut(sub);
+    let publisher = pair.connect(connect("pub"));
+    for number in 0..3 {
+        pair.publish(publisher, "a", &format!("missed {number}"), 1);
+    }
+    // It has room for one at a time, so that it lags while the next message comes.
+    let limit = campanile_mqtt::Property::ReceiveMaximum(1);
+    let sub = pair.connect_present(connect("sub").clean(false).expiry(0).with(limit), true);
+    pair.publish(publisher, "a", "live", 2);
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        let heard = pair.drain(sub);
+        got.extend(payloads(&heard));
+        for publish in heard
+            .iter()
+            .filter(|h| matches!(h.packet(), Packet::Publish(_)))
+        {
+            pair.acknowledge(sub, publish);
+        }
+    }
+    assert_eq!(got, ["missed 0", "missed 1", "missed 2", "live"]);
+}

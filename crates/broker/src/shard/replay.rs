@@ -49,6 +49,8 @@ impl Shard {
         let routes = &self.apps[usize::from(live.app)].routes;
         let own = message.publisher.as_ref() == Some(&live.client_id);
         let mut found: Option<Effective> = None;
+        // Without one of these, it was sent when it was published.
+        let mut from_log = again;
         for subscription in &live.subscriptions {
             let applies = subscription.shared.is_none()
                 && (again || subscription.since <= message.id.place())
@@ -63,11 +65,12 @@ impl Shard {
                 subscription_ids: SmallVec::new(),
             });
             found.qos = found.qos.max(subscription.options.qos.min(message.qos));
+            from_log |= subscription.counted;
             found.retain |= subscription.options.retain_as_published && message.retain;
             found.subscription_ids.extend(subscription.id);
         }
         // As QoS 0 it was sent when it was published.
-        found.filter(|found| found.qos > QoS::AtMostOnce)
+        found.filter(|found| from_log && found.qos > QoS::AtMostOnce)
     }
 
     /// Sends pushes to a client that lags: inbox and push log, in the order of acceptance.

@@ -287,6 +287,7 @@ impl Shard {
             }
             kept.qos = kept.qos.max(next.qos);
             kept.retain_as_published |= next.retain_as_published;
+            kept.durable |= next.durable;
             kept.subscription_ids
                 .extend(next.subscription_ids.drain(..));
             true

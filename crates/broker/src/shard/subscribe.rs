@@ -310,7 +310,7 @@ impl Shard {
             return self.re_enroll(slot, live, subscription, job);
         }
         let routes = &mut self.apps[usize::from(live.app)].routes;
-        if !routes.subscribe(subscription.filter, subscriber(slot, live, subscription)) {
+        if !routes.subscribe(subscription.filter, subscriber(slot, subscription)) {
             return 0;
         }
         let filter = routes.filter(subscription.filter).text.clone();
@@ -340,7 +340,7 @@ impl Shard {
             }
             None => {
                 let routes = &mut self.apps[usize::from(live.app)].routes;
-                routes.subscribe(subscription.filter, subscriber(slot, live, subscription));
+                routes.subscribe(subscription.filter, subscriber(slot, subscription));
                 0
             }
         }
@@ -664,13 +664,14 @@ pub(super) fn push_exactly<T>(list: &mut Vec<T>, element: T) {
     list.push(element);
 }
 
-fn subscriber(slot: u32, live: &Live, subscription: &Subscription) -> Subscriber {
+fn subscriber(slot: u32, subscription: &Subscription) -> Subscriber {
     Subscriber {
         slot,
         subscription_id: subscription.id.unwrap_or(0),
         qos: subscription.options.qos,
         no_local: subscription.options.no_local,
         retain_as_published: subscription.options.retain_as_published,
-        durable: live.is_durable(),
+        // Of a session that goes on for this connection only, what was counted is still kept in the log.
+        durable: subscription.counted,
     }
 }
