@@ -378,11 +378,7 @@ impl Both {
         for owed in self.restart().wills {
             assert!(owed.is_final);
             self.batch.push(Request::Broker(Command::Publish(Publish {
-<<<<<<< ours
-                spends_will_of: Some((owed.client.client_id, owed.will.message.id)),
-=======
                 spends_will: Some((owed.client.client_id, owed.will.message.id)),
->>>>>>> theirs
                 ..publish(&owed.will.message)
             })));
         }
@@ -517,11 +513,7 @@ impl Both {
                 let message = self.wills.get(&index).cloned();
                 let message = message.unwrap_or_else(|| self.message(0, "no will", None));
                 let log = Some(LogKind::Topic(1));
-<<<<<<< ours
-                let spends_will_of = Some((CLIENTS[index].into(), message.id));
-=======
                 let spends_will = Some((CLIENTS[index].into(), message.id));
->>>>>>> theirs
                 Command::Publish(Publish {
                     log,
                     spends_will,

@@ -88,11 +88,7 @@ pub struct Claim {
 /// A will as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Will {
-<<<<<<< ours
-    /// The message to publish; its `id` is given at CONNECT and names the will, so that it is published once.
-=======
     /// The message to publish. Its `id` is given at CONNECT and names the will; the message is published with one of that moment.
->>>>>>> theirs
     /// `expires_at` is unset: the interval counts from the publication.
     pub message: Arc<Message>,
     /// Seconds from the loss of the connection to the publication.
@@ -223,15 +219,9 @@ pub struct Publish {
     pub retain: bool,
     /// QoS 2 from a durable session: remember the identifier in the same commit.
     pub received: Option<Received>,
-<<<<<<< ours
-    /// It is the will with this message id of this client, or one that is owed of it: drop the stored one in the same commit; if there is none, change
-    /// nothing. The message has an id of its own, of its publication: also who subscribed after the CONNECT is to get it.
-    pub spends_will_of: Option<(Arc<str>, MessageId)>,
-=======
     /// It is this client's will, or one that is owed of it, stored with a message of that id: drop it in the same commit; if no such will is
     /// stored, change nothing.
     pub spends_will: Option<(Arc<str>, MessageId)>,
->>>>>>> theirs
 }
 
 /// A log entry that matches more filters is found with every filter.

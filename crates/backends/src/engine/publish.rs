@@ -28,15 +28,9 @@ impl Txn<'_> {
     /// Keeps a message.
     pub fn publish(&mut self, publish: &Publish) -> Result<Outcome, StoreError> {
         let Publish { app, message, .. } = publish;
-<<<<<<< ours
-        if let Some((client_id, will)) = &publish.spends_will_of {
-            let subject = Subject::app(app.as_str()).text(client_id);
-            if !self.spend_will(subject, *will)? {
-=======
         if let Some((client_id, id)) = &publish.spends_will {
             let subject = Subject::app(app.as_str()).text(client_id);
             if !self.spend_will(subject, *id)? {
->>>>>>> theirs
                 return Ok(Outcome::Done);
             }
         }

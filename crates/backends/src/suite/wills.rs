@@ -56,11 +56,7 @@ pub fn a_spent_will_is_published_once(world: &mut World) {
     let publication = |message: &Arc<Message>| {
         Command::Publish(Publish {
             log: Some(TOPICS),
-<<<<<<< ours
-            spends_will_of: Some(("a".into(), message.id)),
-=======
             spends_will: Some(("a".into(), message.id)),
->>>>>>> theirs
             ..publish(message)
         })
     };
@@ -152,11 +148,7 @@ pub fn an_owed_will_is_kept_until_it_is_published(world: &mut World) {
         for _ in 0..2 {
             world.done(Command::Publish(Publish {
                 log: Some(TOPICS),
-<<<<<<< ours
-                spends_will_of: Some(("a".into(), will.message.id)),
-=======
                 spends_will: Some(("a".into(), will.message.id)),
->>>>>>> theirs
                 ..publish(&will.message)
             }));
         }

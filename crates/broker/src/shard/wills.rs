@@ -104,10 +104,7 @@ impl Shard {
     pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will) {
         let app = self.app(&client.app);
         let mut message = Message::clone(&will.message);
-<<<<<<< ours
-=======
         // It is published now, not when it was given: subscriptions made in between are to get it.
->>>>>>> theirs
         message.id = self.ids.next(self.now);
         message.expires_at = will
             .expiry_seconds
@@ -116,13 +113,8 @@ impl Shard {
         let mut incoming = Incoming::of(&message);
         let routed = self.route(app, &mut incoming);
         if let Some(mut publish) = self.keep(app, &mut incoming, routed, true) {
-<<<<<<< ours
-            publish.spends_will_of = Some((client.client_id.clone(), will.message.id));
-            self.command(Command::Publish(publish), Pending::Nobody);
-=======
             publish.spends_will = Some((client.client_id.clone(), will.message.id));
             self.command_fact(Command::Publish(publish));
->>>>>>> theirs
         }
         self.stats.wills_published += 1;
     }
