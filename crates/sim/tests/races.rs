@@ -43,17 +43,6 @@ fn payloads(heard: &[Heard]) -> Vec<String> {
 }
 
 #[test]
-fn a_will_reaches_durable_subscribers_that_came_after_its_client() {
-    let mut pair = Pair::new();
-    let ill = pair.connect(connect("ill").will(will("w", "gone").qos(1)));
-    pair.advance(10);
-    let sub = pair.connect(connect("sub").durable());
-    pair.subscribe(sub, "w", 1);
-    pair.cut(ill);
-    pair.take(sub, "gone");
-}
-
-#[test]
 fn a_session_resumed_for_one_connection_only_gets_nothing_twice() {
     let mut pair = one_shard();
     let sub = pair.connect(connect("sub").durable());
@@ -79,4 +68,53 @@ fn a_session_resumed_for_one_connection_only_gets_nothing_twice() {
         }
     }
     assert_eq!(got, ["missed 0", "missed 1", "missed 2", "live"]);
+}
+
+#[test]
+fn what_was_acknowledged_while_the_disk_failed_does_not_come_again() {
+    let mut pair = one_shard();
+    let sub = pair.connect(connect("sub").durable());
+    let publisher = pair.connect(connect("pub"));
+    pair.publish_with(publisher, publish("r", "kept").retain(), 2);
+    pair.subscribe(sub, "r", 2);
+    let heard = pair.expect_publish(sub, "kept");
+    pair.send(sub, pubrec(heard.id()));
+    pair.expect_pubrel(sub, heard.id());
+    pair.send(sub, pubcomp(heard.id()));
+    pair.node.store().fail_commits(Some("disk full"));
+    pair.advance(500);
+    pair.node.store().fail_commits(None);
+    pair.wait(3);
+    pair.cut(sub);
+    let sub = pair.connect_present(connect("sub").durable(), true);
+    pair.expect_silence(sub);
+}
+
+#[test]
+fn a_client_that_withholds_one_acknowledgement_costs_a_bounded_memory() {
+    let mut pair = one_shard();
+    let sub = pair.connect(connect("sub").durable());
+    pair.subscribe(sub, "a", 1);
+    let publisher = pair.connect(connect("pub"));
+    pair.publish(publisher, "a", "first", 1);
+    let first = pair.expect_publish(sub, "first");
+    let mut got = 0;
+    for _ in 0..6000 {
+        pair.publish(publisher, "a", "x", 1);
+        for heard in pair.drain(sub) {
+            got += 1;
+            pair.acknowledge(sub, &heard);
+        }
+    }
+    assert!(got < 5000, "{got}");
+    pair.acknowledge(sub, &first);
+    loop {
+        let heard = pair.drain(sub);
+        if heard.is_empty() {
+            break;
+        }
+        got += heard.len();
+        heard.iter().for_each(|heard| pair.acknowledge(sub, heard));
+    }
+    assert_eq!(got, 6000);
 }

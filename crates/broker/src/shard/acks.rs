@@ -4,7 +4,7 @@ use campanile_mqtt::{Ack, AckKind, PacketId, QoS, Reason, encode_ack, session::P
 
 use super::{
     Pending, Shard,
-    conn::{Tag, TagSource},
+    conn::{MAX_DONE_ABOVE, Tag, TagSource},
     leave::NO_PUSH,
     live_in,
 };
@@ -186,11 +186,21 @@ impl Shard {
                 };
                 // A client that lags comes to what it took up again from an earlier connection once more.
                 let ahead = position.lagging && tag.offset > position.read;
-                if (lower || ahead) && !position.done_above.contains(&tag.offset) {
-                    let at = position
-                        .done_above
-                        .partition_point(|offset| *offset < tag.offset);
+                if (lower || ahead)
+                    && let Err(at) = position.done_above.binary_search(&tag.offset)
+                {
                     position.done_above.insert(at, tag.offset);
+                }
+                if position.done_above.len() >= MAX_DONE_ABOVE {
+                    let done = lowest.map_or(u64::MAX, |u| u.tag.offset.0 - 1);
+                    let read = if position.lagging {
+                        position.read.0
+                    } else {
+                        u64::MAX
+                    };
+                    position
+                        .done_above
+                        .retain(|offset| offset.0 > done.min(read));
                 }
             }
         }

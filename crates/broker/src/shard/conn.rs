@@ -84,6 +84,10 @@ pub struct Auth {
     pub challenged: bool,
 }
 
+/// Finished deliveries above an unfinished one, above which a client is sent nothing more of what is kept. Bounds what a client costs that never
+/// acknowledges one of its messages; others are far from it.
+pub const MAX_DONE_ABOVE: usize = 4096;
+
 /// A connected client and its session.
 #[derive(Debug)]
 pub struct Live {
@@ -225,7 +229,7 @@ pub struct Position {
     pub read: Offset,
     /// It has not read the log's end.
     pub lagging: bool,
-    /// Finished ones above an unfinished one, and from an earlier connection; ascending.
+    /// Finished ones above an unfinished one, and from an earlier connection; ascending. About [`MAX_DONE_ABOVE`] at most.
     pub done_above: Vec<Offset>,
 }
 
@@ -294,7 +298,14 @@ impl Live {
 
     /// Whether a QoS 1 or 2 message may be sent now.
     pub fn has_room(&self) -> bool {
-        !self.blocked && self.outbound.free() > 0
+        !self.blocked && self.outbound.free() > 0 && !self.is_held_up()
+    }
+
+    /// Whether one exchange has been unfinished for so long that the next acknowledgement must be waited for.
+    fn is_held_up(&self) -> bool {
+        let many = |position: &Position| position.done_above.len() >= MAX_DONE_ABOVE;
+        (many(&self.push.position) || self.topics.iter().any(|topic| many(&topic.position)))
+            && !self.outbound.is_empty()
     }
 }
 

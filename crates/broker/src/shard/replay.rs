@@ -204,7 +204,12 @@ impl Shard {
             return;
         };
         if is_under_way(live, source, entry.offset)
-            || live.push.position.done_above.contains(&entry.offset)
+            || live
+                .push
+                .position
+                .done_above
+                .binary_search(&entry.offset)
+                .is_ok()
         {
             return;
         }
@@ -362,7 +367,11 @@ impl Shard {
             return;
         };
         let stream = &live.topics[usize::from(partition)];
-        if stream.position.done_above.contains(&entry.offset)
+        if stream
+            .position
+            .done_above
+            .binary_search(&entry.offset)
+            .is_ok()
             || is_under_way(live, source, entry.offset)
         {
             return;
