@@ -118,9 +118,8 @@ impl Saboteur {
         match self.what {
             Sabotage::ForgetUnfinished => progress.unfinished = None,
             Sabotage::LoseReceipts => {
-                if !progress.receipts.is_empty() && self.strikes() {
-                    progress.receipts.clear();
-                }
+                let strikes = !progress.receipts.is_empty() && self.strikes();
+                progress.receipts.retain(|_| !strikes);
             }
             Sabotage::KeepInboxes => progress.inbox_done.clear(),
             Sabotage::AdvanceCursors => {
