@@ -14,5 +14,6 @@ mod retained_and_wills;
 mod rust_clients;
 mod sessions;
 mod shared;
+mod transport;
 mod violations;
 mod websocket;

@@ -7,9 +7,19 @@ use std::{
 
 use crate::harness::{Node, PATIENCE, Transport};
 
-const CONNECT: &[u8] = b"\x10\x0f\0\x04MQTT\x05\x02\0\x3c\0\0\x02ws";
-const SUBSCRIBE: &[u8] = b"\x82\x07\0\x01\0\0\x01a\0";
-const PUBLISH: &[u8] = b"\x30\x06\0\x01a\0hi";
+/// CONNECT, SUBSCRIBE and twice the same PUBLISH in a version.
+const V5: [&[u8]; 4] = [
+    b"\x10\x0f\0\x04MQTT\x05\x02\0\x3c\0\0\x02ws",
+    b"\x82\x07\0\x01\0\0\x01a\0",
+    b"\x30\x06\0\x01a\0hi",
+    b"\x30\x06\0\x01a\0hi",
+];
+const V311: [&[u8]; 4] = [
+    b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02ws",
+    b"\x82\x06\0\x01\0\x01a\0",
+    b"\x30\x05\0\x01ahi",
+    b"\x30\x05\0\x01ahi",
+];
 
 struct Socket {
     stream: BufReader<TcpStream>,
@@ -97,7 +107,56 @@ impl Socket {
     }
 }
 
-#[test]
+mod v5 {
+    use super::V5;
+
+    #[test]
+    fn mqtt_6_0_0_1_packets_come_in_binary_frames_only() {
+        super::packets_may_be_cut_and_joined_in_any_way(V5);
+        super::a_text_frame_ends_the_connection();
+    }
+
+    #[test]
+    fn mqtt_6_0_0_2_packets_need_not_align_with_frames() {
+        super::packets_may_be_cut_and_joined_in_any_way(V5);
+    }
+
+    #[test]
+    fn mqtt_6_0_0_3_a_client_must_offer_the_subprotocol() {
+        super::a_client_that_does_not_offer_mqtt_is_refused();
+    }
+
+    #[test]
+    fn mqtt_6_0_0_4_the_subprotocol_mqtt_is_agreed_on() {
+        super::the_subprotocol_mqtt_is_agreed_on();
+    }
+}
+
+mod v311 {
+    use super::V311;
+
+    #[test]
+    fn mqtt_6_0_0_1_packets_come_in_binary_frames_only() {
+        super::packets_may_be_cut_and_joined_in_any_way(V311);
+        super::a_text_frame_ends_the_connection();
+    }
+
+    #[test]
+    fn mqtt_6_0_0_2_packets_need_not_align_with_frames() {
+        super::packets_may_be_cut_and_joined_in_any_way(V311);
+    }
+
+    #[test]
+    fn mqtt_6_0_0_3_a_client_must_offer_the_subprotocol() {
+        super::a_client_that_does_not_offer_mqtt_is_refused();
+    }
+
+    #[test]
+    fn mqtt_6_0_0_4_the_subprotocol_mqtt_is_agreed_on() {
+        super::the_subprotocol_mqtt_is_agreed_on();
+    }
+}
+
 fn the_subprotocol_mqtt_is_agreed_on() {
     let node = Node::start();
     let (_socket, head) = Socket::open(&node, "Sec-WebSocket-Protocol: chat, mqtt\r\n", "/mqtt");
@@ -110,17 +169,27 @@ fn the_subprotocol_mqtt_is_agreed_on() {
         head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
         "{head}"
     );
-    let (_socket, head) = Socket::open(&node, "Sec-WebSocket-Protocol: chat\r\n", "/mqtt");
-    assert!(head.starts_with("http/1.1 400 "), "{head}");
+}
+
+fn a_client_that_does_not_offer_mqtt_is_refused() {
+    let node = Node::start();
+    for headers in ["Sec-WebSocket-Protocol: chat\r\n", ""] {
+        let (_socket, head) = Socket::open(&node, headers, "/mqtt");
+        assert!(head.starts_with("http/1.1 400 "), "{head}");
+    }
+}
+
+#[test]
+fn there_is_nothing_at_other_paths() {
+    let node = Node::start();
     let (_socket, head) = Socket::open(&node, "Sec-WebSocket-Protocol: mqtt\r\n", "/elsewhere");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
 }
 
-#[test]
-fn packets_may_be_cut_and_joined_in_any_way() {
+fn packets_may_be_cut_and_joined_in_any_way(packets: [&[u8]; 4]) {
     let node = Node::start();
     let (mut socket, _) = Socket::open(&node, "Sec-WebSocket-Protocol: mqtt\r\n", "/mqtt");
-    let bytes = [CONNECT, SUBSCRIBE, PUBLISH, PUBLISH].concat();
+    let bytes = packets.concat();
     // A frame per byte, then a message of three fragments with a ping between, then the rest at once.
     for byte in &bytes[..20] {
         socket.frame(0x82, &[*byte]);
@@ -155,7 +224,6 @@ fn packets_may_be_cut_and_joined_in_any_way() {
     assert_eq!((kinds, pongs), (vec![0x20, 0x30, 0x30, 0x90], 1));
 }
 
-#[test]
 fn a_text_frame_ends_the_connection() {
     let node = Node::start();
     let (mut socket, _) = Socket::open(&node, "Sec-WebSocket-Protocol: mqtt\r\n", "/mqtt");
