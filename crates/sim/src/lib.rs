@@ -4,6 +4,7 @@
 
 pub mod model;
 pub mod node;
+pub mod operations;
 pub mod packets;
 pub mod pair;
 pub mod rng;

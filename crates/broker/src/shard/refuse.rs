@@ -135,6 +135,13 @@ impl Shard {
         text: &str,
         max_packet_bytes: u32,
     ) {
+        // Reasons that only a CONNACK can give; a second CONNECT that is wrong in itself comes here [MQTT-3.1.0-2].
+        let reason = match reason {
+            Reason::UnsupportedProtocolVersion
+            | Reason::ClientIdentifierNotValid
+            | Reason::BadUserNameOrPassword => Reason::ProtocolError,
+            reason => reason,
+        };
         let encode = |version, properties: Properties<'_>, out: &mut Vec<u8>| {
             Packet::Disconnect(Disconnect { reason, properties }).encode(version, out);
         };
