@@ -77,6 +77,17 @@ pub struct Filter {
     pub durable_here: u32,
     /// Shared subscriptions.
     pub groups: Vec<Group>,
+    /// Jobs under which other shards were told last of this shard's live subscribers and durable sessions.
+    pub told: Told,
+}
+
+/// See [`Filter::told`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// Of live subscribers.
+    pub live: u64,
+    /// Of durable sessions.
+    pub durable: u64,
 }
 
 impl Filter {
@@ -131,6 +142,7 @@ impl Routes {
             durable: 0,
             durable_here: 0,
             groups: Vec::new(),
+            told: Told::default(),
         }));
         let ix = match self.free.pop() {
             Some(ix) => {

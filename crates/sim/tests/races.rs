@@ -71,6 +71,53 @@ fn a_session_resumed_for_one_connection_only_gets_nothing_twice() {
 }
 
 #[test]
+fn the_second_subscriber_of_a_filter_waits_for_the_other_shards_too() {
+    for expiry in [0, 100] {
+        check_second_subscriber(expiry);
+    }
+}
+
+fn check_second_subscriber(expiry: u32) {
+    let mut pair = Pair::new();
+    let (a, b) = (client_of(0, "a"), client_of(0, "b"));
+    let first = pair.connect(connect(&a).clean(false).expiry(expiry));
+    let second = pair.connect(connect(&b).clean(false).expiry(expiry));
+    let publisher = pair.connect(connect(&client_of(1, "pub")));
+    let held = |queue| matches!(queue, Queue::Mail(ShardId(0), ShardId(1)));
+    pair.post(first, subscribe(1).filter("t", 1));
+    settle_without(&mut pair, held);
+    pair.post(second, subscribe(1).filter("t", 1));
+    settle_without(&mut pair, held);
+    if let Some(heard) = pair.poll(second) {
+        assert!(matches!(heard.packet(), Packet::SubAck(_)));
+        pair.post(publisher, publish("t", "x").qos1(1));
+        settle_without(&mut pair, held);
+        pair.node.settle();
+        assert_eq!(payloads(&pair.drain(second)), ["x"]);
+    }
+    pair.node.settle();
+}
+
+#[test]
+fn a_will_whose_delay_runs_survives_a_failed_return() {
+    let mut pair = one_shard();
+    let sub = pair.connect(connect("sub"));
+    pair.subscribe(sub, "w", 1);
+    let ill = pair.connect(
+        connect("ill")
+            .durable()
+            .will(will("w", "gone").qos(1).delay(5)),
+    );
+    pair.cut(ill);
+    pair.node.store().fail_commits(Some("disk full"));
+    let back = pair.try_connect(connect("ill").durable());
+    pair.expect_refused(back, Reason::ServerUnavailable);
+    pair.node.store().fail_commits(None);
+    pair.wait(6);
+    pair.take(sub, "gone");
+}
+
+#[test]
 fn what_was_acknowledged_while_the_disk_failed_does_not_come_again() {
     let mut pair = one_shard();
     let sub = pair.connect(connect("sub").durable());
@@ -88,6 +135,72 @@ fn what_was_acknowledged_while_the_disk_failed_does_not_come_again() {
     pair.cut(sub);
     let sub = pair.connect_present(connect("sub").durable(), true);
     pair.expect_silence(sub);
+}
+
+#[test]
+fn a_filter_added_while_the_log_is_read_misses_nothing() {
+    let mut config = NodeConfig {
+        shards: 1,
+        ..NodeConfig::default()
+    };
+    config.broker.tail_entries = 1;
+    let mut pair = Pair::with(config);
+    let sub = pair.connect(connect("sub").durable());
+    pair.subscribe(sub, "a", 1);
+    let other = pair.connect(connect("other").durable());
+    pair.subscribe(other, "b", 1);
+    pair.cut(sub);
+    let publisher = pair.connect(connect("pub"));
+    for number in 0..3 {
+        pair.publish(publisher, "a", &format!("{number}"), 1);
+    }
+    let held = |queue| matches!(queue, Queue::Read(_));
+    let sub = pair.open(campanile_mqtt::Version::V5);
+    pair.post(sub, connect("sub").durable());
+    settle_without(&mut pair, held);
+    pair.post(sub, subscribe(1).filter("b", 1));
+    settle_without(&mut pair, held);
+    pair.post(publisher, publish("b", "new").qos1(50));
+    settle_without(&mut pair, held);
+    pair.node.settle();
+    assert_eq!(payloads(&pair.drain(sub)), ["0", "1", "2", "new"]);
+}
+
+#[test]
+fn a_connection_replaced_before_its_session_was_taken_ends_it_once() {
+    let mut pair = one_shard();
+    for name in ["leaves", "stays"] {
+        let wire = pair.connect(connect(name).durable());
+        pair.subscribe(wire, "a", 1);
+        pair.cut(wire);
+    }
+    let first = pair.open(campanile_mqtt::Version::V5);
+    pair.post(first, connect("leaves").clean(false).expiry(0));
+    settle_without(&mut pair, |queue| matches!(queue, Queue::Commit));
+    let second = pair.open(campanile_mqtt::Version::V5);
+    pair.post(second, connect("leaves").clean(false).expiry(0));
+    settle_without(&mut pair, |queue| matches!(queue, Queue::Commit));
+    pair.node.settle();
+    let publisher = pair.connect(connect("pub"));
+    pair.publish(publisher, "a", "kept", 1);
+    let stays = pair.connect_present(connect("stays").durable(), true);
+    pair.take(stays, "kept");
+}
+
+#[test]
+fn releases_of_one_identifier_do_not_pile_up_before_the_store() {
+    let mut pair = one_shard();
+    let client = pair.connect(connect("client").durable());
+    pair.send(client, publish("a", "x").qos2(1));
+    pair.expect_pubrec(client, 1);
+    for _ in 0..1000 {
+        pair.post(client, pubrel(1));
+    }
+    settle_without(&mut pair, |queue| matches!(queue, Queue::Commit));
+    let waiting = pair.node.shards()[0].pending_requests();
+    assert!(waiting <= 2, "{waiting}");
+    pair.node.settle();
+    assert!(!pair.drain(client).is_empty());
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Shard {
         }
         if live.is_durable() {
             let client = self.key_of(live);
+            let live = self.live_mut(slot).expect("just seen");
+            if !live.rare().releasing.insert(ack.packet_id) {
+                // Said again; the answer is under way.
+                return;
+            }
             let command = Command::ForgetReceived {
                 client,
                 epoch,
@@ -104,6 +109,7 @@ impl Shard {
         let Some(live) = self.answered(conn) else {
             return;
         };
+        live.rare().releasing.remove(&packet_id);
         match result {
             Ok(()) => {
                 live.inbound.finish_qos2(packet_id);

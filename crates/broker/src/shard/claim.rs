@@ -15,8 +15,10 @@ use super::{
     },
 };
 use crate::{
-    ids::{ClientKey, ConnId, Offset},
-    store::{Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished},
+    ids::{ClientKey, ConnId, Millis, Offset},
+    store::{
+        Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished, Will,
+    },
 };
 
 impl Shard {
@@ -68,7 +70,7 @@ impl Shard {
         if let Some(other) = known.filter(|&other| other != slot) {
             self.take_over(other);
         }
-        self.cancel_delayed_will(&client);
+        let delayed_will = self.cancel_delayed_will(&client).map(Box::new);
         self.apps[usize::from(app)]
             .clients
             .insert(client.client_id.clone(), slot);
@@ -90,6 +92,7 @@ impl Shard {
                 conn,
                 client,
                 expiry_seconds,
+                delayed_will,
             },
         );
         true
@@ -110,10 +113,13 @@ impl Shard {
         conn: ConnId,
         client: ClientKey,
         expiry_seconds: u32,
+        delayed_will: Option<Box<(Millis, Will)>>,
         result: Result<Box<Claimed>, StoreError>,
     ) {
-        if let Ok(claimed) = &result {
-            self.after_claim_ended(&client, claimed);
+        match (&result, delayed_will) {
+            (Ok(claimed), _) => self.after_claim_ended(&client, claimed),
+            (Err(_), Some(delayed)) => self.restore_delayed_will(&client, delayed.0, delayed.1),
+            (Err(_), None) => {}
         }
         let Some(slot) = self.slot_of(conn) else {
             if let Ok(claimed) = result {
@@ -149,6 +155,8 @@ impl Shard {
 
     /// A session of the client ended with the claim.
     pub(super) fn after_claim_ended(&mut self, client: &ClientKey, claimed: &Claimed) {
+        // An earlier claim may have failed meanwhile.
+        self.cancel_delayed_will(client);
         self.on_session_ended(client, &claimed.ended_filters);
         let owed = claimed.owed_will.as_ref();
         // The store may have refused to write that it was published.
@@ -314,6 +322,7 @@ impl Shard {
                 page: VecDeque::new(),
                 page_end: Offset::default(),
                 reading: false,
+                outdated: false,
             });
         }
     }

@@ -1,6 +1,9 @@
 //! A connection, from its first byte on, and the session that it serves.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use campanile_mqtt::{
     PacketId, QoS, Reason, SubscriptionOptions, Version,
@@ -139,6 +142,8 @@ pub struct Rare {
     pub pending_subscribes: u32,
     /// UNSUBSCRIBEs that the store has not answered.
     pub pending_unsubscribes: u32,
+    /// Incoming QoS 2 exchanges that the store is to forget.
+    pub releasing: BTreeSet<PacketId>,
     /// Outgoing messages of shared subscriptions, to be sent to another member if this session ends.
     pub shared: Vec<(PacketId, Queued)>,
     /// What goes out with the CONNACK once other shards know the subscriptions.
@@ -254,6 +259,8 @@ pub struct TopicStream {
     pub page_end: Offset,
     /// A read is under way.
     pub reading: bool,
+    /// It began before a subscription was made, and may lack what that one matches.
+    pub outdated: bool,
 }
 
 /// Pushes of a client, from two places in the order of acceptance.

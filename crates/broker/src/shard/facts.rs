@@ -21,7 +21,12 @@ pub(super) enum Fact {
 impl Shard {
     /// Has something written that has happened.
     pub(super) fn command_fact(&mut self, command: Command) {
-        let ticket = self.ticket(Pending::Nobody);
+        self.command_fact_for(command, Pending::Nobody);
+    }
+
+    /// As [`Shard::command_fact`]; the first answer has a purpose.
+    pub(super) fn command_fact_for(&mut self, command: Command, pending: Pending) {
+        let ticket = self.ticket(pending);
         self.facts.insert(ticket, Fact::Command(command.clone()));
         self.effects.commands.push((ticket, command));
     }

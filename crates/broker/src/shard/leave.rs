@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_mqtt::{QoS, topic};
 
 use super::{
-    Phase, Shard,
+    Pending, Phase, Shard,
     conn::{Live, Queued},
 };
 use crate::{
@@ -129,14 +129,16 @@ impl Shard {
             u32::MAX => None,
             seconds => Some(self.now.plus_seconds(seconds)),
         };
-        if expiry_seconds == 0 {
-            let filters: Vec<_> = claimed
-                .resumed
-                .iter()
-                .flat_map(|resumed| resumed.subscriptions.iter().map(|s| s.filter.clone()))
-                .collect();
-            self.on_session_ended(&client, &filters);
-        }
+        let pending = match &claimed.resumed {
+            Some(resumed) if expiry_seconds == 0 => {
+                let filters = resumed.subscriptions.iter().map(|s| s.filter.clone());
+                Pending::End {
+                    client: client.clone(),
+                    filters: filters.collect(),
+                }
+            }
+            _ => Pending::Nobody,
+        };
         let progress = Progress {
             client,
             epoch: claimed.epoch,
@@ -152,7 +154,7 @@ impl Shard {
             now: self.now,
             will_at: None,
         };
-        self.command_fact(Command::Release(release));
+        self.command_fact_for(Command::Release(release), pending);
     }
 
     pub(super) fn forget_client(&mut self, client: &ClientKey, slot: u32) {
@@ -224,9 +226,12 @@ impl Shard {
         let before = filter.durable_here;
         filter.durable_here = before.saturating_add_signed(by);
         let present = filter.durable_here > 0;
-        if present == (before > 0) {
+        // Whoever comes after the first must not be answered before the other shards know of that one.
+        let must_wait = job != 0 && self.jobs.contains_key(&filter.told.durable);
+        if present == (before > 0) && !must_wait {
             return 0;
         }
+        filter.told.durable = job;
         if present {
             filter.durable |= bit;
         } else {

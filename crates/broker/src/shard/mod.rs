@@ -44,7 +44,7 @@ use crate::{
     retained::Retained,
     routes::{FilterIx, Routes},
     stats::Stats,
-    store::{Command, LogKind, Query, Recovery, StoreError},
+    store::{Command, LogKind, Query, Recovery, StoreError, Will},
     tail::Tail,
 };
 use conn::{Conn, Live, Phase, Queued};
@@ -143,6 +143,13 @@ enum Pending {
         conn: ConnId,
         client: ClientKey,
         expiry_seconds: u32,
+        /// Waited for the client, and waits on if the claim fails.
+        delayed_will: Option<Box<(Millis, Will)>>,
+    },
+    /// A claimed session is ended whose connection is gone: nothing is kept for these filters any more.
+    End {
+        client: ClientKey,
+        filters: Vec<Arc<str>>,
     },
     /// An incoming message is being kept.
     Publish {

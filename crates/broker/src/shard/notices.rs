@@ -323,13 +323,20 @@ impl Shard {
                 conn,
                 client,
                 expiry_seconds,
+                delayed_will,
             } => {
                 let result = match outcome {
                     Ok(Outcome::Claimed(claimed)) => Ok(claimed),
                     Ok(_) => Err(StoreError::Unavailable("an answer of another kind".into())),
                     Err(error) => Err(error),
                 };
-                self.on_claimed(conn, client, expiry_seconds, result);
+                self.on_claimed(conn, client, expiry_seconds, delayed_will, result);
+            }
+            // A later claim that came first has told of the end itself.
+            Pending::End { client, filters } => {
+                if outcome.is_ok() {
+                    self.on_session_ended(&client, &filters);
+                }
             }
             Pending::Publish {
                 conn,

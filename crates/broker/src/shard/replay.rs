@@ -449,11 +449,13 @@ impl Shard {
                     gap,
                 }),
             ) => {
-                lost = gap;
                 let stream = &mut live.topics[usize::from(partition)];
                 stream.reading = false;
-                stream.page_end = read_to;
-                stream.page = entries.into();
+                if !std::mem::take(&mut stream.outdated) {
+                    lost = gap;
+                    stream.page_end = read_to;
+                    stream.page = entries.into();
+                }
             }
             // The store cannot be read now: the next acknowledgement, notice or second tries again.
             (None, _) => {
@@ -463,7 +465,8 @@ impl Shard {
                 return self.retry_later(conn);
             }
             (Some(partition), _) => {
-                live.topics[usize::from(partition)].reading = false;
+                let stream = &mut live.topics[usize::from(partition)];
+                (stream.reading, stream.outdated) = (false, false);
                 return self.retry_later(conn);
             }
         }

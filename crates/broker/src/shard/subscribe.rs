@@ -127,6 +127,9 @@ impl Shard {
                     push_exactly(&mut live.subscriptions, subscription.clone());
                     added.push(grant.text.clone());
                     has_new_cursors |= self.start_topics(&mut live);
+                    for stream in &mut live.topics {
+                        stream.outdated |= stream.reading;
+                    }
                     let counted = subscription.counted;
                     let told = if counted {
                         self.count_durable(live.app, ix, 1, job)
@@ -239,6 +242,7 @@ impl Shard {
                     page: VecDeque::new(),
                     page_end: Offset::default(),
                     reading: false,
+                    outdated: false,
                 });
             }
         }
@@ -310,10 +314,14 @@ impl Shard {
             return self.re_enroll(slot, live, subscription, job);
         }
         let routes = &mut self.apps[usize::from(live.app)].routes;
-        if !routes.subscribe(subscription.filter, subscriber(slot, subscription)) {
+        let is_first = routes.subscribe(subscription.filter, subscriber(slot, subscription));
+        let filter = routes.filter_mut(subscription.filter);
+        // Whoever comes after the first must not be answered before the other shards know of that one.
+        if !is_first && !self.jobs.contains_key(&filter.told.live) {
             return 0;
         }
-        let filter = routes.filter(subscription.filter).text.clone();
+        filter.told.live = job;
+        let filter = filter.text.clone();
         self.announce(
             live.app,
             &Interest::Live {

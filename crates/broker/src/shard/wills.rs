@@ -34,10 +34,10 @@ impl Delayed {
         self.due.insert((at, self.count), (client, will));
     }
 
-    fn remove(&mut self, client: &ClientKey) {
-        if let Some(key) = self.by_client.remove(client) {
-            self.due.remove(&key);
-        }
+    fn remove(&mut self, client: &ClientKey) -> Option<(Millis, Will)> {
+        let key = self.by_client.remove(client)?;
+        let (_, will) = self.due.remove(&key)?;
+        Some((key.0, will))
     }
 
     fn pop_due(&mut self, now: Millis) -> Option<(ClientKey, Will)> {
@@ -76,9 +76,14 @@ impl Shard {
         at
     }
 
-    /// The client is back: the will that waits for it is void, unless the claim says that its session ended.
-    pub(super) fn cancel_delayed_will(&mut self, client: &ClientKey) {
-        self.wills.remove(client);
+    /// The client is back: the will that waits for it is void, unless the claim says that its session ended, or fails.
+    pub(super) fn cancel_delayed_will(&mut self, client: &ClientKey) -> Option<(Millis, Will)> {
+        self.wills.remove(client)
+    }
+
+    /// The client could not come back: its will waits on.
+    pub(super) fn restore_delayed_will(&mut self, client: &ClientKey, at: Millis, will: Will) {
+        self.wills.insert(at, client.clone(), will);
     }
 
     /// Takes a will that the store recovered.
