@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use campanile_mqtt::Reason;
 use campanile_sim::{
     operations,
-    packets::{connect, hex},
+    packets::{connect, hex, publish},
     pair::Pair,
     rng::Rng,
 };
@@ -85,6 +85,21 @@ fn a_second_connect_that_is_wrong_in_itself_is_a_protocol_error() {
         pair.send_bytes(wire, &hex(wrong));
         pair.expect_disconnect(wire, Reason::ProtocolError);
     }
+}
+
+#[test]
+fn a_repeated_message_is_acknowledged_after_those_before_it() {
+    let mut pair = Pair::new();
+    let wire = pair.connect(connect("a").durable());
+    pair.send(wire, publish("t", "first").qos2(6));
+    assert!(!pair.expect_pubrec(wire, 6).is_error());
+    pair.cut(wire);
+    let wire = pair.connect_present(connect("a").durable(), true);
+    pair.post(wire, publish("t", "second").qos2(5));
+    pair.send(wire, publish("t", "first").qos2(6).dup());
+    pair.expect_pubrec(wire, 5);
+    pair.expect_pubrec(wire, 6);
+    pair.expect_silence(wire);
 }
 
 fn mutate(input: &mut Vec<u8>, seeds: &[Vec<u8>], rng: &mut Rng) {

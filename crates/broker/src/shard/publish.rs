@@ -428,11 +428,7 @@ impl Shard {
         if acks.is_some_and(|acks| acks.iter().any(|ack| ack.packet_id == packet_id)) {
             return;
         }
-        let (conn, version) = (live.conn, live.version);
-        self.stats.packets_out += 1;
-        self.outbox.write(conn, |out| {
-            encode_ack(out, version, AckKind::PubRec, packet_id, Reason::Success);
-        });
+        self.acknowledge(slot, Some(packet_id), QoS::ExactlyOnce, Reason::Success, "");
     }
 }
 
