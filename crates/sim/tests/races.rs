@@ -231,3 +231,22 @@ fn a_client_that_withholds_one_acknowledgement_costs_a_bounded_memory() {
     }
     assert_eq!(got, 6000);
 }
+
+#[test]
+fn one_subscribe_brings_a_bounded_number_of_retained_messages() {
+    let mut pair = one_shard();
+    let publisher = pair.connect(connect("pub"));
+    for number in 0..300 {
+        pair.publish_with(publisher, publish(&format!("t/{number}"), "x").retain(), 0);
+    }
+    let sub = pair.connect(connect("sub"));
+    let many = (0..1000).fold(subscribe(1), |packet, _| packet.filter("#", 0));
+    pair.send(sub, many);
+    let suback = pair.next(sub);
+    let codes = suback.suback().codes.to_vec();
+    assert_eq!(codes[0], 0);
+    assert_eq!(codes[999], Reason::QuotaExceeded.code());
+    let granted = codes.iter().filter(|code| **code == 0).count();
+    assert_eq!(pair.drain(sub).len(), granted * 300);
+    assert!(granted * 300 < 101_000, "{granted}");
+}

@@ -234,6 +234,11 @@ impl Shard {
 
     /// Saves the progress of all clients that made any.
     pub(super) fn save_progress(&mut self) {
+        if self.store_is_behind() {
+            // More of the same would only wait; what it says is in memory.
+            self.save_due = Some(Millis(self.now.0 + SAVE_DELAY_MS));
+            return;
+        }
         self.save_due = None;
         for conn in std::mem::take(&mut self.dirty) {
             if self.slot_of(conn).is_none() || self.live(conn.slot).is_none() {

@@ -19,6 +19,10 @@ use crate::{
     store::{self, Command, InboxItem, StoreError, StoredSubscription},
 };
 
+/// Retained messages that one SUBSCRIBE brings, above which its further filters are refused; or all that there are, if those are more. Bounds the memory
+/// that filters with many matches, or one filter many times, can cost.
+const MAX_RETAINED_AT_ONCE: usize = 100_000;
+
 /// An answer that waits for other shards and the store.
 pub(super) struct Job {
     kind: JobKind,
@@ -73,6 +77,10 @@ impl Shard {
         let mut granted = Vec::new();
         let mut new = 0;
         for (filter, options) in packet.filters.iter() {
+            if codes.len() >= self.config.max_subscriptions as usize {
+                codes.push(Reason::QuotaExceeded);
+                continue;
+            }
             match self.grant(slot, filter, options, &mut new) {
                 Ok(grant) => {
                     codes.push(match grant.options.qos {
@@ -80,7 +88,7 @@ impl Shard {
                         QoS::AtLeastOnce => Reason::GrantedQoS1,
                         QoS::ExactlyOnce => Reason::GrantedQoS2,
                     });
-                    granted.push(grant);
+                    granted.push((codes.len() - 1, grant));
                 }
                 Err(reason) => codes.push(reason),
             }
@@ -94,8 +102,14 @@ impl Shard {
         let mut retained = Vec::new();
         let mut stored = Vec::new();
         let mut added = Vec::new();
-        for grant in granted {
+        let app = &self.apps[usize::from(live.app)];
+        let most = MAX_RETAINED_AT_ONCE.max(app.retained.len() + self.sys.len());
+        for (at, grant) in granted {
             let known = self.known(&live, &grant);
+            if inbox.len() + retained.len() > most {
+                codes[at] = Reason::QuotaExceeded;
+                continue;
+            }
             self.collect_retained(
                 &live,
                 &grant,
