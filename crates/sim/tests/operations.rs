@@ -24,7 +24,7 @@ fn corpus() -> Vec<Vec<u8>> {
 /// How many inputs a test makes: `CAMPANILE_FUZZ_INPUTS`, or what takes a few seconds.
 fn inputs() -> u64 {
     let count = std::env::var("CAMPANILE_FUZZ_INPUTS").ok();
-    count.map_or(1000, |count| count.parse().unwrap())
+    count.map_or(4000, |count| count.parse().unwrap())
 }
 
 /// Runs an input; if it breaks a rule, prints it as hexadecimal digits.
