@@ -250,3 +250,25 @@ fn one_subscribe_brings_a_bounded_number_of_retained_messages() {
     assert_eq!(pair.drain(sub).len(), granted * 300);
     assert!(granted * 300 < 101_000, "{granted}");
 }
+
+#[test]
+fn a_session_that_ends_while_it_unsubscribes_ends_once() {
+    let mut pair = one_shard();
+    let leaves = pair.connect(connect("leaves").durable());
+    let stays = pair.connect(connect("stays").durable());
+    for wire in [leaves, stays] {
+        pair.subscribe(wire, "a", 1);
+    }
+    pair.cut(stays);
+    pair.post(leaves, unsubscribe(9).filter("a"));
+    pair.post(
+        leaves,
+        disconnect().with(campanile_mqtt::Property::SessionExpiry(0)),
+    );
+    pair.node.settle();
+    assert!(pair.node.is_closed(leaves));
+    let publisher = pair.connect(connect("pub"));
+    pair.publish(publisher, "a", "kept", 1);
+    let stays = pair.connect_present(connect("stays").durable(), true);
+    pair.take(stays, "kept");
+}

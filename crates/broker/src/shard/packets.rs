@@ -198,7 +198,14 @@ impl Shard {
                 self.stats.packets_out += 1;
                 self.outbox.write(conn, encode_ping_resp);
             }
-            Packet::Disconnect(disconnect) => return self.on_disconnect(slot, disconnect),
+            Packet::Disconnect(disconnect) => {
+                // A change under way would find the session ended, and end what it was kept for once more.
+                if disconnect.properties.session_expiry() == Some(0) && self.must_wait(slot, false)
+                {
+                    return Ok(Next::Wait);
+                }
+                return self.on_disconnect(slot, disconnect);
+            }
             Packet::Auth(auth) => self.on_reauthenticate(slot, auth)?,
             Packet::Connect(_) => {
                 return Err(Violation::new(

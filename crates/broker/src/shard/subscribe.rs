@@ -1,11 +1,15 @@
 //! SUBSCRIBE and UNSUBSCRIBE: into the routes of all shards and into the store, then the answer, then what is retained. MQTT 5.0 sections 3.8 to 3.11.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use campanile_mqtt::{
     Packet, PacketId, Properties, QoS, Reason, RetainHandling, SubAck, Subscribe,
     SubscriptionOptions, UnsubAck, Unsubscribe, Version, topic,
 };
+use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
 use super::{
@@ -418,9 +422,9 @@ impl Shard {
         let (conn, epoch) = (live.conn, live.epoch);
         let mut codes = Vec::new();
         let mut remove: Vec<Arc<str>> = Vec::new();
+        let mut seen = HashSet::with_hasher(FixedState::with_seed(self.seed));
         for filter in packet.filters.iter() {
-            let is_new = remove.iter().all(|known| **known != *filter);
-            if is_new && self.position_of(live, filter).is_some() {
+            if seen.insert(filter) && self.position_of(live, filter).is_some() {
                 remove.push(filter.into());
                 codes.push(Reason::Success);
             } else {
