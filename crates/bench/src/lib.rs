@@ -1,8 +1,8 @@
 //! Load for MQTT servers, ours and others, that checks every delivery.
 //!
-//! Start at [`run`]. A scenario (`scenario/`, one file each) plays against a [`target`]: a server that runs already, or one that is
-//! started for it. Its connections are a [`fleet`]: one thread, one epoll loop. Each payload carries a [`stamp`] that says who
-//! sent it and which one it is; an [`account`] compares that with what should have come; the [`report`] puts servers side by side.
+//! Start at [`run`]. A scenario (`scenario/`, one file each) plays against a `target`: a server that runs already, or one that is
+//! started for it. Its connections are a `fleet`: one thread, one epoll loop. Each payload carries a `stamp` that says who
+//! sent it and which one it is; an `account` compares that with what should have come; the `report` puts servers side by side.
 //! [`floor`] is the yardstick: a process that only copies bytes from socket to socket.
 //!
 //! Deliberately absent: TLS and WebSocket, more than one thread, rates below the maximum. `docs/benchmarks.md` has the method.

@@ -29,7 +29,7 @@ pub enum Source {
     },
     /// The binary of Campanile.
     Campanile(PathBuf),
-    /// A shell command, with the environment that [`crate::Common::command`] documents.
+    /// A shell command, with the environment that `--command` documents.
     Shell(String),
     /// The bare loop of [`crate::floor`].
     Floor,

@@ -50,12 +50,12 @@ enum Stage {
 /// A message from the node whose exchange is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exchange {
-    AwaitsPubAck,
-    AwaitsPubRec,
-    /// `counted`: its PUBLISH was sent on this connection.
-    AwaitsPubComp {
-        counted: bool,
-    },
+    /// QoS 1: PUBACK is due.
+    Published,
+    /// QoS 2: PUBREC is due.
+    Unreleased,
+    /// QoS 2: PUBCOMP is due. `counted`: its PUBLISH was sent on this connection.
+    Released { counted: bool },
 }
 
 /// Answers that the node owes.
@@ -133,9 +133,9 @@ impl Link {
     /// How the client goes on with each exchange: identifier and QoS, and for QoS 2 whether it is released.
     pub fn due(&self) -> Vec<(u16, QoS, bool)> {
         let due = |(&id, exchange): (&u16, &Exchange)| match exchange {
-            Exchange::AwaitsPubAck => (id, QoS::AtLeastOnce, false),
-            Exchange::AwaitsPubRec => (id, QoS::ExactlyOnce, false),
-            Exchange::AwaitsPubComp { .. } => (id, QoS::ExactlyOnce, true),
+            Exchange::Published => (id, QoS::AtLeastOnce, false),
+            Exchange::Unreleased => (id, QoS::ExactlyOnce, false),
+            Exchange::Released { .. } => (id, QoS::ExactlyOnce, true),
         };
         self.in_flight.iter().map(due).collect()
     }
@@ -220,21 +220,21 @@ impl Link {
 
     fn on_puback(&mut self, id: PacketId, quiet: bool) {
         match self.in_flight.get(&id.get()) {
-            Some(Exchange::AwaitsPubAck) => drop(self.in_flight.remove(&id.get())),
+            Some(Exchange::Published) => drop(self.in_flight.remove(&id.get())),
             _ => self.doubt(id, quiet),
         }
     }
 
     fn on_pubrec(&mut self, id: PacketId, refuses: bool, quiet: bool) {
         match self.in_flight.get_mut(&id.get()) {
-            Some(Exchange::AwaitsPubRec | Exchange::AwaitsPubComp { .. }) if refuses => {
+            Some(Exchange::Unreleased | Exchange::Released { .. }) if refuses => {
                 self.in_flight.remove(&id.get());
                 self.strays.insert(id.get());
             }
-            Some(exchange @ Exchange::AwaitsPubRec) => {
-                *exchange = Exchange::AwaitsPubComp { counted: true };
+            Some(exchange @ Exchange::Unreleased) => {
+                *exchange = Exchange::Released { counted: true };
             }
-            Some(Exchange::AwaitsPubComp { .. }) => {}
+            Some(Exchange::Released { .. }) => {}
             _ => {
                 self.strays.insert(id.get());
                 self.doubt(id, quiet);
@@ -244,7 +244,7 @@ impl Link {
 
     fn on_pubcomp(&mut self, id: PacketId, quiet: bool) {
         match self.in_flight.get(&id.get()) {
-            Some(Exchange::AwaitsPubComp { .. }) => {
+            Some(Exchange::Released { .. }) => {
                 self.in_flight.remove(&id.get());
                 // What the node sends because of the PUBREC may still come.
                 self.strays.insert(id.get());
@@ -396,8 +396,8 @@ impl Link {
             return;
         }
         let exchange = match publish.qos {
-            QoS::ExactlyOnce => Exchange::AwaitsPubRec,
-            _ => Exchange::AwaitsPubAck,
+            QoS::ExactlyOnce => Exchange::Unreleased,
+            _ => Exchange::Published,
         };
         let before = self.in_flight.insert(id, exchange);
         assert_eq!(before, None, "packet identifier {id} is in use");
@@ -408,7 +408,7 @@ impl Link {
         let under_way = self
             .in_flight
             .values()
-            .filter(|exchange| **exchange != Exchange::AwaitsPubComp { counted: false })
+            .filter(|exchange| **exchange != Exchange::Released { counted: false })
             .count();
         assert!(
             !version.is_v5() || under_way <= usize::from(self.receive_maximum),
@@ -432,10 +432,10 @@ impl Link {
 
     fn on_pubrel(&mut self, id: PacketId, reason: Reason) {
         match self.in_flight.get(&id.get()) {
-            Some(Exchange::AwaitsPubComp { .. }) => {}
+            Some(Exchange::Released { .. }) => {}
             _ if self.strays.contains(&id.get()) || self.doubtful.contains(&id.get()) => {}
             None if self.resumed && !reason.is_error() => {
-                let known = Exchange::AwaitsPubComp { counted: false };
+                let known = Exchange::Released { counted: false };
                 self.in_flight.insert(id.get(), known);
             }
             other => panic!("PUBREL of {id:?}, which is {other:?}"),

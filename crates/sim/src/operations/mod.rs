@@ -1,7 +1,7 @@
 //! Operations of a few clients on a node, read from bytes, so that a fuzzer can search for what breaks a rule.
 //!
 //! [`run`] is the fuzz target `session` and what the plain test replays. Each byte of an input means something, so that mutations of an input are other
-//! conversations. A [`Link`] watches every connection; the rules that it holds the node to need no model of who is to get what, which is the matter
+//! conversations. A `Link` watches every connection; the rules that it holds the node to need no model of who is to get what, which is the matter
 //! of [`world`](crate::world).
 
 mod input;
