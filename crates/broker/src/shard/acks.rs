@@ -54,6 +54,8 @@ impl Shard {
                 self.finished(slot, tag, true);
                 self.pump(slot);
             }
+            // A refusal that is repeated: nothing is to be released [MQTT-4.3.3-4].
+            PubRec::Unknown if ack.reason.is_error() => {}
             PubRec::Unknown => {
                 self.write_pubrel(conn, ack.packet_id, Reason::PacketIdentifierNotFound);
             }

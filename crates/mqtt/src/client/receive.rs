@@ -224,7 +224,12 @@ impl Client {
 
     fn on_pubcomp(&mut self, ack: &Ack<'_>, now_ms: u64) {
         if self.outbound.on_pubcomp(ack.packet_id).is_some() {
-            self.finish(ack, now_ms);
+            // By its PUBREC the server has taken the message; "packet identifier not found" says that an earlier PUBREL has arrived.
+            let taken = Ack {
+                reason: Reason::Success,
+                ..ack.clone()
+            };
+            self.finish(&taken, now_ms);
         }
     }
 
