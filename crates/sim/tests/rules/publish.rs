@@ -167,6 +167,103 @@ pub fn order_is_kept_for_a_client_that_was_away(v: Version) {
     pair.expect_silence(sub);
 }
 
+/// Some messages wait for the store, others do not: still, the acknowledgements of each kind come in the order of the messages.
+pub fn acknowledgements_come_in_the_order_of_the_messages(v: Version) {
+    for client in [clean(v, "x"), durable(v, "x")] {
+        let (mut pair, _, _) = subscriber_and_publisher(v, "kept/#", 2);
+        let wire = pair.connect(client);
+        let mut expected = [Vec::new(), Vec::new()];
+        for number in 1..=18u16 {
+            let topic = ["kept/a", "nobody", "$SYS/x"][usize::from(number % 3)];
+            let level = 1 + u8::from(number % 4 < 2);
+            let mut packet = publish(topic, "x").qos(level, number);
+            if number % 5 == 0 {
+                packet = packet.retain();
+            }
+            pair.post(wire, packet);
+            expected[usize::from(level) - 1].push(number);
+        }
+        pair.node.settle();
+        let mut heard = [Vec::new(), Vec::new()];
+        for answer in pair.drain(wire) {
+            match answer.packet() {
+                Packet::PubAck(ack) => heard[0].push(ack.packet_id.get()),
+                Packet::PubRec(ack) => heard[1].push(ack.packet_id.get()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(heard, expected);
+    }
+}
+
+/// Bytes may come one by one, or many packets at once.
+pub fn packets_may_come_in_any_pieces(v: Version) {
+    let say = |number: u16| {
+        let mut bytes = clean(v, "talker").bytes(v);
+        bytes.extend(subscribe(1).filter("a", 2).bytes(v));
+        for n in 0..number {
+            bytes.extend(
+                publish("a", &n.to_string())
+                    .qos((n % 3) as u8, n + 1)
+                    .bytes(v),
+            );
+        }
+        bytes.extend(Packet::PingReq.bytes(v));
+        bytes
+    };
+    let bytes = say(9);
+    for size in [1, 2, 7, bytes.len()] {
+        let mut pair = campanile_sim::pair::Pair::new();
+        let wire = pair.open(v);
+        for piece in bytes.chunks(size) {
+            pair.send_bytes(wire, piece);
+        }
+        let mut payloads = Vec::new();
+        let mut others = Vec::new();
+        for heard in pair.drain(wire) {
+            match heard.packet() {
+                Packet::Publish(_) => payloads.push(heard.payload().to_owned()),
+                packet => others.push(packet.name()),
+            }
+        }
+        payloads.sort();
+        let expected: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+        assert_eq!(payloads, expected, "in pieces of {size}");
+        others.sort();
+        let answers = [
+            "CONNACK", "PINGRESP", "PUBACK", "PUBACK", "PUBACK", "PUBREC", "PUBREC", "PUBREC",
+            "SUBACK",
+        ];
+        assert_eq!(others, answers, "in pieces of {size}");
+    }
+}
+
+pub fn a_full_socket_delays_and_drops_nothing_below_the_limit(v: Version) {
+    for client in [clean(v, "sub"), durable(v, "sub")] {
+        let mut pair = campanile_sim::pair::Pair::new();
+        let sub = pair.connect(client);
+        pair.subscribe(sub, "a", 2);
+        let publisher = pair.connect(clean(v, "pub"));
+        pair.node.set_blocked(sub, true);
+        for n in 0..90 {
+            pair.publish(publisher, "a", &n.to_string(), (n % 3) as u8);
+        }
+        pair.expect_silence(sub);
+        pair.node.set_blocked(sub, false);
+        pair.node.settle();
+        let mut heard: [Vec<u32>; 3] = Default::default();
+        for _ in 0..90 {
+            let next = pair.next(sub);
+            let level = next.publish().qos as usize;
+            heard[level].push(next.payload().parse().unwrap());
+        }
+        for (level, numbers) in heard.iter().enumerate() {
+            let expected: Vec<u32> = (0..90).filter(|n| *n as usize % 3 == level).collect();
+            assert_eq!(*numbers, expected, "at qos {level}");
+        }
+    }
+}
+
 pub fn a_forbidden_publish_is_refused_or_dropped(v: Version) {
     let (mut pair, sub, publisher) = clean_subscriber_and_publisher(v, "#", 2);
     pair.subscribe(sub, "$SYS/#", 2);

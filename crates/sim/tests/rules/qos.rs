@@ -333,6 +333,55 @@ pub fn what_is_unacknowledged_is_sent_again_at_reconnect_only(v: Version) {
     assert_eq!(told, expected);
 }
 
+pub fn a_takeover_goes_on_with_what_is_under_way(v: Version) {
+    let (mut pair, mut sub, publisher) = subscriber_and_publisher(v, "a", 2);
+    pair.publish(publisher, "a", "1", 1);
+    pair.publish(publisher, "a", "2", 2);
+    let ids = ["1", "2"].map(|payload| pair.expect_publish(sub, payload).id());
+    for _ in 0..3 {
+        let next = pair.connect_present(durable(v, "sub"), true);
+        pair.expect_disconnect(sub, campanile_mqtt::Reason::SessionTakenOver);
+        for (payload, number) in ["1", "2"].into_iter().zip(ids) {
+            let heard = pair.expect_publish(next, payload);
+            assert_eq!((heard.id(), heard.publish().dup), (number, true));
+        }
+        sub = next;
+    }
+    pair.send(sub, puback(ids[0]));
+    pair.send(sub, pubrec(ids[1]));
+    pair.expect_pubrel(sub, ids[1]);
+    let sub = pair.connect_present(durable(v, "sub"), true);
+    pair.expect_pubrel(sub, ids[1]);
+    pair.expect_silence(sub);
+}
+
+/// PUBRELs come in the order of the PUBRECs, wherever the messages are kept.
+pub fn releases_come_in_the_order_of_the_receptions(v: Version) {
+    for client in [clean(v, "sub"), durable(v, "sub")] {
+        let mut pair = Pair::new();
+        let sub = pair.connect(client);
+        pair.subscribe(sub, "a", 2);
+        let publisher = pair.connect(clean(v, "pub"));
+        let ids: Vec<u16> = (0..9)
+            .map(|n| {
+                pair.publish(publisher, "a", &n.to_string(), 2);
+                pair.expect_publish(sub, &n.to_string()).id()
+            })
+            .collect();
+        let order: Vec<u16> = [4, 0, 8, 1, 2, 7, 3, 6, 5].map(|n: usize| ids[n]).to_vec();
+        for &number in &order {
+            pair.post(sub, pubrec(number));
+        }
+        pair.node.settle();
+        let heard: Vec<u16> = pair
+            .drain(sub)
+            .iter()
+            .map(|heard| heard.pubrel().packet_id.get())
+            .collect();
+        assert_eq!(heard, order);
+    }
+}
+
 pub fn what_is_sent_again_keeps_its_order(v: Version) {
     let (mut pair, sub, publisher) = subscriber_and_publisher(v, "#", 2);
     let payloads: Vec<String> = (0..30).map(|n| format!("{n}")).collect();

@@ -42,3 +42,18 @@ fn mqtt_4_6_0_5_topics_are_ordered_by_default() {
 fn mqtt_4_6_0_6_the_order_of_a_publisher_is_kept() {
     publish::order_of_a_publisher_is_kept(V);
 }
+
+#[test]
+fn acknowledgements_come_in_the_order_of_the_messages() {
+    publish::acknowledgements_come_in_the_order_of_the_messages(V);
+}
+
+#[test]
+fn packets_may_come_in_any_pieces() {
+    publish::packets_may_come_in_any_pieces(V);
+}
+
+#[test]
+fn a_full_socket_delays_and_drops_nothing_below_the_limit() {
+    publish::a_full_socket_delays_and_drops_nothing_below_the_limit(V);
+}

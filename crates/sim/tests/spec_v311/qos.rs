@@ -62,3 +62,13 @@ fn mqtt_4_4_0_1_what_is_unacknowledged_is_sent_again_at_reconnect() {
 fn mqtt_4_6_0_1_what_is_sent_again_keeps_its_order() {
     qos::what_is_sent_again_keeps_its_order(V);
 }
+
+#[test]
+fn a_takeover_goes_on_with_what_is_under_way() {
+    qos::a_takeover_goes_on_with_what_is_under_way(V);
+}
+
+#[test]
+fn releases_come_in_the_order_of_the_receptions() {
+    qos::releases_come_in_the_order_of_the_receptions(V);
+}

@@ -109,3 +109,18 @@ fn publishing_where_nobody_listens_is_told() {
         Reason::NoMatchingSubscribers
     );
 }
+
+#[test]
+fn acknowledgements_come_in_the_order_of_the_messages() {
+    rules::acknowledgements_come_in_the_order_of_the_messages(V);
+}
+
+#[test]
+fn packets_may_come_in_any_pieces() {
+    rules::packets_may_come_in_any_pieces(V);
+}
+
+#[test]
+fn a_full_socket_delays_and_drops_nothing_below_the_limit() {
+    rules::a_full_socket_delays_and_drops_nothing_below_the_limit(V);
+}

@@ -203,8 +203,20 @@ fn identifiers_that_are_not_known_are_told() {
         pair.send(wire, pubrec(9));
         let told = pair.expect_pubrel(wire, 9);
         assert_eq!(told, Reason::PacketIdentifierNotFound);
+        // A refusal has nothing to release.
+        pair.send(wire, pubrec(9).reason(Reason::QuotaExceeded));
         pair.send(wire, puback(9));
         pair.send(wire, pubcomp(9));
         pair.expect_alive(wire);
     }
+}
+
+#[test]
+fn a_takeover_goes_on_with_what_is_under_way() {
+    qos::a_takeover_goes_on_with_what_is_under_way(V);
+}
+
+#[test]
+fn releases_come_in_the_order_of_the_receptions() {
+    qos::releases_come_in_the_order_of_the_receptions(V);
 }

@@ -161,3 +161,24 @@ fn a_session_can_become_durable_and_back() {
     pair.publish(publisher, "a", "not subscribed", 1);
     pair.expect_silence(sub);
 }
+
+#[test]
+fn a_session_goes_on_in_another_version() {
+    use campanile_mqtt::Version::{V5, V31, V311};
+    let (mut pair, sub, publisher) = subscriber_and_publisher(V, "a", 2);
+    pair.publish(publisher, "a", "unacknowledged", 2);
+    let number = pair.expect_publish(sub, "unacknowledged").id();
+    for version in [V311, V5, V31, V5, V311] {
+        let sub = pair.connect(durable(version, "sub"));
+        let heard = pair.expect_publish(sub, "unacknowledged");
+        assert_eq!((heard.id(), heard.publish().dup), (number, true));
+        pair.publish(publisher, "a", "new", 1);
+        pair.take(sub, "new");
+        pair.wait(1);
+        pair.cut(sub);
+    }
+    // Who cannot say that it wants none gets a session that stays for long.
+    pair.wait(86_400);
+    let sub = pair.connect_present(durable(V5, "sub"), true);
+    pair.take(sub, "unacknowledged");
+}
