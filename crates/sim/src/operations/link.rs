@@ -37,6 +37,8 @@ pub struct Link {
     owed: Owed,
     /// QoS 2 messages of the client that came again before they were answered.
     repeated: BTreeSet<u16>,
+    /// Their PUBRELs that came again before they were answered.
+    released_again: BTreeSet<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,7 @@ impl Link {
             strays: BTreeSet::new(),
             owed: Owed::default(),
             repeated: BTreeSet::new(),
+            released_again: BTreeSet::new(),
         }
     }
 
@@ -175,6 +178,10 @@ impl Link {
             },
             Packet::PubAck(ack) => self.on_puback(ack.packet_id, quiet),
             Packet::PubRec(ack) => self.on_pubrec(ack.packet_id, ack.reason.is_error(), quiet),
+            // Here as well.
+            Packet::PubRel(ack) if self.owed.pubcomps.contains(&ack.packet_id.get()) => {
+                self.released_again.insert(ack.packet_id.get());
+            }
             Packet::PubRel(ack) => self.owed.pubcomps.push(ack.packet_id.get()),
             Packet::PubComp(ack) => self.on_pubcomp(ack.packet_id, quiet),
             Packet::Subscribe(subscribe) => {
@@ -340,7 +347,10 @@ impl Link {
                 }
             }
             Packet::PubComp(ack) => {
-                settle(&mut self.owed.pubcomps, &ack.packet_id.get(), "PUBCOMP");
+                let id = ack.packet_id.get();
+                if self.owed.pubcomps.contains(&id) || !self.released_again.contains(&id) {
+                    settle(&mut self.owed.pubcomps, &id, "PUBCOMP");
+                }
             }
             Packet::PubRel(ack) => self.on_pubrel(ack.packet_id, ack.reason),
             Packet::SubAck(ack) => {
