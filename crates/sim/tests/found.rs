@@ -1,5 +1,9 @@
 //! Bugs that seeds of the simulation found, each as the shortest conversation that shows it.
 
+use campanile_broker::{
+    ids::{AppId, ShardId},
+    shard::Shard,
+};
 use campanile_mqtt::{Property, Reason};
 use campanile_sim::{
     node::Queue,
@@ -112,4 +116,56 @@ fn an_exchange_that_ends_before_the_replay_comes_to_it_is_not_begun_again() {
     pair.send(wire, puback(again.id()));
     pair.take(wire, "two");
     pair.expect_silence(wire);
+}
+
+#[test]
+fn a_session_whose_first_subscription_was_refused_forgets_nothing_in_a_crash() {
+    let mut pair = Pair::new();
+    let sub = pair.connect(connect("sub").durable());
+    let publisher = pair.connect(connect("pub"));
+    set_full(&mut pair, true);
+    pair.send(sub, subscribe(1).filter("a", 1));
+    let refused = pair.next(sub);
+    assert_eq!(refused.suback().codes, [Reason::QuotaExceeded.code()]);
+    set_full(&mut pair, false);
+    pair.subscribe(sub, "b", 1);
+    pair.publish(publisher, "b", "kept", 1);
+    pair.expect_publish(sub, "kept");
+    pair.crash();
+    pair.restart();
+    let sub = pair.connect_present(connect("sub").durable(), true);
+    pair.expect_publish(sub, "kept");
+}
+
+#[test]
+fn who_has_left_a_group_is_not_chosen_by_another_shard() {
+    let mut pair = Pair::new();
+    // One client per shard.
+    let shard = |name: &str| Shard::of_client(&AppId::new("default"), name, 2).0;
+    let on = |wanted: u8| {
+        let mut names = (0..).map(|n| format!("client-{n}"));
+        names
+            .find(|name| shard(name) == wanted)
+            .expect("there are many")
+    };
+    let sub = pair.connect(connect(&on(0)).durable());
+    let publisher = pair.connect(connect(&on(1)));
+    pair.subscribe(sub, "$share/g/a", 1);
+    pair.post(sub, unsubscribe(7).filter("$share/g/a"));
+    // Everything moves but the word to the other shard.
+    loop {
+        let ready = pair.node.ready();
+        let Some(&queue) = ready
+            .iter()
+            .find(|queue| !matches!(queue, Queue::Mail(ShardId(0), ShardId(1))))
+        else {
+            break;
+        };
+        pair.node.step(queue);
+    }
+    pair.expect_silence(sub);
+    pair.node.settle();
+    assert_eq!(pair.next(sub).unsuback().codes, [Reason::Success.code()]);
+    pair.publish(publisher, "a", "for nobody", 1);
+    pair.expect_silence(sub);
 }

@@ -140,6 +140,8 @@ pub struct Rare {
     pub pending_retained: u32,
     /// SUBSCRIBEs that the store has not answered.
     pub pending_subscribes: u32,
+    /// Where the session stands in the topic logs is not stored yet; a crash would forget what was published since its first SUBACK.
+    pub needs_cursors: bool,
     /// UNSUBSCRIBEs that the store has not answered.
     pub pending_unsubscribes: u32,
     /// Incoming QoS 2 exchanges that the store is to forget.

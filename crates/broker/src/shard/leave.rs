@@ -194,7 +194,7 @@ impl Shard {
     /// Takes a leaving client's subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away.
     pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) {
         for subscription in &live.subscriptions {
-            self.withdraw(slot, live, subscription, stays);
+            self.withdraw(slot, live, subscription, stays, 0);
         }
     }
 

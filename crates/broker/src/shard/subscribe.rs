@@ -46,6 +46,8 @@ pub(super) enum JobKind {
         retained: Vec<Queued>,
         client: ClientKey,
         added: Vec<Arc<str>>,
+        /// Where the session stands in the topic logs is stored, too.
+        has_cursors: bool,
         /// The store did not keep them.
         failed: bool,
     },
@@ -57,6 +59,12 @@ pub(super) enum JobKind {
         remove: Vec<Arc<str>>,
         /// The store did not forget them.
         failed: bool,
+    },
+    /// The answer to it.
+    UnsubAck {
+        conn: ConnId,
+        packet_id: PacketId,
+        codes: Vec<Reason>,
     },
 }
 
@@ -101,7 +109,6 @@ impl Shard {
         let job = self.next_job;
         let since = self.ids.next(self.now);
         let mut waits = 0;
-        let mut has_new_cursors = false;
         let mut inbox = Vec::new();
         let mut retained = Vec::new();
         let mut stored = Vec::new();
@@ -144,7 +151,7 @@ impl Shard {
                 None => {
                     push_exactly(&mut live.subscriptions, subscription.clone());
                     added.push(grant.text.clone());
-                    has_new_cursors |= self.start_topics(&mut live);
+                    self.start_topics(&mut live);
                     for stream in &mut live.topics {
                         stream.outdated |= stream.reading;
                     }
@@ -164,7 +171,8 @@ impl Shard {
         let client = self.key_of(&live);
         let epoch = live.epoch;
         // Without stored cursors a crash would forget what was published since the SUBACK.
-        let cursors = has_new_cursors.then(|| self.progress_of(&client, &mut live));
+        let needs_cursors = live.rare.as_ref().is_some_and(|rare| rare.needs_cursors);
+        let cursors = (durable && needs_cursors).then(|| self.progress_of(&client, &mut live));
         self.put_live(slot, live);
         let kind = JobKind::Subscribe {
             conn,
@@ -173,6 +181,7 @@ impl Shard {
             retained,
             client: client.clone(),
             added,
+            has_cursors: cursors.is_some(),
             failed: false,
         };
         if durable {
@@ -249,10 +258,10 @@ impl Shard {
         })
     }
 
-    /// A durable session's first subscription: its topic cursors start at the end of the logs. Whether it is that.
-    fn start_topics(&mut self, live: &mut Live) -> bool {
-        let is_first = live.is_durable() && live.topics.is_empty();
-        if is_first {
+    /// A durable session's first subscription: its topic cursors start at the end of the logs.
+    fn start_topics(&mut self, live: &mut Live) {
+        if live.is_durable() && live.topics.is_empty() {
+            live.rare().needs_cursors = true;
             for tail in &self.apps[usize::from(live.app)].topic_tails {
                 let position = Position::at(tail.end(), tail.end(), Vec::new());
                 live.topics.push(TopicStream {
@@ -264,7 +273,6 @@ impl Shard {
                 });
             }
         }
-        is_first
     }
 
     /// What is retained for a new subscription: durable sessions get QoS 1 and 2 through their inbox, all else goes out after the SUBACK.
@@ -390,13 +398,13 @@ impl Shard {
         live: &Live,
         subscription: &Subscription,
         stays: bool,
-    ) {
+        job: u64,
+    ) -> u32 {
         self.stats.subscriptions -= 1;
         let app = live.app;
         if let Some(text) = &subscription.shared {
             let member = stays.then(|| self.member(live, subscription, false));
-            self.set_member(app, subscription.filter, text, &live.client_id, member, 0);
-            return;
+            return self.set_member(app, subscription.filter, text, &live.client_id, member, job);
         }
         let routes = &mut self.apps[usize::from(app)].routes;
         let was_last = routes.unsubscribe(subscription.filter, slot);
@@ -415,6 +423,7 @@ impl Shard {
             );
         }
         self.apps[usize::from(app)].routes.tidy(subscription.filter);
+        0
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, packet: Unsubscribe<'_>) {
@@ -473,19 +482,28 @@ impl Shard {
             .position(|s| s.filter == ix && s.shared.as_deref() == shared)
     }
 
-    /// Takes subscriptions of a client away, be it still connected or not.
-    fn forget_subscriptions(&mut self, conn: ConnId, client: &ClientKey, filters: &[Arc<str>]) {
+    /// Takes subscriptions of a client away, be it still connected or not. How many answers to wait for under `job`.
+    fn forget_subscriptions(
+        &mut self,
+        conn: ConnId,
+        client: &ClientKey,
+        filters: &[Arc<str>],
+        job: u64,
+    ) -> u32 {
         if self.answered(conn).is_none() {
-            return self.on_session_ended(client, filters);
+            self.on_session_ended(client, filters);
+            return 0;
         }
+        let mut waits = 0;
         let (_, mut live) = self.take_live(conn.slot);
         for filter in filters {
             if let Some(at) = self.position_of(&live, filter) {
                 let subscription = live.subscriptions.swap_remove(at);
-                self.withdraw(conn.slot, &live, &subscription, false);
+                waits += self.withdraw(conn.slot, &live, &subscription, false, job);
             }
         }
         self.put_live(conn.slot, live);
+        waits
     }
 
     /// Whether a SUBSCRIBE or UNSUBSCRIBE must wait for what came before it on the connection.
@@ -561,7 +579,7 @@ impl Shard {
                     codes.fill(Reason::UnspecifiedError);
                     *failed = true;
                 }
-                JobKind::Welcome(_) => {}
+                JobKind::Welcome(_) | JobKind::UnsubAck { .. } => {}
             }
         }
         waiting.waits -= 1;
@@ -597,11 +615,14 @@ impl Shard {
                 retained,
                 client,
                 added,
+                has_cursors,
                 failed,
             } => {
                 if failed {
                     // The store did not keep them: they do not exist.
-                    self.forget_subscriptions(conn, &client, &added);
+                    self.forget_subscriptions(conn, &client, &added, 0);
+                } else if let Some(live) = self.answered(conn).filter(|_| has_cursors) {
+                    live.rare().needs_cursors = false;
                 }
                 self.settle_change(conn, true);
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
@@ -630,9 +651,12 @@ impl Shard {
                 remove,
                 failed,
             } => {
-                if !failed {
-                    self.forget_subscriptions(conn, &client, &remove);
-                }
+                let job = self.next_job;
+                // Of a group, the other shards choose the members.
+                let waits = match failed {
+                    true => 0,
+                    false => self.forget_subscriptions(conn, &client, &remove, job),
+                };
                 self.settle_change(conn, false);
                 if failed
                     && self
@@ -643,6 +667,18 @@ impl Shard {
                     let text = "the store is unavailable";
                     return self.refuse(conn.slot, Reason::UnspecifiedError, text);
                 }
+                let answer = JobKind::UnsubAck {
+                    conn,
+                    packet_id,
+                    codes,
+                };
+                self.start_job(waits, answer);
+            }
+            JobKind::UnsubAck {
+                conn,
+                packet_id,
+                codes,
+            } => {
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
                 let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
                     let codes = &bytes;

@@ -116,16 +116,19 @@ impl Model {
         if of_before && !message.retain {
             return wrong("came as retained, which it is not");
         }
+        // What is not kept may still be on its way between shards when it is acknowledged.
+        let is_kept = self.sessions[session].durable && arrival.qos > QoS::AtMostOnce;
+        let may_be_older = of_before || !is_kept;
         let fitting = self.sessions[session].subscriptions.iter().filter(|s| {
             s.matches(message.topic)
                 && !(s.no_local && !s.is_shared() && message.publisher == device)
                 && s.left.is_none_or(|at| message.sent < at)
-                && (of_before || message.fate.is_none_or(|(at, _)| s.sent < at))
+                && (may_be_older || message.fate.is_none_or(|(at, _)| s.sent < at))
         });
         let mut changed = false;
-        let mut asked = self.tick;
+        let mut asked = Tick(u64::MAX);
         let (at_most, shared) = fitting.fold((None, None), |(qos, shared), s| {
-            asked = asked.min(s.sent);
+            asked = asked.min(s.acknowledged.unwrap_or(Tick(u64::MAX)));
             // One that changes between QoS 0 and others while the message is under way may match as both.
             changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
             (
@@ -170,14 +173,20 @@ impl Model {
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }
-        // A repetition may be the first that the subscription sees.
-        let is_late = message.sends > 1 && message.sent < asked;
-        if known.is_none() && message.will.is_none() && !message.disordered && !is_late {
+        // A repetition may be the first that the subscription sees, or that has not expired.
+        let is_late = message.sends > 1 && (message.sent < asked || message.expires_at.is_some());
+        // A message that a member of a group leaves behind comes to another one when it comes.
+        let is_ordered = !changed
+            && message.will.is_none()
+            && !message.disordered
+            && !is_late
+            && shared.is_none();
+        if known.is_none() && is_ordered {
             let key = (
                 message.publisher,
                 message.topic,
                 message.qos as u8,
-                arrival.qos == QoS::AtMostOnce,
+                arrival.qos as u8,
             );
             let newest = self.sessions[session].newest.get(&key).copied();
             if let Some(newest) = newest.filter(|&newest| newest > ix) {

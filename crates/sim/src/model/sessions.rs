@@ -19,8 +19,8 @@ pub struct Session {
     pub subscriptions: Vec<Subscription>,
     /// What arrived, by message.
     pub got: BTreeMap<usize, Got>,
-    /// The newest first arrival by publisher, topic, quality of service and way.
-    pub newest: BTreeMap<(usize, &'static str, u8, bool), usize>,
+    /// The newest first arrival by publisher, topic, and quality of service as published and of the delivery.
+    pub newest: BTreeMap<(usize, &'static str, u8, u8), usize>,
 }
 
 /// Arrivals of a message at a session.
@@ -130,21 +130,28 @@ impl Model {
     pub fn subscribing(&mut self, session: usize, filter: &'static str, qos: QoS, no_local: bool) {
         let tick = self.next_tick();
         let subscriptions = &mut self.sessions[session].subscriptions;
+        // One whose UNSUBSCRIBE got no answer may still be there, and be changed by this.
+        let mut before = None;
+        for known in subscriptions.iter_mut() {
+            if known.filter == filter && known.left.is_none() {
+                known.at_least = known.at_least.min(qos);
+                known.at_most = known.at_most.max(qos);
+                before = Some((known.at_least, known.at_most));
+            }
+        }
         let known = subscriptions
             .iter_mut()
             .rev()
             .find(|s| s.filter == filter && s.leaving.is_none());
         match known {
             Some(known) => {
-                known.at_least = known.at_least.min(qos);
-                known.at_most = known.at_most.max(qos);
                 // What changes with the answer, if it arrives, is not worth following.
                 known.no_local |= no_local;
             }
             None => subscriptions.push(Subscription {
                 filter,
-                at_least: qos,
-                at_most: qos,
+                at_least: before.map_or(qos, |(at_least, _)| at_least.min(qos)),
+                at_most: before.map_or(qos, |(_, at_most)| at_most.max(qos)),
                 no_local,
                 sent: tick,
                 acknowledged: None,

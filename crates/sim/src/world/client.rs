@@ -48,7 +48,7 @@ pub struct Link {
     pub to_client: Vec<u8>,
     /// The node has closed it; what it wrote before still arrives.
     pub node_closed: bool,
-    /// The disturbances before it.
+    /// The disturbances before its CONNACK.
     pub era: u64,
     /// CONNACK (success) was written by the node.
     pub welcomed: bool,

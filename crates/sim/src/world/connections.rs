@@ -88,6 +88,7 @@ impl World {
 
     fn observe_client(&mut self, at: usize, by_input: Option<usize>) -> Held {
         let client = &mut self.clients[at];
+        let expired = client.may_have_expired(self.now);
         let (Some(link), Some(node)) = (&mut client.link, &mut self.node) else {
             return Ok(());
         };
@@ -101,7 +102,11 @@ impl World {
             link.blocked = true;
             node.set_blocked(link.wire, true);
         }
-        link.welcomed |= says_welcome;
+        if says_welcome {
+            link.welcomed = true;
+            link.era = self.model.disturbances;
+            client.doubtful |= expired;
+        }
         let wire = link.wire;
         if node.is_closed(wire) {
             link.node_closed = true;
@@ -317,7 +322,7 @@ impl World {
         client.known_since.get_or_insert(tick);
         client.doubtful |= client.may_have_expired(self.now) || client.may_have_ended;
         // A client that does not hear the answer cannot know whose session the next one goes on with.
-        client.must_start_clean |= clean || client.session.is_none();
+        client.must_start_clean |= clean || client.session.is_none() || client.doubtful;
         if let (true, Some(session)) = (clean, client.session) {
             self.model.end_session(session);
         }

@@ -107,7 +107,7 @@ impl World {
         let link = client.link.as_ref().expect("it is connected");
         let must_be = match (link.clean, client.session) {
             (true, _) | (_, None) => Some(false),
-            _ if client.may_have_ended || client.may_have_expired(now) => None,
+            _ if client.doubtful => None,
             _ => Some(true),
         };
         if must_be.is_some_and(|must_be| must_be != session_present) {
@@ -128,7 +128,8 @@ impl World {
             if let (true, Some(session)) = (doubtful, client.session) {
                 self.model.doubt_session(session);
             }
-            let refused_before = self.was_full;
+            // What the store was too far behind for was refused, too.
+            let refused_before = self.was_full || self.plan.node.broker.max_pending_requests < 1000;
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
                 message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);

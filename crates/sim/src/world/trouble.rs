@@ -119,6 +119,10 @@ impl World {
         };
         self.trace.note(|| format!("{} stop", self.steps));
         node.begin_stop();
+        if self.full_for > 0 {
+            self.model.disturb();
+            self.model.wills_are_unsure();
+        }
         self.observe(None)?;
         self.settle_node()?;
         let node = self.node.as_mut().expect("just seen");
