@@ -122,6 +122,11 @@ impl IdSource {
         }
     }
 
+    /// Makes all further ids larger than one of an earlier run: the clock may have been set back since.
+    pub fn go_beyond(&self, id: MessageId) {
+        self.last.fetch_max((id.0 >> 64) as u64, Ordering::Relaxed);
+    }
+
     /// The next id, larger than every id that this source gave before.
     pub fn next(&self, now: Millis) -> MessageId {
         let floor = now.0 << 16;

@@ -100,19 +100,19 @@ impl Shard {
         if let Some(rare) = live.rare.take() {
             self.stats.queued_messages -= rare.queue.len() as u64;
             self.stats.queued_bytes -= rare.queued_bytes as u64;
-            let unsent = rare.queue.into_iter();
-            let unacknowledged = rare.shared.into_iter().map(|(_, queued)| queued);
-            for queued in unacknowledged.chain(unsent) {
-                self.pass_on(live.app, queued);
+            let unsent = rare.queue.into_iter().map(|queued| (queued, false));
+            let unacknowledged = rare.shared.into_iter().map(|(_, queued)| (queued, true));
+            for (queued, was_sent) in unacknowledged.chain(unsent) {
+                self.pass_on(live.app, queued, was_sent);
             }
         }
     }
 
-    /// A member of a shared subscription left with a message: another one gets it, except a QoS 2 message, which must not go to a second
-    /// client [MQTT-4.8.2-5].
-    fn pass_on(&mut self, app: u16, queued: Queued) {
+    /// A member of a shared subscription left with a message: another one gets it, except a QoS 2 message that was sent, which must not go to a
+    /// second client [MQTT-4.8.2-5].
+    fn pass_on(&mut self, app: u16, queued: Queued, was_sent: bool) {
         let Some(shared) = &queued.shared else { return };
-        if queued.qos == QoS::ExactlyOnce {
+        if was_sent && queued.qos == QoS::ExactlyOnce {
             return;
         }
         self.deliver_to_group(app, shared, &queued.message, None);
@@ -274,6 +274,8 @@ impl Shard {
         client: &ClientKey,
         stored: &StoredSubscription,
     ) {
+        // Messages with smaller ids would seem to be from before the subscription.
+        self.ids.go_beyond(stored.since);
         let app = self.app(&client.app);
         let mine = home == self.id;
         let own_bit = 1 << self.id.0;

@@ -61,7 +61,7 @@ impl Shard {
                 subscription_ids: subscription_ids.iter().copied().collect(),
                 shared: None,
             };
-            return self.enqueue(slot, queued);
+            return self.enqueue(slot, queued, 0);
         }
         if incoming.payload.len() >= LARGE_PAYLOAD_BYTES {
             let (ids, now) = (&self.ids, self.now);
@@ -94,6 +94,11 @@ impl Shard {
 
     /// Sends a message from memory, or queues it.
     pub(super) fn send_or_queue(&mut self, slot: u32, queued: Queued) {
+        self.send_or_queue_within(slot, queued, 0);
+    }
+
+    /// As [`Shard::send_or_queue`]. `allowance`: so many more may wait than usual, whatever their size: they are kept in memory anyway.
+    pub(super) fn send_or_queue_within(&mut self, slot: u32, queued: Queued, allowance: usize) {
         let Some((_, live)) = live_in(&mut self.conns, slot) else {
             return;
         };
@@ -101,12 +106,12 @@ impl Shard {
             || live.has_queue()
             || queued.qos > QoS::AtMostOnce && live.outbound.free() == 0
         {
-            return self.enqueue(slot, queued);
+            return self.enqueue(slot, queued, allowance);
         }
         self.send_queued(slot, queued);
     }
 
-    fn enqueue(&mut self, slot: u32, queued: Queued) {
+    fn enqueue(&mut self, slot: u32, queued: Queued, allowance: usize) {
         let (max_messages, max_bytes) = (
             self.config.max_queued_messages,
             self.config.max_queued_bytes,
@@ -116,8 +121,8 @@ impl Shard {
         };
         let rare = live.rare();
         let bytes = queued.message.size_bytes();
-        if rare.queue.len() >= max_messages as usize
-            || rare.queued_bytes + bytes > max_bytes as usize
+        if rare.queue.len() >= max_messages as usize + allowance
+            || allowance == 0 && rare.queued_bytes + bytes > max_bytes as usize
         {
             self.stats.dropped_queue_full += 1;
             return;

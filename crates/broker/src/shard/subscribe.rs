@@ -639,8 +639,10 @@ impl Shard {
                 if !self.answer(conn, text, encode) {
                     return;
                 }
+                // All that is retained must come [MQTT-3.3.1-9], however small the client's window is.
+                let allowance = retained.len();
                 for queued in retained {
-                    self.send_or_queue(conn.slot, queued);
+                    self.send_or_queue_within(conn.slot, queued, allowance);
                 }
             }
             JobKind::Unsubscribe {
