@@ -149,3 +149,31 @@ fn no_local_holds_for_retained_messages_too() {
     pair.subscribe_with(wire, subscribe(9).filter_with("a", no_local));
     pair.expect_silence(wire);
 }
+
+#[test]
+fn all_that_is_retained_comes_however_small_the_window_is() {
+    let broker = campanile_broker::config::Config {
+        max_queued_messages: 10,
+        max_queued_bytes: 100,
+        ..Default::default()
+    };
+    let mut pair = Pair::with(campanile_sim::node::NodeConfig {
+        broker,
+        ..Default::default()
+    });
+    let publisher = pair.connect(clean(V, "pub"));
+    for n in 0..100 {
+        let packet = publish(&format!("t/{n}"), &n.to_string()).retain();
+        pair.publish_with(publisher, packet, 1 + (n % 2) as u8);
+    }
+    for client in [clean(V, "c"), durable(V, "d")] {
+        let sub = pair.connect(client.with(Property::ReceiveMaximum(3)));
+        pair.subscribe(sub, "t/+", 2);
+        let mut heard = std::collections::BTreeSet::new();
+        while let Some(next) = pair.poll(sub) {
+            assert!(heard.insert(next.payload().to_owned()));
+            pair.acknowledge(sub, &next);
+        }
+        assert_eq!(heard.len(), 100);
+    }
+}

@@ -182,3 +182,18 @@ fn a_session_goes_on_in_another_version() {
     let sub = pair.connect_present(durable(V5, "sub"), true);
     pair.take(sub, "unacknowledged");
 }
+
+#[test]
+fn nothing_is_lost_if_the_clock_is_set_back_while_the_node_is_down() {
+    let mut pair = Pair::new();
+    pair.wait(100);
+    let sub = pair.connect(durable(V, "sub"));
+    pair.subscribe(sub, "a", 1);
+    pair.cut(sub);
+    pair.node.now.0 -= 50_000;
+    pair.crash();
+    let publisher = pair.connect(clean(V, "pub"));
+    pair.publish(publisher, "a", "x", 1);
+    let sub = pair.connect_present(durable(V, "sub"), true);
+    pair.take(sub, "x");
+}

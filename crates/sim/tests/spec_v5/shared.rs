@@ -262,3 +262,27 @@ fn a_subscription_id_of_a_member_is_sent() {
         }
     }
 }
+
+#[test]
+fn what_a_member_was_not_sent_yet_goes_to_another() {
+    for level in [1, 2] {
+        let narrow = |name| clean(V, name).with(Property::ReceiveMaximum(1));
+        let (mut pair, wires, publisher) = group(&[(narrow("one"), 2), (narrow("two"), 2)]);
+        for n in 0..8 {
+            pair.publish(publisher, "a", &n.to_string(), level);
+        }
+        let held = pair.next(wires[1]);
+        pair.cut(wires[1]);
+        let mut heard = Vec::new();
+        while let Some(next) = pair.poll(wires[0]) {
+            heard.push(next.payload().to_owned());
+            pair.acknowledge(wires[0], &next);
+        }
+        heard.sort();
+        let mut expected: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+        if level == 2 {
+            expected.retain(|payload| payload != held.payload());
+        }
+        assert_eq!(heard, expected);
+    }
+}
