@@ -48,7 +48,7 @@ pub struct Config {
     pub tail_entries: u32,
     /// Bytes of messages in those tails, per shard and log. 8 MiB.
     pub tail_bytes: u32,
-    /// Requests of a shard that the store has not answered; above it, what needs durability is refused with 0x97. 100,000.
+    /// Requests of a shard that the store has not answered; above it, what needs durability is refused with 0x97. 20,000.
     pub max_pending_requests: u32,
     /// Base of Response Information for clients that ask; the client id is appended. "": none is given.
     pub response_information: String,
@@ -80,7 +80,7 @@ impl Default for Config {
             topic_partitions: 1,
             tail_entries: 4096,
             tail_bytes: 8 << 20,
-            max_pending_requests: 100_000,
+            max_pending_requests: 20_000,
             response_information: "response/".to_owned(),
             server_reference: String::new(),
         }

@@ -53,7 +53,6 @@ impl Shard {
             Phase::Live(_) => self.on_reauthentication_verdict(slot, verdict),
             _ => {}
         }
-        self.close_doomed();
     }
 
     pub(super) fn on_connect_verdict(

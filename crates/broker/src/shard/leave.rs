@@ -22,7 +22,6 @@ impl Shard {
         if let Some(slot) = self.slot_of(conn) {
             self.leave(slot, true);
         }
-        self.close_doomed();
     }
 
     /// Closes a connection after what was written to it. `with_will`: the client did not say goodbye.
@@ -32,13 +31,6 @@ impl Shard {
         };
         self.effects.closes.push(conn.id);
         self.leave(slot, with_will);
-    }
-
-    /// Closes what could not be closed during a delivery.
-    pub(super) fn close_doomed(&mut self) {
-        while let Some((slot, reason)) = self.doomed.pop() {
-            self.refuse(slot, reason, "");
-        }
     }
 
     /// Forgets a connection and releases its session.

@@ -101,8 +101,6 @@ pub struct Shard {
     wills: wills::Delayed,
     /// Figures under `$SYS`.
     sys: BTreeMap<Arc<str>, Arc<Message>>,
-    /// Connections to close after the current delivery, with why.
-    doomed: Vec<(u32, Reason)>,
     assigned: u64,
     stopping: bool,
     scratch: Scratch,
@@ -234,7 +232,6 @@ impl Shard {
             sweep_due: now,
             wills: wills::Delayed::default(),
             sys: BTreeMap::new(),
-            doomed: Vec::new(),
             assigned: 0,
             stopping: false,
             scratch: Scratch::default(),

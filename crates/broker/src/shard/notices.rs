@@ -58,7 +58,6 @@ impl Shard {
                 }
             }
         }
-        self.close_doomed();
     }
 
     fn on_interest(&mut self, from: ShardId, app: &AppId, change: Interest) {
@@ -371,7 +370,6 @@ impl Shard {
                 unreachable!("queries are answered by pages")
             }
         }
-        self.close_doomed();
     }
 
     /// Answer to a query.
@@ -396,6 +394,5 @@ impl Shard {
             }
             _ => unreachable!("commands are answered by outcomes"),
         }
-        self.close_doomed();
     }
 }

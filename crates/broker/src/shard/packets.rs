@@ -91,7 +91,6 @@ impl Shard {
                 }
             }
         }
-        self.close_doomed();
         progress.gone |= self.slot_of(conn).is_none();
         progress.consumed = consumed;
         progress

@@ -46,9 +46,11 @@ pub(super) enum JobKind {
         retained: Vec<Queued>,
         client: ClientKey,
         added: Vec<Arc<str>>,
-        /// Where the session stands in the topic logs is stored, too.
+        /// The store is asked to keep them.
+        stored: bool,
+        /// Together with where the session stands in the topic logs.
         has_cursors: bool,
-        /// The store did not keep them.
+        /// It did not.
         failed: bool,
     },
     Unsubscribe {
@@ -57,7 +59,9 @@ pub(super) enum JobKind {
         codes: Vec<Reason>,
         client: ClientKey,
         remove: Vec<Arc<str>>,
-        /// The store did not forget them.
+        /// The store is asked to forget them.
+        stored: bool,
+        /// It did not.
         failed: bool,
     },
     /// The answer to it.
@@ -181,6 +185,7 @@ impl Shard {
             retained,
             client: client.clone(),
             added,
+            stored: durable,
             has_cursors: cursors.is_some(),
             failed: false,
         };
@@ -450,6 +455,7 @@ impl Shard {
             codes,
             client: client.clone(),
             remove: remove.clone(),
+            stored: durable,
             failed: false,
         };
         if durable {
@@ -615,6 +621,7 @@ impl Shard {
                 retained,
                 client,
                 added,
+                stored,
                 has_cursors,
                 failed,
             } => {
@@ -624,7 +631,9 @@ impl Shard {
                 } else if let Some(live) = self.answered(conn).filter(|_| has_cursors) {
                     live.rare().needs_cursors = false;
                 }
-                self.settle_change(conn, true);
+                if stored {
+                    self.settle_change(conn, true);
+                }
                 let bytes: Vec<u8> = codes.iter().map(|code| code.code()).collect();
                 let text = explanation(&codes).unwrap_or_default();
                 let encode = |version: Version, properties: Properties<'_>, out: &mut Vec<u8>| {
@@ -651,6 +660,7 @@ impl Shard {
                 codes,
                 client,
                 remove,
+                stored,
                 failed,
             } => {
                 let job = self.next_job;
@@ -659,7 +669,9 @@ impl Shard {
                     true => 0,
                     false => self.forget_subscriptions(conn, &client, &remove, job),
                 };
-                self.settle_change(conn, false);
+                if stored {
+                    self.settle_change(conn, false);
+                }
                 if failed
                     && self
                         .answered(conn)

@@ -27,7 +27,6 @@ impl Shard {
                 }
             }
         }
-        self.close_doomed();
     }
 
     /// When [`Shard::on_tick`] is needed next.
@@ -114,6 +113,5 @@ impl Shard {
             live.blocked = false;
             self.pump(conn.slot);
         }
-        self.close_doomed();
     }
 }
