@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, ClientKey, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{InboxItem, LogKind, Notice, StoreError},
 };
-use campanile_broker::store::QoS;
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,

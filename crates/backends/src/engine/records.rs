@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use campanile_broker::store::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
     ids::{MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{Cursor, InboxItem, Source, StoredSubscription, Unfinished, Will},
 };
-use campanile_broker::store::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 
 use super::{
     keys::{log_number, log_of_number},

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use campanile_broker::store::PacketId;
 use campanile_broker::{
     ids::{ClientKey, Epoch},
     store::{
@@ -9,7 +10,6 @@ use campanile_broker::{
         Subscribe, Will,
     },
 };
-use campanile_broker::store::PacketId;
 
 use super::{
     keys::{ExpiryKind, Subject, Table},

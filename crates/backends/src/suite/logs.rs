@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use campanile_broker::store::PacketId;
 use campanile_broker::{
     ids::{AppId, Offset},
     store::{Command, LogKind, MAX_POSTED_FILTERS, Notice, Page, Publish, Query, Source},
 };
-use campanile_broker::store::PacketId;
 
 use super::{APP, World, client, publish, text};
 

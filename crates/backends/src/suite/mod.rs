@@ -13,6 +13,7 @@ pub mod wills;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use campanile_broker::store::{QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
     message::{Kind, Message},
@@ -22,7 +23,6 @@ use campanile_broker::{
         Subscribe, Swept, Will,
     },
 };
-use campanile_broker::store::{QoS, RetainHandling, SubscriptionOptions};
 use campanile_push::{
     app::AppName,
     id::PushId,

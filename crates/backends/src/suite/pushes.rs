@@ -1,11 +1,11 @@
 //! Apps and pushes.
 
+use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, Millis, Offset},
     message::{Kind, Message},
     store::{LogKind, Notice, Outcome},
 };
-use campanile_broker::store::QoS;
 use campanile_push::{
     app::{AppName, KeyHash},
     store::{self as push, Accept, Command, Idempotency},

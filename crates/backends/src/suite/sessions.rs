@@ -1,10 +1,10 @@
 //! Claiming, fencing, resuming and ending sessions.
 
+use campanile_broker::store::{PacketId, QoS};
 use campanile_broker::{
     ids::{Epoch, Offset},
     store::{Command, Cursor, LogKind, Outcome, Source, StoreError, Subscribe, Unfinished},
 };
-use campanile_broker::store::{PacketId, QoS};
 
 use super::{World, client, cursor, progress, publish, subscription};
 use crate::{Reply, Request};

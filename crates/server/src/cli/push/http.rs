@@ -59,19 +59,27 @@ impl Response {
 impl Api {
     /// The API at a URL such as `http://127.0.0.1:8080`.
     pub fn new(url: &str, key: &str) -> anyhow::Result<Api> {
-        let uri: Uri = url.parse().with_context(|| format!("--url {url:?} is not a URL, such as http://127.0.0.1:8080"))?;
+        let uri: Uri = url.parse().with_context(|| {
+            format!("--url {url:?} is not a URL, such as http://127.0.0.1:8080")
+        })?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => bail!("--url {url:?}: this command speaks plain HTTP only; go to the node directly, or use curl"),
+            Some("https") => bail!(
+                "--url {url:?}: this command speaks plain HTTP only; go to the node directly, or use curl"
+            ),
             _ => bail!("--url {url:?} is not a URL, such as http://127.0.0.1:8080"),
         }
-        let authority = uri.authority().with_context(|| format!("--url {url:?} names no host"))?;
+        let authority = uri
+            .authority()
+            .with_context(|| format!("--url {url:?} names no host"))?;
         let host = authority.host();
         if !key.bytes().all(|b| b.is_ascii_graphic()) || key.is_empty() {
             bail!("the API key is empty or has characters that no key has");
         }
         Ok(Api {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
             address: format!("{host}:{}", authority.port_u16().unwrap_or(80)),
             authority: authority.to_string(),
             base: uri.path().trim_end_matches('/').to_owned(),
@@ -80,9 +88,19 @@ impl Api {
     }
 
     /// Sends a JSON document.
-    pub fn post(&self, path: &str, idempotency_key: &str, body: Vec<u8>) -> Result<Response, NoAnswer> {
-        let request = self.request(Method::POST, path).header("idempotency-key", idempotency_key);
-        self.exchange(request.header(header::CONTENT_TYPE, "application/json"), body)
+    pub fn post(
+        &self,
+        path: &str,
+        idempotency_key: &str,
+        body: Vec<u8>,
+    ) -> Result<Response, NoAnswer> {
+        let request = self
+            .request(Method::POST, path)
+            .header("idempotency-key", idempotency_key);
+        self.exchange(
+            request.header(header::CONTENT_TYPE, "application/json"),
+            body,
+        )
     }
 
     /// Asks for a document.
@@ -96,23 +114,47 @@ impl Api {
             .uri(format!("{}{path}", self.base))
             .header(header::HOST, &self.authority)
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
-            .header(header::USER_AGENT, concat!("campanile/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("campanile/", env!("CARGO_PKG_VERSION")),
+            )
             .header(header::CONNECTION, "close")
     }
 
-    fn exchange(&self, request: hyper::http::request::Builder, body: Vec<u8>) -> Result<Response, NoAnswer> {
-        let unsent = |message: String| NoAnswer { may_have_arrived: false, message };
-        let unclear = |message: String| NoAnswer { may_have_arrived: true, message: format!("http://{}: {message}", self.address) };
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| unsent(format!("the request cannot be sent: {error}")))?;
+    fn exchange(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<Response, NoAnswer> {
+        let unsent = |message: String| NoAnswer {
+            may_have_arrived: false,
+            message,
+        };
+        let unclear = |message: String| NoAnswer {
+            may_have_arrived: true,
+            message: format!("http://{}: {message}", self.address),
+        };
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| unsent(format!("the request cannot be sent: {error}")))?;
         self.runtime.block_on(async {
-            let stream = timeout(PATIENCE, TcpStream::connect(&self.address)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            let stream = stream.map_err(|error| unsent(format!("cannot connect to {}: {error}; does the node run?", self.address)))?;
+            let stream = timeout(PATIENCE, TcpStream::connect(&self.address))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let stream = stream.map_err(|error| {
+                unsent(format!(
+                    "cannot connect to {}: {error}; does the node run?",
+                    self.address
+                ))
+            })?;
             let conversation = async {
                 let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
                 let driving = tokio::spawn(connection);
                 let response = sender.send_request(request).await?;
                 let status = response.status();
-                let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+                let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+                    .collect()
+                    .await;
                 driving.abort();
                 Ok::<_, hyper::Error>((status, body))
             };
@@ -122,7 +164,10 @@ impl Api {
                 Err(_) => return Err(unclear(format!("no answer within {PATIENCE:?}"))),
             };
             let body = body.map_err(|error| unclear(error.to_string()))?.to_bytes();
-            Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+            Ok(Response {
+                status,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            })
         })
     }
 }
@@ -159,10 +204,18 @@ mod tests {
     #[test]
     fn a_document_is_sent_and_the_answer_read() {
         let (url, asked) = server("HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\n\r\nfine");
-        let response = Api::new(&url, "k").unwrap().post("/v1/x", "once", b"{}".to_vec()).unwrap();
+        let response = Api::new(&url, "k")
+            .unwrap()
+            .post("/v1/x", "once", b"{}".to_vec())
+            .unwrap();
         assert_eq!((response.is_success(), response.text()), (true, "fine"));
         let asked = asked.join().unwrap();
-        for line in ["POST /base/v1/x HTTP/1.1", "authorization: Bearer k", "idempotency-key: once", "content-type: application/json"] {
+        for line in [
+            "POST /base/v1/x HTTP/1.1",
+            "authorization: Bearer k",
+            "idempotency-key: once",
+            "content-type: application/json",
+        ] {
             assert!(asked.contains(line), "{line} is not in {asked}");
         }
     }
@@ -170,17 +223,40 @@ mod tests {
     #[test]
     fn whether_a_request_may_have_arrived_is_told() {
         let (url, asked) = server("");
-        assert!(Api::new(&url, "k").unwrap().post("/", "once", b"{}".to_vec()).unwrap_err().may_have_arrived);
+        assert!(
+            Api::new(&url, "k")
+                .unwrap()
+                .post("/", "once", b"{}".to_vec())
+                .unwrap_err()
+                .may_have_arrived
+        );
         asked.join().unwrap();
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = Api::new(&format!("http://{gone}"), "k").unwrap().get("/").unwrap_err();
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let error = Api::new(&format!("http://{gone}"), "k")
+            .unwrap()
+            .get("/")
+            .unwrap_err();
         assert!(!error.may_have_arrived);
-        assert!(error.to_string().starts_with(&format!("cannot connect to {gone}: ")), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("cannot connect to {gone}: ")),
+            "{error}"
+        );
     }
 
     #[test]
     fn other_urls_and_keys_are_refused() {
-        for (url, key) in [("127.0.0.1:8080", "k"), ("https://x", "k"), ("nonsense url", "k"), ("http://x", ""), ("http://x", "a\nb")] {
+        for (url, key) in [
+            ("127.0.0.1:8080", "k"),
+            ("https://x", "k"),
+            ("nonsense url", "k"),
+            ("http://x", ""),
+            ("http://x", "a\nb"),
+        ] {
             assert!(Api::new(url, key).is_err(), "{url} {key}");
         }
     }

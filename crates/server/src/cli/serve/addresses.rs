@@ -15,11 +15,19 @@ pub struct File(PathBuf);
 
 impl File {
     /// Writes it in one step: `{"mqtt": ["127.0.0.1:1883"], "ws": [..], "mqtts": [..], "wss": [..], "http": "127.0.0.1:8080"}`.
-    pub fn write(data_dir: &std::path::Path, settings: &Settings, node: &Node) -> anyhow::Result<File> {
+    pub fn write(
+        data_dir: &std::path::Path,
+        settings: &Settings,
+        node: &Node,
+    ) -> anyhow::Result<File> {
         let mut addresses = Map::new();
         for (listener, (_, address)) in settings.listeners.iter().zip(node.addresses()) {
-            let kind = addresses.entry(scheme(listener.transport)).or_insert_with(|| json!([]));
-            kind.as_array_mut().expect("made so one line above").push(json!(address.to_string()));
+            let kind = addresses
+                .entry(scheme(listener.transport))
+                .or_insert_with(|| json!([]));
+            kind.as_array_mut()
+                .expect("made so one line above")
+                .push(json!(address.to_string()));
         }
         if let Some(address) = node.http_address() {
             addresses.insert("http".to_owned(), json!(address.to_string()));

@@ -33,7 +33,12 @@ pub fn key(data_dir: &Path, given: Option<String>) -> anyhow::Result<ApiKey> {
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     }
     let key = ApiKey::from_random(random());
-    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| writeln!(file, "{}", key.reveal()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| writeln!(file, "{}", key.reveal()));
     written.with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(key)
 }
@@ -41,10 +46,25 @@ pub fn key(data_dir: &Path, given: Option<String>) -> anyhow::Result<ApiKey> {
 /// Makes the app with this key, or gives it the key.
 pub fn register(store: &dyn Store, app: &str, key: &ApiKey) -> anyhow::Result<()> {
     let app = AppName::new(app)?;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let submit = |command| store.submit(command).blocking_recv().context("the store did not answer")?.map_err(anyhow::Error::from);
-    let outcome = match submit(Command::CreateApp { app: app.clone(), key: key.hash(), now_ms })? {
-        Outcome::Exists => submit(Command::AddKey { app: app.clone(), key: key.hash() })?,
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    let submit = |command| {
+        store
+            .submit(command)
+            .blocking_recv()
+            .context("the store did not answer")?
+            .map_err(anyhow::Error::from)
+    };
+    let outcome = match submit(Command::CreateApp {
+        app: app.clone(),
+        key: key.hash(),
+        now_ms,
+    })? {
+        Outcome::Exists => submit(Command::AddKey {
+            app: app.clone(),
+            key: key.hash(),
+        })?,
         outcome => outcome,
     };
     match outcome {
@@ -64,16 +84,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = key(dir.path(), None).unwrap();
         assert_eq!(key(dir.path(), Some(String::new())).unwrap(), first);
-        assert_eq!(fs::metadata(dir.path().join("dev-key")).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(key(dir.path(), Some("cmp_mine".to_owned())).unwrap().reveal(), "cmp_mine");
+        assert_eq!(
+            fs::metadata(dir.path().join("dev-key"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        assert_eq!(
+            key(dir.path(), Some("cmp_mine".to_owned()))
+                .unwrap()
+                .reveal(),
+            "cmp_mine"
+        );
         assert_eq!(key(dir.path(), None).unwrap(), first);
     }
 
     #[test]
     fn a_key_that_cannot_be_one_names_its_source() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(key(dir.path(), Some("a b".to_owned())).unwrap_err().to_string().contains(KEY_VARIABLE));
+        assert!(
+            key(dir.path(), Some("a b".to_owned()))
+                .unwrap_err()
+                .to_string()
+                .contains(KEY_VARIABLE)
+        );
         fs::write(dir.path().join("dev-key"), "a b").unwrap();
-        assert!(key(dir.path(), None).unwrap_err().to_string().contains("dev-key"));
+        assert!(
+            key(dir.path(), None)
+                .unwrap_err()
+                .to_string()
+                .contains("dev-key")
+        );
     }
 }

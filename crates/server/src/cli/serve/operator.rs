@@ -21,14 +21,20 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it. Without an admin socket the node goes on: a warning says so.
-    pub fn start(data_dir: &Path, store: Arc<dyn Store>, access: Arc<ClientAccess>) -> anyhow::Result<Operator> {
+    pub fn start(
+        data_dir: &Path,
+        store: Arc<dyn Store>,
+        access: Arc<ClientAccess>,
+    ) -> anyhow::Result<Operator> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let in_runtime = runtime.enter();
         let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         let socket = AdminSocket::open(data_dir).inspect_err(|error| tracing::warn!(%error, "no admin socket: \"campanile app\" needs the node stopped")).ok();
         drop(in_runtime);
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("operator".to_owned()).spawn(move || run(&runtime, socket, store, hangups, &access, stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("operator".to_owned())
+            .spawn(move || run(&runtime, socket, store, hangups, &access, stopped))?;
         Ok(Operator { stop, thread })
     }
 
@@ -41,12 +47,21 @@ impl Operator {
     }
 }
 
-fn run(runtime: &Runtime, socket: Option<AdminSocket>, store: Arc<dyn Store>, mut hangups: Signal, access: &ClientAccess, stopped: oneshot::Receiver<()>) {
+fn run(
+    runtime: &Runtime,
+    socket: Option<AdminSocket>,
+    store: Arc<dyn Store>,
+    mut hangups: Signal,
+    access: &ClientAccess,
+    stopped: oneshot::Receiver<()>,
+) {
     runtime.block_on(async {
         let (stop_socket, socket_stopped) = oneshot::channel::<()>();
         let serving = async {
             if let Some(socket) = socket {
-                socket.serve(store, async { drop(socket_stopped.await) }).await;
+                socket
+                    .serve(store, async { drop(socket_stopped.await) })
+                    .await;
             }
         };
         let listening = async {
