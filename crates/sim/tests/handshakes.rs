@@ -66,11 +66,38 @@ struct Stage {
     store_heals: Option<usize>,
 }
 
+/// Who talks how.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    version: Version,
+    qos: QoS,
+    /// Of the subscriber.
+    filter: &'static str,
+    /// The subscriber's session outlives its connection.
+    stays: bool,
+}
+
+impl Setting {
+    fn new(version: Version, qos: QoS) -> Setting {
+        Setting {
+            version,
+            qos,
+            filter: "t",
+            stays: true,
+        }
+    }
+}
+
 const MESSAGES: [&str; 3] = ["one", "two", "three"];
 
 impl Stage {
-    /// `stays`: the subscriber's session outlives its connection.
-    fn new(version: Version, qos: QoS, order: Order, stays: bool) -> Stage {
+    fn new(setting: Setting, order: Order) -> Stage {
+        let Setting {
+            version,
+            qos,
+            filter,
+            stays,
+        } = setting;
         let peer = |name: &str, session_expiry| Peer {
             client: Client::new(Options {
                 version,
@@ -105,7 +132,7 @@ impl Stage {
         };
         let subscriber = &mut stage.peers[1].client;
         subscriber
-            .subscribe(&[("t", options)], Properties::EMPTY, 0)
+            .subscribe(&[(filter, options)], Properties::EMPTY, 0)
             .expect("it is connected");
         stage.run(&[]);
         assert!(stage.subscribed);
@@ -330,23 +357,23 @@ impl Stage {
     }
 }
 
-fn moves_without_fault(version: Version, qos: QoS, order: Order, stays: bool) -> usize {
-    let mut stage = Stage::new(version, qos, order, stays);
+fn moves_without_fault(setting: Setting, order: Order) -> usize {
+    let mut stage = Stage::new(setting, order);
     stage.run(&[]);
     let moves = stage.moves;
     stage.check("without a fault");
     moves
 }
 
-fn check_every_moment(version: Version, qos: QoS, stays: bool, faults: &[Fault]) {
+fn check_every_moment(setting: Setting, faults: &[Fault]) {
     for order in [Order::NodeFirst, Order::NodeLast] {
-        let moves = moves_without_fault(version, qos, order, stays);
+        let moves = moves_without_fault(setting, order);
         assert!(moves > 15, "{moves} moves are not much of a conversation");
         for at in 0..=moves {
             for &fault in faults {
-                let mut stage = Stage::new(version, qos, order, stays);
+                let mut stage = Stage::new(setting, order);
                 stage.run(&[(at, fault)]);
-                let what = format!("{version:?} {qos:?} {order:?} {fault:?} before move {at}");
+                let what = format!("{setting:?} {order:?} {fault:?} before move {at}");
                 stage.check(&what);
             }
         }
@@ -367,7 +394,7 @@ const FAULTS: [Fault; 8] = [
 #[test]
 fn qos_2_arrives_once_whatever_breaks_at_any_moment() {
     for version in [Version::V311, Version::V5] {
-        check_every_moment(version, QoS::ExactlyOnce, true, &FAULTS);
+        check_every_moment(Setting::new(version, QoS::ExactlyOnce), &FAULTS);
     }
 }
 
@@ -378,13 +405,28 @@ fn qos_2_arrives_once_at_a_client_without_a_lasting_session() {
         Fault::StoreFails(1),
         Fault::StoreFails(6),
     ];
-    check_every_moment(Version::V5, QoS::ExactlyOnce, false, &faults);
+    let setting = Setting {
+        stays: false,
+        ..Setting::new(Version::V5, QoS::ExactlyOnce)
+    };
+    check_every_moment(setting, &faults);
+}
+
+#[test]
+fn a_member_of_a_shared_subscription_gets_what_another_subscriber_would() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let setting = Setting {
+            filter: "$share/g/t",
+            ..Setting::new(Version::V5, qos)
+        };
+        check_every_moment(setting, &FAULTS);
+    }
 }
 
 #[test]
 fn qos_1_arrives_whatever_breaks_at_any_moment() {
     for version in [Version::V311, Version::V5] {
-        check_every_moment(version, QoS::AtLeastOnce, true, &FAULTS);
+        check_every_moment(Setting::new(version, QoS::AtLeastOnce), &FAULTS);
     }
 }
 
@@ -396,13 +438,14 @@ fn qos_2_arrives_once_though_two_things_break() {
         Fault::Crash,
         Fault::StoreFails(3),
     ];
+    let setting = Setting::new(Version::V5, QoS::ExactlyOnce);
     for order in [Order::NodeFirst, Order::NodeLast] {
-        let moves = moves_without_fault(Version::V5, QoS::ExactlyOnce, order, true);
+        let moves = moves_without_fault(setting, order);
         for first in 0..moves {
             for apart in [1, 2, 5] {
                 for one in faults {
                     for other in faults {
-                        let mut stage = Stage::new(Version::V5, QoS::ExactlyOnce, order, true);
+                        let mut stage = Stage::new(setting, order);
                         stage.run(&[(first, one), (first + apart, other)]);
                         let what = format!("{order:?} {one:?} at {first}, {other:?} {apart} later");
                         stage.check(&what);

@@ -197,3 +197,8 @@ fn nothing_is_lost_if_the_clock_is_set_back_while_the_node_is_down() {
     let sub = pair.connect_present(durable(V, "sub"), true);
     pair.take(sub, "x");
 }
+
+#[test]
+fn retained_messages_survive_the_session() {
+    session::retained_messages_survive_the_session(V);
+}
