@@ -7,7 +7,7 @@ use campanile_broker::{
 use campanile_mqtt::{Property, Reason};
 use campanile_sim::{
     node::Queue,
-    packets::{connect, puback, subscribe, unsubscribe, will},
+    packets::{connect, puback, publish, subscribe, unsubscribe, will},
     pair::Pair,
 };
 
@@ -167,5 +167,30 @@ fn who_has_left_a_group_is_not_chosen_by_another_shard() {
     pair.node.settle();
     assert_eq!(pair.next(sub).unsuback().codes, [Reason::Success.code()]);
     pair.publish(publisher, "a", "for nobody", 1);
+    pair.expect_silence(sub);
+}
+
+#[test]
+fn a_save_that_is_written_carries_what_an_earlier_one_could_not() {
+    let mut pair = Pair::new();
+    let publisher = pair.connect(connect("pub"));
+    pair.publish_with(publisher, publish("a", "one").retain(), 1);
+    pair.publish_with(publisher, publish("b", "two").retain(), 1);
+    let sub = pair.connect(connect("sub").durable());
+    pair.subscribe(sub, "+", 1);
+    let messages = [pair.next(sub), pair.next(sub)];
+    let acknowledge = |pair: &mut Pair, at: usize| {
+        pair.post(sub, puback(messages[at].id()));
+        pair.node.step(Queue::Input(sub as u32));
+        pair.node.advance(200);
+    };
+    acknowledge(&mut pair, 0);
+    set_full(&mut pair, true);
+    pair.node.step(Queue::Commit);
+    set_full(&mut pair, false);
+    acknowledge(&mut pair, 1);
+    pair.node.settle();
+    pair.crash();
+    let sub = pair.connect_present(connect("sub").durable(), true);
     pair.expect_silence(sub);
 }

@@ -154,7 +154,7 @@ pub struct Rare {
     /// Where a client came in that may authenticate again.
     pub origin: Option<Box<Origin>>,
     /// Deliveries that are being saved, by request.
-    pub saving: Vec<(Ticket, Unsaved)>,
+    pub saving: Vec<Saving>,
     /// Messages of an earlier connection's unfinished exchanges, until all are taken up again.
     pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
     /// They are being read from the store.
@@ -170,8 +170,16 @@ pub struct Welcome {
     pub resend: Vec<crate::store::Unfinished>,
 }
 
+/// How much of what is [`Unsaved`] a request carries, from the front.
+#[derive(Clone, Copy, Debug)]
+pub struct Saving {
+    pub ticket: Ticket,
+    pub receipts: usize,
+    pub inbox_done: usize,
+}
+
 /// Progress that waits for the next save.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unsaved {
     pub receipts: Vec<MessageId>,
     pub inbox_done: Vec<Offset>,

@@ -3,7 +3,7 @@
 //! Each says something that has happened: a connection ended, a will was published, a device acknowledged a push. Bounded by the sessions of this shard: while the
 //! store refuses, nobody can claim one anew, and what was sent is not sent again.
 
-use super::{Pending, Shard, conn::Unsaved};
+use super::{Pending, Shard, conn::Saving};
 use crate::{
     effects::Ticket,
     ids::{ConnId, MessageId},
@@ -31,9 +31,11 @@ impl Shard {
         self.effects.commands.push((ticket, command));
     }
 
-    /// Keeps what a save says of deliveries until it is written. All else of it is in memory anyway.
-    pub(super) fn keep_until_saved(&mut self, ticket: Ticket, progress: &Progress) {
-        if progress.receipts.is_empty() && progress.inbox_done.is_empty() {
+    /// Remembers how many of a client's unsaved deliveries a save carries. They stay unsaved until it is written: a later save that is written although this one
+    /// is refused must carry them too, or an exchange would be over for the store while its message still waits there.
+    pub(super) fn note_saving(&mut self, ticket: Ticket, progress: &Progress) {
+        let (receipts, inbox_done) = (progress.receipts.len(), progress.inbox_done.len());
+        if receipts == 0 && inbox_done == 0 {
             return;
         }
         let app = self.app(&progress.client.app);
@@ -44,12 +46,12 @@ impl Shard {
         let Some(live) = self.live_mut(slot) else {
             return;
         };
-        let unsaved = Unsaved {
-            receipts: progress.receipts.clone(),
-            inbox_done: progress.inbox_done.clone(),
-        };
         let conn = live.conn;
-        live.rare().saving.push((ticket, unsaved));
+        live.rare().saving.push(Saving {
+            ticket,
+            receipts,
+            inbox_done,
+        });
         self.facts.insert(ticket, Fact::Saved(conn));
     }
 
@@ -68,13 +70,24 @@ impl Shard {
             return;
         };
         let Some(rare) = &mut live.rare else { return };
-        let Some(at) = rare.saving.iter().position(|(known, _)| *known == ticket) else {
+        let Some(at) = rare.saving.iter().position(|known| known.ticket == ticket) else {
             return;
         };
-        let (_, saved) = rare.saving.remove(at);
+        let saved = rare.saving.remove(at);
         if refused {
-            live.unsaved.get_or_insert_default().extend(saved);
-            self.mark_dirty(conn.slot);
+            return self.mark_dirty(conn.slot);
+        }
+        for later in &mut rare.saving {
+            later.receipts = later.receipts.saturating_sub(saved.receipts);
+            later.inbox_done = later.inbox_done.saturating_sub(saved.inbox_done);
+        }
+        let Some(unsaved) = &mut live.unsaved else {
+            return;
+        };
+        unsaved.receipts.drain(..saved.receipts);
+        unsaved.inbox_done.drain(..saved.inbox_done);
+        if unsaved.receipts.is_empty() && unsaved.inbox_done.is_empty() {
+            live.unsaved = None;
         }
     }
 
@@ -98,13 +111,5 @@ impl Shard {
             Fact::Saved(_) => false,
         });
         asked || self.unwritten.iter().any(spends)
-    }
-}
-
-impl Unsaved {
-    /// Adds deliveries that were to be saved before.
-    pub(super) fn extend(&mut self, other: Unsaved) {
-        self.receipts.extend(other.receipts);
-        self.inbox_done.extend(other.inbox_done);
     }
 }

@@ -68,13 +68,6 @@ impl Shard {
         }
         self.detach(slot, &live, live.is_durable());
         let will = live.will.take().filter(|_| with_will);
-        if let Some(rare) = live.rare.as_mut().filter(|rare| !rare.saving.is_empty()) {
-            let saving = std::mem::take(&mut rare.saving);
-            let unsaved = live.unsaved.get_or_insert_default();
-            saving
-                .into_iter()
-                .for_each(|(_, part)| unsaved.extend(part));
-        }
         let progress = self.progress_of(&client, &mut live);
         let will_at =
             will.map(|will| self.after_connection_loss(&client, *will, live.expiry_seconds));
@@ -309,7 +302,7 @@ impl Shard {
     /// The progress of a client that is not saved yet.
     pub(super) fn progress_of(&self, client: &ClientKey, live: &mut Live) -> Progress {
         let durable = live.is_durable();
-        let unsaved = live.unsaved.take().unwrap_or_default();
+        let unsaved = live.unsaved.as_deref().cloned().unwrap_or_default();
         Progress {
             client: client.clone(),
             epoch: live.epoch,

@@ -377,7 +377,7 @@ impl Shard {
     fn command(&mut self, command: Command, pending: Pending) {
         let ticket = self.ticket(pending);
         if let Command::Progress(progress) = &command {
-            self.keep_until_saved(ticket, progress);
+            self.note_saving(ticket, progress);
         }
         self.effects.commands.push((ticket, command));
     }

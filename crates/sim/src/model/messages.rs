@@ -128,9 +128,12 @@ impl Model {
         let mut changed = false;
         let mut asked = Tick(u64::MAX);
         let (at_most, shared) = fitting.fold((None, None), |(qos, shared), s| {
-            asked = asked.min(s.acknowledged.unwrap_or(Tick(u64::MAX)));
+            if s.at_most >= arrival.qos {
+                asked = asked.min(s.acknowledged.unwrap_or(Tick(u64::MAX)));
+            }
             // One that changes between QoS 0 and others while the message is under way may match as both.
             changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
+            changed |= s.leaving.is_some() || s.sent > message.sent;
             (
                 qos.max(Some(s.at_most)),
                 if s.is_shared() {
@@ -173,8 +176,9 @@ impl Model {
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }
-        // A repetition may be the first that the subscription sees, or that has not expired.
-        let is_late = message.sends > 1 && (message.sent < asked || message.expires_at.is_some());
+        // A repetition may be the first that the subscription sees, or that has not expired, or that finds the client connected.
+        let may_be_first = message.sent < asked || message.expires_at.is_some();
+        let is_late = message.sends > 1 && (may_be_first || arrival.qos == QoS::AtMostOnce);
         // A message that a member of a group leaves behind comes to another one when it comes.
         let is_ordered = !changed
             && message.will.is_none()

@@ -110,8 +110,9 @@ impl World {
         let wire = link.wire;
         if node.is_closed(wire) {
             link.node_closed = true;
-            // Only a node that has just read something can have read the DISCONNECT.
-            let unheard = link.goodbye && by_input != Some(wire);
+            // Only a node that has just read something can have read the DISCONNECT; and one that refuses may have closed before.
+            let refuses = self.was_full || self.plan.node.broker.max_pending_requests < 1000;
+            let unheard = link.goodbye && (by_input != Some(wire) || refuses);
             if unheard {
                 self.doubt_goodbye(at);
             }
@@ -240,11 +241,14 @@ impl World {
             welcomed: link.welcomed,
             will: link.will,
         };
+        let welcomed = link.welcomed;
         if link.goodbye {
             self.doubt_goodbye(at);
         }
         self.orphans.push(orphan);
-        self.clients[at].last_up = self.now;
+        if welcomed {
+            self.clients[at].last_up = self.now;
+        }
         self.end_fleeting_session(at);
         self.clients[at]
             .link

@@ -174,6 +174,8 @@ impl World {
     pub(super) fn start(&mut self) {
         self.trace.note(|| format!("{} start", self.steps));
         let disk = std::mem::take(&mut self.disk);
+        // Another run makes other ids.
+        self.plan.node.seed = self.rng.draw();
         self.node = Some(Node::start(self.plan.node.clone(), disk, self.now));
         self.model.on_restart(self.now);
     }
