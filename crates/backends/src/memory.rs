@@ -36,6 +36,13 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Number of records.
+    pub fn records(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// A backend that keeps everything in memory.
 #[derive(Debug)]
 pub struct Memory(Engine<MemoryKv>);

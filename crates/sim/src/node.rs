@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub seed: u64,
     /// A bug to build in, to see that it is found.
     pub sabotage: Option<Sabotage>,
+    /// Removals of a sweep at most.
+    pub sweep_limit: u32,
     /// Print what is asked of the store, and what it answers.
     pub trace: bool,
 }
@@ -58,6 +60,7 @@ impl Default for NodeConfig {
             access: Arc::new(Open),
             seed: 1,
             sabotage: None,
+            sweep_limit: 1000,
             trace: false,
         }
     }
@@ -134,6 +137,8 @@ pub struct Node {
     free: Vec<usize>,
     pushes_answered: Vec<PushAnswer>,
     next_push: u64,
+    /// The disk cannot be read.
+    is_unreadable: bool,
     saboteur: Option<Saboteur>,
 }
 
@@ -183,6 +188,7 @@ impl Node {
             free: Vec::new(),
             pushes_answered: Vec::new(),
             next_push: 0,
+            is_unreadable: false,
             saboteur: config.sabotage.map(Saboteur::new),
             config,
         }
@@ -191,6 +197,11 @@ impl Node {
     /// The model store, to make it fail or to look into it.
     pub fn store(&mut self) -> &mut Memory {
         &mut self.store
+    }
+
+    /// Whether reads fail from now on.
+    pub fn fail_reads(&mut self, fail: bool) {
+        self.is_unreadable = fail;
     }
 
     /// Reads of the store.
@@ -331,7 +342,7 @@ impl Node {
     pub fn sweep(&mut self) {
         let sweep = Command::Sweep {
             now: self.now,
-            limit: 1000,
+            limit: self.config.sweep_limit,
         };
         self.requests
             .push_back((Asker::Sweeper, Request::Broker(sweep)));
@@ -405,7 +416,10 @@ impl Node {
             Queue::Sync => self.sync(),
             Queue::Read(at) => {
                 let (shard, ticket, query) = self.queries.remove(at);
-                let page = self.reader.read(&query);
+                let page = match self.is_unreadable {
+                    true => Err(StoreError::Unavailable("the disk cannot be read".into())),
+                    false => self.reader.read(&query),
+                };
                 if self.config.trace {
                     println!("    {query:?} => {page:?}");
                 }

@@ -47,7 +47,7 @@ fn play(seeds: std::ops::Range<u64>, options: Options) -> Result<Vec<Outcome>, F
 
 #[test]
 fn seeds_hold() {
-    let outcomes = play(0..400, Options::default()).unwrap_or_else(|Failure { seed, text }| {
+    let outcomes = play(0..1500, Options::default()).unwrap_or_else(|Failure { seed, text }| {
         panic!("seed {seed}: {text}\nreplay: cargo xtask sim --from {seed} --seeds 1 --trace")
     });
     let arrivals: u64 = outcomes.iter().map(|outcome| outcome.arrivals).sum();

@@ -1,5 +1,7 @@
 //! Published messages: what is owed, what may come, how often, in which order.
 
+use std::collections::BTreeSet;
+
 use campanile_broker::ids::Millis;
 use campanile_mqtt::QoS;
 
@@ -24,6 +26,8 @@ pub struct Message {
     pub sends: u32,
     /// What became of it, and when its publisher knew.
     pub fate: Option<(Tick, Fate)>,
+    /// Its payload is empty: nothing is retained there from then on.
+    pub clears: bool,
     /// The will that it is.
     pub will: Option<usize>,
     /// It was sent again after the store had refused something: what came after it may have been kept before it.
@@ -82,6 +86,7 @@ impl Model {
             sent,
             sends: 1,
             fate: None,
+            clears: false,
             will: None,
             disordered: false,
         });
@@ -161,6 +166,8 @@ impl Model {
             self.check_will_arrival(will, arrival.now)?;
         }
         if of_before {
+            let topic = self.messages[ix].topic;
+            self.sessions[session].retained.insert(topic, ix);
             return Ok(());
         }
         let message = &self.messages[ix];
@@ -230,6 +237,41 @@ impl Model {
         Ok(())
     }
 
+    /// A client that has just asked for everything got what is retained: on each topic the last message, or one that may be it.
+    pub fn check_retained(&self, session: usize) -> Held {
+        let topics: BTreeSet<&str> = self.messages.iter().map(|m| m.topic).collect();
+        for topic in topics {
+            let of_topic = |(_, m): &(usize, &Message)| m.topic == topic && m.retain;
+            let retained = || self.messages.iter().enumerate().filter(of_topic);
+            let accepted = |m: &Message| matches!(m.fate, Some((_, Fate::Accepted)));
+            match self.sessions[session].retained.get(topic) {
+                Some(&got) => {
+                    let Some((known, _)) = self.messages[got].fate else {
+                        continue;
+                    };
+                    // A repetition may have come after what was published later.
+                    let newer = retained().find(|(_, m)| m.sent > known && accepted(m));
+                    if let (Some((newer, _)), true) = (newer, self.messages[got].sends == 1) {
+                        return Err(Violation(format!(
+                            "m{got} is retained on {topic}, although m{newer} was accepted after it"
+                        )));
+                    }
+                }
+                None => {
+                    let lasting = retained().all(|(_, m)| m.expires_at.is_none() && !m.clears);
+                    if let (Some((lost, _)), true) =
+                        (retained().find(|(_, m)| accepted(m)), lasting)
+                    {
+                        return Err(Violation(format!(
+                            "nothing is retained on {topic}, although m{lost} was accepted"
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Messages that were accepted and whose time has not run out.
     fn owed(&self, now: Millis) -> impl Iterator<Item = (usize, &Message)> {
         self.messages
@@ -237,6 +279,7 @@ impl Model {
             .enumerate()
             .filter(move |(_, message)| {
                 message.qos > QoS::AtMostOnce
+                    && !message.clears
                     && message.expires_at.is_none_or(|at| at > now)
                     && matches!(message.fate, Some((_, Fate::Accepted)))
             })
@@ -282,7 +325,7 @@ impl Model {
                     && !session.over
                     && of_group.all(|s| s.leaving.is_none() && s.at_least > QoS::AtMostOnce)
             });
-            if !all_last {
+            if !all_last || self.inboxes_drop {
                 continue;
             }
             for (ix, message) in self.owed(now) {

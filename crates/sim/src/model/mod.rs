@@ -41,6 +41,8 @@ pub struct Model {
     pub pushes: Vec<Push>,
     /// Shared subscriptions.
     pub groups: Vec<Group>,
+    /// Inboxes are so small that they drop what is in them.
+    pub inboxes_drop: bool,
     /// Counts crashes and failed commits: what may be repeated was repeated for one of them.
     pub disturbances: u64,
 }

@@ -19,6 +19,8 @@ pub struct Session {
     pub subscriptions: Vec<Subscription>,
     /// What arrived, by message.
     pub got: BTreeMap<usize, Got>,
+    /// What arrived as retained, last by topic.
+    pub retained: BTreeMap<&'static str, usize>,
     /// The newest first arrival by publisher, topic, and quality of service as published and of the delivery.
     pub newest: BTreeMap<(usize, &'static str, u8, u8), usize>,
 }
@@ -105,6 +107,7 @@ impl Model {
             over: false,
             subscriptions: Vec::new(),
             got: BTreeMap::new(),
+            retained: BTreeMap::new(),
             newest: BTreeMap::new(),
         });
         self.sessions.len() - 1

@@ -1,7 +1,9 @@
 //! The end of a seed: all faults are taken away, everybody comes back and gets what is owed; then everybody leaves, and nothing is left.
 
-use super::World;
+use super::{World, client::SimClient, plan::ClientPlan};
 use crate::model::{Held, Violation};
+
+const DAY_MS: u64 = 86_400_000;
 
 /// Rounds until everything must have come to rest.
 const ROUNDS: usize = 400;
@@ -13,6 +15,7 @@ impl World {
             self.start();
         }
         self.set_full(0);
+        self.set_unreadable(0);
         self.slow_for = 0;
         // Whatever is half open is found out.
         let wires: Vec<usize> = self.orphans.iter().map(|orphan| orphan.wire).collect();
@@ -44,7 +47,21 @@ impl World {
             self.check_report(push)?;
         }
         self.check_idle()?;
-        self.model.check_all_arrived(self.now, &still_up)
+        self.model.check_all_arrived(self.now, &still_up)?;
+        self.observe_retained()
+    }
+
+    /// A client that was never here asks for what is retained.
+    fn observe_retained(&mut self) -> Held {
+        self.clients
+            .push(SimClient::new(ClientPlan::observer("observer")));
+        let at = self.clients.len() - 1;
+        self.open(at, true)?;
+        self.rest(true)?;
+        self.subscribe_to(at, "#")?;
+        self.rest(true)?;
+        let session = self.clients[at].session.expect("it is connected");
+        self.model.check_retained(session)
     }
 
     /// By session: whether it is that of a client that is connected.
@@ -131,13 +148,7 @@ impl World {
             }
         }
         self.rest(false)?;
-        self.pass(3 * 86_400_000)?;
-        for _ in 0..3 {
-            if let Some(node) = &mut self.node {
-                node.sweep();
-            }
-            self.rest(false)?;
-        }
+        self.sweep_after(3 * DAY_MS)?;
         self.check_idle()?;
         let node = self.node.as_ref().expect("it is healed");
         for (at, shard) in node.shards().iter().enumerate() {
@@ -151,6 +162,42 @@ impl World {
                     "everybody has left, and shard {at} still has something: {stats:?}"
                 )));
             }
+        }
+        self.sweep_after(30 * DAY_MS)?;
+        self.check_disk()
+    }
+
+    /// Time passes, and what has expired is removed.
+    fn sweep_after(&mut self, ms: u64) -> Held {
+        self.pass(ms)?;
+        let rounds = if self.plan.node.sweep_limit < 100 {
+            600
+        } else {
+            5
+        };
+        for _ in 0..rounds {
+            if let Some(node) = &mut self.node {
+                node.sweep();
+            }
+            self.settle_node()?;
+        }
+        self.rest(false)
+    }
+
+    /// Only what is kept for ever is on disk: retained messages, and a few numbers.
+    fn check_disk(&mut self) -> Held {
+        let node = self.node.as_mut().expect("it is healed");
+        let retained = node
+            .shards()
+            .first()
+            .map_or(0, |shard| shard.stats().retained_messages);
+        let records = node.store().disk().records() as u64;
+        // The sequence number, the device numbers of the app, and the end of each log.
+        let numbers = 3 + u64::from(self.plan.node.broker.topic_partitions);
+        if records > retained + numbers {
+            return Err(Violation(format!(
+                "everybody has left, and {records} records are on disk, of which {retained} are retained messages"
+            )));
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ impl World {
                 | Reason::ServerShuttingDown
                 | Reason::KeepAliveTimeout => Ok(()),
                 Reason::UnspecifiedError | Reason::QuotaExceeded | Reason::ServerBusy
-                    if self.was_full =>
+                    if self.was_full || self.was_unreadable =>
                 {
                     Ok(())
                 }
@@ -176,8 +176,17 @@ impl World {
             .expect("a message came through it")
             .era;
         let text = String::from_utf8_lossy(&message.payload);
+        if text.is_empty() {
+            let mut messages = self.model.messages.iter();
+            return match messages.any(|m| m.clears && m.topic == message.topic) {
+                true => Ok(()),
+                false => Err(Violation(format!(
+                    "client {at}: nobody published {message:?}"
+                ))),
+            };
+        }
         let (kind, number) = text.split_at(1);
-        let Ok(ix) = number.parse::<usize>() else {
+        let Ok(ix) = number.trim_end().parse::<usize>() else {
             return Err(Violation(format!(
                 "client {at}: nobody published {message:?}"
             )));
@@ -210,7 +219,7 @@ fn brief(event: &Event) -> String {
     match event {
         Event::Message(m) => format!(
             "gets {} on {} {:?}{}{}",
-            String::from_utf8_lossy(&m.payload),
+            String::from_utf8_lossy(&m.payload).trim_end(),
             m.topic,
             m.qos,
             if m.dup { " dup" } else { "" },

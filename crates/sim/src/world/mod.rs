@@ -115,6 +115,9 @@ struct World {
     /// Steps for which the disk stays full.
     full_for: u64,
     was_full: bool,
+    /// Steps for which the disk cannot be read.
+    unreadable_for: u64,
+    was_unreadable: bool,
     /// Steps for which the disk stays slow.
     slow_for: u64,
     trace: Trace,
@@ -149,11 +152,16 @@ impl World {
             clients,
             orphans: Vec::new(),
             servers: vec![AppServer::default(), AppServer::default()],
-            model: Model::default(),
+            model: Model {
+                inboxes_drop: plan.node.store.inbox_max_entries < 1000,
+                ..Model::default()
+            },
             steps: 0,
             arrivals: 0,
             full_for: 0,
             was_full: false,
+            unreadable_for: 0,
+            was_unreadable: false,
             slow_for: 0,
             trace,
             plan,

@@ -42,6 +42,8 @@ pub struct Trouble {
     pub slow_disk: u64,
     /// A client does not read for a while.
     pub slow_reader: u64,
+    /// The disk cannot be read for a while.
+    pub unreadable: u64,
     /// The clock jumps forward by minutes.
     pub jump: u64,
 }
@@ -69,6 +71,8 @@ pub struct ClientPlan {
     pub wills: u64,
     /// It starts anew, of 1,000 connects.
     pub clean: u64,
+    /// It stays away for long.
+    pub lazy: bool,
     /// It unsubscribes and ends its session at times.
     pub fickle: bool,
 }
@@ -92,6 +96,7 @@ impl Plan {
         };
         let store = StoreConfig {
             topic_partitions: broker.topic_partitions,
+            inbox_max_entries: *rng.pick(&[3, 1000, 1000, 1000]),
             ..StoreConfig::default()
         };
         let node = NodeConfig {
@@ -101,6 +106,7 @@ impl Plan {
             access: Arc::new(Open),
             seed,
             sabotage,
+            sweep_limit: *rng.pick(&[1, 1000, 1000]),
             trace: false,
         };
         let mut often = |of_ten_thousand: u64| {
@@ -114,6 +120,7 @@ impl Plan {
             full: often(12),
             slow_disk: often(25),
             slow_reader: often(40),
+            unreadable: often(15),
             jump: often(8),
         };
         let count = rng.range(3, 7);
@@ -121,7 +128,11 @@ impl Plan {
         Plan {
             node,
             clients,
-            steps: rng.range(400, 2200),
+            steps: if rng.chance(100) {
+                rng.range(3000, 8000)
+            } else {
+                rng.range(600, 2400)
+            },
             busy: rng.range(2, 8),
             pushes: if rng.chance(600) { rng.range(1, 2) } else { 0 },
             trouble,
@@ -130,6 +141,24 @@ impl Plan {
 }
 
 impl ClientPlan {
+    /// A client that only looks.
+    pub fn observer(name: &str) -> ClientPlan {
+        ClientPlan {
+            name: name.to_owned(),
+            version: Version::V5,
+            expiry_seconds: 0,
+            keep_alive: 0,
+            receive_maximum: 64,
+            send_window: 64,
+            no_local: false,
+            shares: None,
+            wills: 0,
+            clean: 0,
+            lazy: false,
+            fickle: false,
+        }
+    }
+
     fn of(rng: &mut Rng, at: u64) -> ClientPlan {
         let version = *rng.pick(&[Version::V5, Version::V5, Version::V311]);
         let durable = rng.chance(650);
@@ -149,6 +178,7 @@ impl ClientPlan {
             shares: rng.chance(250).then(|| *rng.pick(SHARED)),
             wills: if rng.chance(400) { 700 } else { 0 },
             clean: if rng.chance(300) { 200 } else { 0 },
+            lazy: rng.chance(250),
             fickle: rng.chance(300),
         }
     }

@@ -26,6 +26,9 @@ impl World {
     pub(super) fn act(&mut self, at: usize) -> Held {
         let client = &self.clients[at];
         let Some(link) = &client.link else {
+            if client.plan.lazy && !self.rng.chance(40) {
+                return Ok(());
+            }
             let clean = self.starts_clean(at);
             return self.open(at, clean);
         };
@@ -71,7 +74,18 @@ impl World {
             expires_at = Some(self.now.plus_seconds(seconds));
         }
         let ix = self.model.publishing(at, topic, qos, retain, expires_at);
-        let payload = format!("m{ix}");
+        // The larger ones are written in another way, and fill sockets.
+        let padding = match self.rng.below(30) {
+            0 => 5000,
+            1..=3 => 300,
+            _ => 0,
+        };
+        let clears = retain && self.rng.chance(250);
+        self.model.messages[ix].clears = clears;
+        let payload = match clears {
+            true => String::new(),
+            false => format!("m{ix}{}", " ".repeat(padding)),
+        };
         let publication = Publication {
             topic,
             payload: payload.as_bytes(),
@@ -157,6 +171,24 @@ impl World {
             packet_id,
             filters.into_iter().map(|(filter, _)| filter).collect(),
         );
+        self.take_events(at)
+    }
+
+    /// Subscribes to a filter with QoS 2.
+    pub(super) fn subscribe_to(&mut self, at: usize, filter: &'static str) -> Held {
+        let options = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            ..SubscriptionOptions::default()
+        };
+        let client = &mut self.clients[at];
+        let packet_id = client
+            .machine
+            .subscribe(&[(filter, options)], Properties::EMPTY, self.now.0)
+            .expect("it is connected, and the filter is valid");
+        client.subscribing.insert(packet_id, vec![filter]);
+        let session = client.session.expect("it is connected");
+        self.model
+            .subscribing(session, filter, QoS::ExactlyOnce, false);
         self.take_events(at)
     }
 

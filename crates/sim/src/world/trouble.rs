@@ -15,6 +15,12 @@ impl World {
                 self.set_full(0);
             }
         }
+        if self.unreadable_for > 0 {
+            self.unreadable_for -= 1;
+            if self.unreadable_for == 0 {
+                self.set_unreadable(0);
+            }
+        }
         self.slow_for = self.slow_for.saturating_sub(1);
         if self.node.is_none() {
             if self.rng.chance(100) {
@@ -31,6 +37,7 @@ impl World {
             trouble.full,
             trouble.slow_disk,
             trouble.slow_reader,
+            trouble.unreadable,
             trouble.jump,
         ];
         let none = 10_000 - weights.iter().sum::<u64>();
@@ -58,6 +65,11 @@ impl World {
                 Ok(())
             }
             Some(7) => {
+                let steps = self.rng.range(5, 120);
+                self.set_unreadable(steps);
+                Ok(())
+            }
+            Some(8) => {
                 let minutes = self.rng.range(1, 40);
                 self.pass(minutes * 60_000)
             }
@@ -74,6 +86,17 @@ impl World {
         if let Some(node) = &mut self.node {
             node.store()
                 .fail_commits((steps > 0).then_some("the disk is full"));
+        }
+    }
+
+    /// The disk cannot be read for so many steps; 0: it can again.
+    pub(super) fn set_unreadable(&mut self, steps: u64) {
+        self.unreadable_for = steps;
+        self.was_unreadable |= steps > 0;
+        self.trace
+            .note(|| format!("{} disk unreadable for {steps}", self.steps));
+        if let Some(node) = &mut self.node {
+            node.fail_reads(steps > 0);
         }
     }
 
@@ -167,7 +190,7 @@ impl World {
             }
         }
         self.forget_push_answers();
-        (self.full_for, self.slow_for) = (0, 0);
+        (self.full_for, self.unreadable_for, self.slow_for) = (0, 0, 0);
     }
 
     /// The node starts again on what is on its disk.
