@@ -7,7 +7,7 @@ use campanile_broker::{
 use campanile_mqtt::{Property, Reason};
 use campanile_sim::{
     node::Queue,
-    packets::{connect, puback, publish, subscribe, unsubscribe, will},
+    packets::{connect, disconnect, puback, publish, subscribe, unsubscribe, will},
     pair::Pair,
 };
 
@@ -193,4 +193,25 @@ fn a_save_that_is_written_carries_what_an_earlier_one_could_not() {
     pair.crash();
     let sub = pair.connect_present(connect("sub").durable(), true);
     pair.expect_silence(sub);
+}
+
+#[test]
+fn the_end_of_a_session_counts_once_though_it_is_told_twice() {
+    let mut pair = Pair::new();
+    let stays = pair.connect(connect("stays").durable());
+    pair.subscribe(stays, "a", 1);
+    let leaves = pair.connect(connect("leaves").durable());
+    pair.subscribe(leaves, "a", 1);
+    // The session ends, but the store cannot write that; then a clean start ends it, and says so.
+    set_full(&mut pair, true);
+    pair.send(leaves, disconnect().with(Property::SessionExpiry(0)));
+    pair.expect_closed(leaves);
+    set_full(&mut pair, false);
+    pair.connect(connect("leaves"));
+    pair.wait(3);
+    pair.cut(stays);
+    let publisher = pair.connect(connect("pub"));
+    pair.publish(publisher, "a", "for who stays", 1);
+    let stays = pair.connect_present(connect("stays").durable(), true);
+    pair.expect_publish(stays, "for who stays");
 }

@@ -3,32 +3,55 @@
 //! Each says something that has happened: a connection ended, a will was published, a device acknowledged a push. Bounded by the sessions of this shard: while the
 //! store refuses, nobody can claim one anew, and what was sent is not sent again.
 
+use std::sync::Arc;
+
 use super::{Pending, Shard, conn::Saving};
 use crate::{
     effects::Ticket,
-    ids::{ConnId, MessageId},
+    ids::{ClientKey, ConnId, MessageId},
     store::{Command, Progress, StoreError},
 };
 
 /// What is done when the store has refused a request.
 pub(super) enum Fact {
     /// It is repeated.
-    Command(Command),
+    Command(Box<Event>),
     /// The client's deliveries are saved again; if it has left, its release carries them.
     Saved(ConnId),
+}
+
+/// Something that has happened.
+pub(super) struct Event {
+    command: Command,
+    /// Once it is written, this session is over; these are its filters.
+    ends: Option<(ClientKey, Vec<Arc<str>>)>,
 }
 
 impl Shard {
     /// Has something written that has happened.
     pub(super) fn command_fact(&mut self, command: Command) {
-        self.command_fact_for(command, Pending::Nobody);
+        self.command_event(Event {
+            command,
+            ends: None,
+        });
     }
 
-    /// As [`Shard::command_fact`]; the first answer has a purpose.
-    pub(super) fn command_fact_for(&mut self, command: Command, pending: Pending) {
-        let ticket = self.ticket(pending);
-        self.facts.insert(ticket, Fact::Command(command.clone()));
-        self.effects.commands.push((ticket, command));
+    /// As [`Shard::command_fact`], for the end of a session. Its filters count until it is written: until then a claim may still find the session, and then
+    /// tells of its end itself.
+    pub(super) fn command_end(
+        &mut self,
+        command: Command,
+        client: ClientKey,
+        filters: Vec<Arc<str>>,
+    ) {
+        let ends = (!filters.is_empty()).then_some((client, filters));
+        self.command_event(Event { command, ends });
+    }
+
+    fn command_event(&mut self, event: Event) {
+        let ticket = self.ticket(Pending::Nobody);
+        self.effects.commands.push((ticket, event.command.clone()));
+        self.facts.insert(ticket, Fact::Command(Box::new(event)));
     }
 
     /// Remembers how many of a client's unsaved deliveries a save carries. They stay unsaved until it is written: a later save that is written although this one
@@ -59,7 +82,12 @@ impl Shard {
     pub(super) fn settle_fact(&mut self, ticket: Ticket, error: Option<&StoreError>) {
         let refused = matches!(error, Some(StoreError::Unavailable(_)));
         match self.facts.remove(&ticket) {
-            Some(Fact::Command(command)) if refused => self.unwritten.push(command),
+            Some(Fact::Command(event)) if refused => self.unwritten.push(event),
+            Some(Fact::Command(event)) => {
+                if let (Some((client, filters)), None) = (&event.ends, error) {
+                    self.on_session_ended(client, filters);
+                }
+            }
             Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),
             _ => {}
         }
@@ -93,23 +121,23 @@ impl Shard {
 
     /// Has everything written that the store refused.
     pub(super) fn repeat_unwritten(&mut self) {
-        for command in std::mem::take(&mut self.unwritten) {
-            self.command_fact(command);
+        for event in std::mem::take(&mut self.unwritten) {
+            self.command_event(*event);
         }
     }
 
     /// Whether the publication of a will is under way, or waits for the store.
     pub(super) fn is_publishing_will(&self, id: MessageId) -> bool {
-        let spends = |command: &Command| match command {
+        let spends = |event: &Event| match &event.command {
             Command::Publish(publish) => {
                 matches!(&publish.spends_will, Some((_, will)) if *will == id)
             }
             _ => false,
         };
         let asked = self.facts.values().any(|fact| match fact {
-            Fact::Command(command) => spends(command),
+            Fact::Command(event) => spends(event),
             Fact::Saved(_) => false,
         });
-        asked || self.unwritten.iter().any(spends)
+        asked || self.unwritten.iter().any(|event| spends(event))
     }
 }

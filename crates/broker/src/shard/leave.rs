@@ -66,7 +66,7 @@ impl Shard {
         if live.is_durable() {
             self.stats.durable_sessions_live -= 1;
         }
-        self.detach(slot, &live, live.is_durable());
+        let ended = self.detach(slot, &live, live.is_durable());
         let will = live.will.take().filter(|_| with_will);
         let progress = self.progress_of(&client, &mut live);
         let will_at =
@@ -81,7 +81,7 @@ impl Shard {
             now: self.now,
             will_at,
         };
-        self.command_fact(Command::Release(release));
+        self.command_end(Command::Release(release), client, ended);
         if let Some(rare) = live.rare.take() {
             self.stats.queued_messages -= rare.queue.len() as u64;
             self.stats.queued_bytes -= rare.queued_bytes as u64;
@@ -114,18 +114,15 @@ impl Shard {
             u32::MAX => None,
             seconds => Some(self.now.plus_seconds(seconds)),
         };
-        let pending = match &claimed.resumed {
+        let ended = match &claimed.resumed {
             Some(resumed) if expiry_seconds == 0 => {
                 let filters = resumed.subscriptions.iter().map(|s| s.filter.clone());
-                Pending::End {
-                    client: client.clone(),
-                    filters: filters.collect(),
-                }
+                filters.collect()
             }
-            _ => Pending::Nobody,
+            _ => Vec::new(),
         };
         let progress = Progress {
-            client,
+            client: client.clone(),
             epoch: claimed.epoch,
             ordinal: claimed.ordinal,
             cursors: None,
@@ -139,7 +136,7 @@ impl Shard {
             now: self.now,
             will_at: None,
         };
-        self.command_fact_for(Command::Release(release), pending);
+        self.command_end(Command::Release(release), client, ended);
     }
 
     pub(super) fn forget_client(&mut self, client: &ClientKey, slot: u32) {
@@ -176,11 +173,18 @@ impl Shard {
         waits
     }
 
-    /// Takes a leaving client's subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away.
-    pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) {
+    /// Takes a leaving client's subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away. Of one that ends now, the
+    /// filters that still count are returned.
+    pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) -> Vec<Arc<str>> {
+        let mut counted = Vec::new();
         for subscription in &live.subscriptions {
+            if subscription.counted && !stays {
+                let routes = &self.apps[usize::from(live.app)].routes;
+                counted.push(routes.filter(subscription.filter).text.clone());
+            }
             self.withdraw(slot, live, subscription, stays, 0);
         }
+        counted
     }
 
     /// A durable session is no more: nothing needs to be kept for it.
@@ -188,6 +192,8 @@ impl Shard {
         let app = self.app(&client.app);
         for filter in filters {
             match topic::parse_shared(filter) {
+                // The client may have joined the group anew before the word of the end came.
+                Ok(Some(_)) if self.is_member(app, client, filter) => {}
                 Ok(Some((_, behind))) => {
                     let ix = self.apps[usize::from(app)].routes.intern(&behind.into());
                     self.set_member(app, ix, filter, &client.client_id, None, 0);
@@ -202,6 +208,19 @@ impl Shard {
                 self.apps[usize::from(app)].routes.tidy(ix);
             }
         }
+    }
+
+    /// Whether a client is connected and has a shared subscription.
+    fn is_member(&self, app: u16, client: &ClientKey, filter: &Arc<str>) -> bool {
+        let clients = &self.apps[usize::from(app)].clients;
+        let live = clients
+            .get(&client.client_id)
+            .and_then(|&slot| self.live(slot));
+        live.is_some_and(|live| {
+            live.subscriptions
+                .iter()
+                .any(|s| s.shared.as_ref() == Some(filter))
+        })
     }
 
     /// Counts durable sessions of this shard with a filter, and tells the others of the first and the last.

@@ -91,7 +91,7 @@ pub struct Shard {
     /// Of unanswered requests, what must be written sooner or later.
     facts: HashMap<Ticket, facts::Fact, FixedState>,
     /// What the store refused of that.
-    unwritten: Vec<Command>,
+    unwritten: Vec<Box<facts::Event>>,
     /// Connections with unsaved progress.
     dirty: Vec<ConnId>,
     save_due: Option<Millis>,
@@ -143,11 +143,6 @@ enum Pending {
         expiry_seconds: u32,
         /// Waited for the client, and waits on if the claim fails.
         delayed_will: Option<Box<(Millis, Will)>>,
-    },
-    /// A claimed session is ended whose connection is gone: nothing is kept for these filters any more.
-    End {
-        client: ClientKey,
-        filters: Vec<Arc<str>>,
     },
     /// An incoming message is being kept.
     Publish {

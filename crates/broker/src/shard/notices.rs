@@ -331,12 +331,6 @@ impl Shard {
                 };
                 self.on_claimed(conn, client, expiry_seconds, delayed_will, result);
             }
-            // A later claim that came first has told of the end itself.
-            Pending::End { client, filters } => {
-                if outcome.is_ok() {
-                    self.on_session_ended(&client, &filters);
-                }
-            }
             Pending::Publish {
                 conn,
                 packet_id,

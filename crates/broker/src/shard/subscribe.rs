@@ -396,7 +396,8 @@ impl Shard {
         }
     }
 
-    /// Takes a subscription out of the routes; of a client that is away but `stays`, it remains as that of an absent one.
+    /// Takes a subscription out of the routes; of a client that is away but `stays`, it remains as that of an absent one. One that is counted as durable goes on
+    /// being so.
     pub(super) fn withdraw(
         &mut self,
         slot: u32,
@@ -414,9 +415,6 @@ impl Shard {
         let routes = &mut self.apps[usize::from(app)].routes;
         let was_last = routes.unsubscribe(subscription.filter, slot);
         let filter = routes.filter(subscription.filter).text.clone();
-        if subscription.counted && !stays {
-            self.count_durable(app, subscription.filter, -1, 0);
-        }
         if was_last {
             self.announce(
                 app,
@@ -505,6 +503,9 @@ impl Shard {
         for filter in filters {
             if let Some(at) = self.position_of(&live, filter) {
                 let subscription = live.subscriptions.swap_remove(at);
+                if subscription.counted {
+                    self.count_durable(live.app, subscription.filter, -1, 0);
+                }
                 waits += self.withdraw(conn.slot, &live, &subscription, false, job);
             }
         }

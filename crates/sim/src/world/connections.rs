@@ -274,6 +274,9 @@ impl World {
         let welcomed = client.link.as_ref().is_some_and(|link| link.welcomed);
         if welcomed {
             client.last_up = now;
+        } else if client.may_have_expired(now) {
+            // It may have been claimed just then, and found expired.
+            client.doubtful = true;
         }
         let will = client.link.as_ref().and_then(|link| link.will);
         if let Some(will) = will {
@@ -301,6 +304,7 @@ impl World {
             node.forget(link.wire);
         }
         client.machine.on_closed();
+        client.must_start_clean |= client.doubtful;
         client.subscribing.clear();
         client.unsubscribing.clear();
         if client
