@@ -82,7 +82,7 @@ impl Shard {
     pub(super) fn settle_fact(&mut self, ticket: Ticket, error: Option<&StoreError>) {
         let refused = matches!(error, Some(StoreError::Unavailable(_)));
         match self.facts.remove(&ticket) {
-            Some(Fact::Command(event)) if refused => self.unwritten.push(event),
+            Some(Fact::Command(event)) if refused => self.unwritten.push(*event),
             Some(Fact::Command(event)) => {
                 if let (Some((client, filters)), None) = (&event.ends, error) {
                     self.on_session_ended(client, filters);
@@ -122,7 +122,7 @@ impl Shard {
     /// Has everything written that the store refused.
     pub(super) fn repeat_unwritten(&mut self) {
         for event in std::mem::take(&mut self.unwritten) {
-            self.command_event(*event);
+            self.command_event(event);
         }
     }
 
@@ -138,6 +138,6 @@ impl Shard {
             Fact::Command(event) => spends(event),
             Fact::Saved(_) => false,
         });
-        asked || self.unwritten.iter().any(|event| spends(event))
+        asked || self.unwritten.iter().any(spends)
     }
 }

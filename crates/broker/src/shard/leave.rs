@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_mqtt::{QoS, topic};
 
 use super::{
-    Pending, Phase, Shard,
+    Phase, Shard,
     conn::{Live, Queued},
 };
 use crate::{

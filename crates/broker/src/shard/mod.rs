@@ -91,7 +91,7 @@ pub struct Shard {
     /// Of unanswered requests, what must be written sooner or later.
     facts: HashMap<Ticket, facts::Fact, FixedState>,
     /// What the store refused of that.
-    unwritten: Vec<Box<facts::Event>>,
+    unwritten: Vec<facts::Event>,
     /// Connections with unsaved progress.
     dirty: Vec<ConnId>,
     save_due: Option<Millis>,
