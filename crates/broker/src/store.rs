@@ -110,7 +110,7 @@ pub struct StoredSubscription {
     pub since: MessageId,
 }
 
-/// A change of a durable session's subscriptions.
+/// A change of a durable session's subscriptions. With the first that is added, its cursors in the topic logs start at their ends of that commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe {
     /// Whose.
@@ -297,7 +297,7 @@ pub struct Claimed {
     pub owed_will: Option<Will>,
     /// Where the push log stands for this device: its kept cursor, or the log's end for a new device.
     pub push_cursor: Cursor,
-    /// The end of each topic log partition now; a session's first subscription starts there. Indexed by partition.
+    /// The end of each topic log partition now. Indexed by partition.
     pub topic_ends: Vec<Offset>,
     /// Whether the inbox holds anything.
     pub inbox_waiting: bool,

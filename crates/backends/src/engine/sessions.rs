@@ -350,6 +350,9 @@ impl Txn<'_> {
                     &SubscriptionRecord::of(subscription),
                 )?;
             }
+            if !subscribe.add.is_empty() {
+                self.start_topic_cursors(client, &subject)?;
+            }
         }
         if !subscribe.inbox.is_empty() {
             let ordinal = self.device_for_inbox(client)?;
@@ -359,5 +362,29 @@ impl Txn<'_> {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Where a session has no cursor in a topic log yet, it starts at the end.
+    fn start_topic_cursors(
+        &mut self,
+        client: &ClientKey,
+        subject: &Subject,
+    ) -> Result<(), StoreError> {
+        let mut cursors = self.cursors(subject)?;
+        let known = cursors.len();
+        for partition in 0..self.config.topic_partitions {
+            let log = LogKind::Topic(partition);
+            if cursors.iter().all(|cursor| cursor.log != log) {
+                cursors.push(Cursor {
+                    log,
+                    done: self.state.log(&client.app, log).end,
+                    done_above: Vec::new(),
+                });
+            }
+        }
+        if cursors.len() > known {
+            self.put_record(Table::Cursors, subject, &CursorsRecord::of(&cursors))?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! Acknowledgements in: exchanges end, cursors move, receipts are written.
 
-use campanile_mqtt::{Ack, AckKind, PacketId, QoS, Reason, encode_ack, session::PubRec};
+use campanile_mqtt::{
+    Ack, AckKind, PacketId, QoS, Reason, encode_ack,
+    session::{PubRec, Unfinished},
+};
 
 use super::{
     Pending, Shard,
@@ -182,11 +185,13 @@ impl Shard {
                 .inbox_done
                 .push(tag.offset),
             TagSource::Log(log) => {
-                // Of one source, messages are sent in ascending order.
-                let lowest = live
-                    .outbound
-                    .unfinished()
-                    .find(|u| u.tag.source == tag.source);
+                let of_source = |u: &Unfinished<Tag>| u.tag.source == tag.source;
+                let mut unfinished = live.outbound.unfinished().filter(of_source);
+                // Of one source, messages are sent in ascending order, after those of an earlier connection.
+                let lowest = match live.rare.as_ref().is_some_and(|rare| rare.has_resent) {
+                    true => unfinished.min_by_key(|u| u.tag.offset),
+                    false => unfinished.next(),
+                };
                 let lower = lowest.is_some_and(|u| u.tag.offset < tag.offset);
                 let position = match log {
                     LogKind::Push => &mut live.push.position,

@@ -290,6 +290,9 @@ impl Shard {
             );
         }
         live.outbound.reconnect(window);
+        if !resumed.unfinished.is_empty() {
+            live.rare().has_resent = true;
+        }
         let from_inbox = |u: &&Unfinished| u.source == Source::Inbox;
         let mut in_inbox: Vec<Offset> = resumed
             .unfinished

@@ -140,8 +140,6 @@ pub struct Rare {
     pub pending_retained: u32,
     /// SUBSCRIBEs that the store has not answered.
     pub pending_subscribes: u32,
-    /// Where the session stands in the topic logs is not stored yet; a crash would forget what was published since its first SUBACK.
-    pub needs_cursors: bool,
     /// UNSUBSCRIBEs that the store has not answered.
     pub pending_unsubscribes: u32,
     /// Incoming QoS 2 exchanges that the store is to forget.
@@ -159,6 +157,8 @@ pub struct Rare {
     pub resend: Option<Vec<((Source, Offset), InboxItem)>>,
     /// They are being read from the store.
     pub resend_reading: bool,
+    /// There were some: what is unfinished is not in the order of its places.
+    pub has_resent: bool,
     /// Places in the inbox of those, ascending: a replay passes them over, also when they are finished but still there.
     pub resent_inbox: Vec<Offset>,
 }

@@ -48,8 +48,6 @@ pub(super) enum JobKind {
         added: Vec<Arc<str>>,
         /// The store is asked to keep them.
         stored: bool,
-        /// Together with where the session stands in the topic logs.
-        has_cursors: bool,
         /// It did not.
         failed: bool,
     },
@@ -174,9 +172,6 @@ impl Shard {
         let durable = live.is_durable() && !stored.is_empty();
         let client = self.key_of(&live);
         let epoch = live.epoch;
-        // Without stored cursors a crash would forget what was published since the SUBACK.
-        let needs_cursors = live.rare.as_ref().is_some_and(|rare| rare.needs_cursors);
-        let cursors = (durable && needs_cursors).then(|| self.progress_of(&client, &mut live));
         self.put_live(slot, live);
         let kind = JobKind::Subscribe {
             conn,
@@ -186,17 +181,13 @@ impl Shard {
             client: client.clone(),
             added,
             stored: durable,
-            has_cursors: cursors.is_some(),
             failed: false,
         };
         if durable {
-            waits += 1 + u32::from(cursors.is_some());
+            waits += 1;
             let live = self.live_mut(slot).expect("just put back");
             live.rare().pending_subscribes += 1;
             self.start_job(waits, kind);
-            if let Some(progress) = cursors {
-                self.command(Command::Progress(progress), Pending::Job(job));
-            }
             let change = store::Subscribe {
                 client,
                 epoch,
@@ -266,7 +257,6 @@ impl Shard {
     /// A durable session's first subscription: its topic cursors start at the end of the logs.
     fn start_topics(&mut self, live: &mut Live) {
         if live.is_durable() && live.topics.is_empty() {
-            live.rare().needs_cursors = true;
             for tail in &self.apps[usize::from(live.app)].topic_tails {
                 let position = Position::at(tail.end(), tail.end(), Vec::new());
                 live.topics.push(TopicStream {
@@ -623,14 +613,11 @@ impl Shard {
                 client,
                 added,
                 stored,
-                has_cursors,
                 failed,
             } => {
                 if failed {
                     // The store did not keep them: they do not exist.
                     self.forget_subscriptions(conn, &client, &added, 0);
-                } else if let Some(live) = self.answered(conn).filter(|_| has_cursors) {
-                    live.rare().needs_cursors = false;
                 }
                 if stored {
                     self.settle_change(conn, true);
