@@ -8,7 +8,7 @@ use campanile_backends::{
     embedded::{Durability, Embedded, EmbeddedConfig},
 };
 use campanile_broker::{
-    ids::{AppId, ClientKey, MessageId, Millis},
+    ids::{AppId, ClientKey, Generation, MessageId, Millis},
     message::{Kind, Message},
     store::{Claim, Claimed, Command, LogKind, Outcome, Progress, Publish},
 };
@@ -103,6 +103,7 @@ impl Bench {
             let client = client(number);
             let claim = Claim {
                 client,
+                owner: Generation::ALONE,
                 now: Millis(1),
                 clean_start: false,
                 expiry_seconds,

@@ -15,7 +15,7 @@ use campanile_backends::{
     suite::{client, publish},
 };
 use campanile_broker::{
-    ids::{MessageId, Millis, Offset},
+    ids::{Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{Claim, Command, LogKind, Notice, Outcome, Page, Publish, Query, StoreError},
 };
@@ -253,6 +253,7 @@ fn ephemeral_claim() -> Request {
     let client = client("ephemeral");
     let claim = Claim {
         client,
+        owner: Generation::ALONE,
         now: Millis(1),
         clean_start: false,
         expiry_seconds: 0,

@@ -13,7 +13,7 @@ use campanile_backends::{
     suite::{client, progress, publish},
 };
 use campanile_broker::{
-    ids::{MessageId, Millis, Offset},
+    ids::{Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{Claim, Claimed, Command, LogKind, Outcome, Page, Publish, Query, StoreError},
 };
@@ -24,6 +24,7 @@ fn claim(client_id: &str, expiry_seconds: u32) -> Request {
     let client = client(client_id);
     let claim = Claim {
         client,
+        owner: Generation::ALONE,
         now: Millis(1),
         clean_start: false,
         expiry_seconds,

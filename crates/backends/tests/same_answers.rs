@@ -11,7 +11,7 @@ use campanile_backends::{
 };
 use campanile_broker::store::{PacketId, QoS};
 use campanile_broker::{
-    ids::{Epoch, MessageId, Millis, Offset},
+    ids::{Epoch, Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, LogKind, Notice, Outcome, Page, Progress, Publish, Query,
@@ -355,6 +355,7 @@ impl Both {
             let (now, will) = (self.now, None);
             let claim = Claim {
                 client: client.clone(),
+                owner: Generation::ALONE,
                 now,
                 clean_start: true,
                 expiry_seconds: 10,
@@ -414,6 +415,7 @@ impl Both {
                 let client = client(CLIENTS[index]);
                 Command::Claim(Claim {
                     client,
+                    owner: Generation::ALONE,
                     now: self.now,
                     clean_start,
                     expiry_seconds,

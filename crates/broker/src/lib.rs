@@ -7,6 +7,7 @@
 //! Deliberately absent: sockets, clocks, threads, storage engines, HTTP.
 
 pub mod access;
+pub mod cluster;
 pub mod config;
 pub mod effects;
 pub mod ids;

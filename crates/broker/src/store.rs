@@ -11,25 +11,34 @@
 //!
 //! Fencing: a command that carries an [`Epoch`] is refused with [`StoreError::Fenced`] when the session was claimed since.
 
+mod cluster;
+
 use std::sync::Arc;
 
+pub use self::cluster::{
+    Change, ChangeEntry, Changes, ChangesQuery, DurableMember, LogNews, Note, Previous,
+    SessionState, Snapshot, Voided,
+};
 pub use campanile_mqtt::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
 use crate::{
-    ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
     message::Message,
 };
 
-/// Why a request was not carried out. Nothing of it happened.
+/// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The session was claimed by a later connection; the caller's copy of it is void.
+    /// The session was claimed by a later connection; the caller's copy of it is void. Nothing of the request happened.
     #[error("the session was claimed by a later connection")]
     Fenced,
-    /// The store cannot write now (disk full, Redis gone); a retry may succeed.
+    /// The store cannot write now (disk full, Redis gone); a retry may succeed. Nothing of the request happened.
     #[error("the store is unavailable: {0}")]
     Unavailable(Arc<str>),
+    /// The store did not answer in time: the request may have been carried out, or may still be. Whoever asked must be told neither yes nor no.
+    #[error("the store did not answer: {0}")]
+    Unknown(Arc<str>),
 }
 
 /// A write.
@@ -67,6 +76,25 @@ pub enum Command {
         /// Upper bound of removals in this commit.
         limit: u32,
     },
+    /// The node has registered anew while it was serving: a session that it still holds is from now on that of its new generation. Fenced if the
+    /// session was claimed since.
+    Restamp {
+        /// Whose session.
+        client: ClientKey,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The new generation.
+        generation: Generation,
+    },
+    /// A node is gone: its connections count as lost at `now`, what ends with a connection ends. Repeating it is harmless. Answered by [`Outcome::Voided`].
+    Void {
+        /// Of the node that is gone.
+        generation: Generation,
+        /// The current time.
+        now: Millis,
+        /// Connections that are looked at, at most.
+        limit: u32,
+    },
 }
 
 /// The claim of a session by a connection.
@@ -74,6 +102,8 @@ pub enum Command {
 pub struct Claim {
     /// Who connects.
     pub client: ClientKey,
+    /// The run of the node that the client connects to.
+    pub owner: Generation,
     /// The current time; a session that expired before is treated as absent.
     pub now: Millis,
     /// Discard an existing session first. Its undelivered pushes stay, since they belong to the device (ADR 3).
@@ -278,6 +308,10 @@ pub enum Outcome {
     Claimed(Box<Claimed>),
     /// Of [`Command::Sweep`].
     Swept(Swept),
+    /// Of [`Command::Void`].
+    Voided(Voided),
+    /// Of a [`Publish`] whose will was spent or void: nothing happened.
+    Nothing,
 }
 
 /// A session as its new owner gets it.
@@ -301,6 +335,8 @@ pub struct Claimed {
     pub topic_ends: Vec<Offset>,
     /// Whether the inbox holds anything.
     pub inbox_waiting: bool,
+    /// The client's connection that this claim takes over, if the store knows of one.
+    pub previous: Option<Previous>,
 }
 
 /// State of a session that goes on.
@@ -325,6 +361,8 @@ pub struct Swept {
     pub removed: u32,
     /// There is more to remove.
     pub more: bool,
+    /// Wills that were due a while ago and that nobody has published: whoever sweeps publishes them.
+    pub wills: Vec<OwedWill>,
 }
 
 /// A read. Answered by a [`Page`].
@@ -371,6 +409,18 @@ pub enum Query {
         /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
         limit: u32,
     },
+    /// A stored session, as it is now. Answered by [`Page::Session`].
+    Session {
+        /// Whose.
+        client: ClientKey,
+    },
+    /// What other nodes did. Answered by [`Page::Changes`].
+    Changes(ChangesQuery),
+    /// What a node must know of an app. Answered by [`Page::Snapshot`].
+    Snapshot {
+        /// The app.
+        app: AppId,
+    },
 }
 
 /// Answer to a [`Query`].
@@ -394,6 +444,12 @@ pub enum Page {
         /// Whether there are more.
         more: bool,
     },
+    /// Of [`Query::Session`]; `None`: there is no stored session.
+    Session(Option<Box<SessionState>>),
+    /// Of [`Query::Changes`].
+    Changes(Box<Changes>),
+    /// Of [`Query::Snapshot`].
+    Snapshot(Box<Snapshot>),
 }
 
 /// What a commit added, for the shards that serve it.
@@ -414,17 +470,21 @@ pub enum Notice {
     Inbox {
         /// Whose.
         client: ClientKey,
+        /// The run of the node that has the client's connection; a node alone is its own.
+        owner: Generation,
         /// The entry.
         entry: InboxEntry,
     },
-    /// To all shards: what is retained under a topic changed.
-    Retained {
+    /// To all shards: something changed that is routed by.
+    Change {
         /// The app.
         app: AppId,
-        /// The topic.
-        topic: Arc<str>,
-        /// The message, or `None` if nothing is retained there any more.
-        message: Option<Arc<Message>>,
+        /// The change before it; 0 in the store of a node alone, which announces nothing but what is retained.
+        previous: Offset,
+        /// Its place; 0 in the store of a node alone.
+        offset: Offset,
+        /// What changed.
+        change: Change,
     },
     /// To all shards: a push with a TTL of 0 for whoever is connected now. Not stored.
     Instant {

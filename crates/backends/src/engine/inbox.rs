@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use campanile_broker::{
-    ids::{ClientKey, Offset},
+    ids::{ClientKey, Generation, Offset},
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
@@ -49,6 +49,7 @@ impl Txn<'_> {
         if survives {
             self.announce(Notice::Inbox {
                 client: client.clone(),
+                owner: Generation::ALONE,
                 entry: InboxEntry {
                     offset,
                     item: item.clone(),

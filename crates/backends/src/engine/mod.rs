@@ -198,6 +198,12 @@ impl Txn<'_> {
             } => self.forget_received(client, *epoch, *packet_id),
             Command::DropWill { client } => self.drop_will(client),
             Command::Sweep { now, limit } => self.sweep(*now, *limit),
+            Command::Restamp { .. } | Command::Void { .. } => Err(no_cluster()),
         }
     }
+}
+
+/// The answer to what only nodes of a cluster ask.
+fn no_cluster() -> StoreError {
+    StoreError::Unavailable("this store serves one node alone".into())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_broker::{
     ids::{AppId, ClientKey, MessageId, Millis, Offset},
     message::Message,
-    store::{LogEntry, LogKind, MAX_POSTED_FILTERS, Notice, Outcome, Publish, StoreError},
+    store::{Change, LogEntry, LogKind, MAX_POSTED_FILTERS, Notice, Outcome, Publish, StoreError},
 };
 
 use super::{
@@ -31,7 +31,7 @@ impl Txn<'_> {
         if let Some((client_id, id)) = &publish.spends_will {
             let subject = Subject::app(app.as_str()).text(client_id);
             if !self.spend_will(subject, *id)? {
-                return Ok(Outcome::Done);
+                return Ok(Outcome::Nothing);
             }
         }
         if let Some(received) = &publish.received {
@@ -180,11 +180,13 @@ impl Txn<'_> {
                 )?;
             }
         }
-        self.announce(Notice::Retained {
-            app: app.clone(),
-            topic: message.topic().into(),
-            message: (!is_removal).then(|| message.clone()),
-        });
+        self.announce_change(
+            app,
+            Change::Retained {
+                topic: message.topic().into(),
+                message: (!is_removal).then(|| message.clone()),
+            },
+        );
         Ok(())
     }
 

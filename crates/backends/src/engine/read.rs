@@ -55,6 +55,9 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
                 after,
                 limit,
             } => read_inbox(view, client, *after, *limit),
+            Query::Session { .. } | Query::Changes(_) | Query::Snapshot { .. } => {
+                Err(KvError("this store serves one node alone".into()))
+            }
         });
         Ok(page?)
     }

@@ -136,6 +136,7 @@ impl Txn<'_> {
             topic_ends,
             // Whoever has something in the inbox has a record.
             inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
+            previous: None,
         })))
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
-    store::{LogKind, Notice, Outcome, StoreError, Swept},
+    store::{Change, LogKind, Outcome, StoreError, Swept},
 };
 
 use super::{
@@ -146,11 +146,13 @@ impl Txn<'_> {
                 .ok_or_else(|| damaged("retained message"))?,
         );
         let topic = record.message()?.topic().into();
-        self.announce(Notice::Retained {
-            app,
-            topic,
-            message: None,
-        });
+        self.announce_change(
+            &app,
+            Change::Retained {
+                topic,
+                message: None,
+            },
+        );
         Ok(1)
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
-    store::{LogKind, Notice, StoreError},
+    store::{self, LogKind, Notice, StoreError},
 };
 use roaring::RoaringBitmap;
 
@@ -325,6 +325,16 @@ impl<'a> Txn<'a> {
             .push(Change::State(Undo::Sequence(self.state.sequence)));
         self.state.sequence += 1;
         Offset(self.state.sequence)
+    }
+
+    /// Announces a change to all shards.
+    pub fn announce_change(&mut self, app: &AppId, change: store::Change) {
+        self.announce(Notice::Change {
+            app: app.clone(),
+            previous: Offset::default(),
+            offset: Offset::default(),
+            change,
+        });
     }
 
     /// Notes that a log stands elsewhere now.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::Offset,
+    ids::{Generation, Offset},
     store::{Command, Notice, Outcome, Page, Publish, Query, Source, Subscribe},
 };
 
@@ -24,6 +24,7 @@ pub fn an_inbox_is_read_in_order(world: &mut World) {
         .iter()
         .map(|entry| Notice::Inbox {
             client: client("a"),
+            owner: Generation::ALONE,
             entry: entry.clone(),
         })
         .collect();

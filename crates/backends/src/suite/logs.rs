@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_broker::store::PacketId;
 use campanile_broker::{
     ids::{AppId, Offset},
-    store::{Command, LogKind, MAX_POSTED_FILTERS, Notice, Page, Publish, Query, Source},
+    store::{Change, Command, LogKind, MAX_POSTED_FILTERS, Notice, Page, Publish, Query, Source},
 };
 
 use super::{APP, World, client, publish, text};
@@ -284,8 +284,7 @@ pub fn a_retained_message_is_replaced_and_removed(world: &mut World) {
             ..publish(message)
         }));
     }
-    let notice = |message: Option<&Arc<_>>| Notice::Retained {
-        app: AppId::new(APP),
+    let notice = |message: Option<&Arc<_>>| Change::Retained {
         topic: "r/1".into(),
         message: message.cloned(),
     };
@@ -294,7 +293,7 @@ pub fn a_retained_message_is_replaced_and_removed(world: &mut World) {
         notice(Some(&messages[2])),
         notice(None),
     ];
-    assert_eq!(world.take_notices(), expected);
+    assert_eq!(world.take_changes(), expected);
     world.restart();
     assert_eq!(world.recovery.retained, vec![]);
 }
@@ -315,12 +314,10 @@ pub fn a_retained_message_expires(world: &mut World) {
     assert_eq!(world.take_notices(), []);
     world.pass_seconds(90);
     assert_eq!(world.sweep().removed, 1);
-    let (app, topic) = (AppId::new(APP), "r".into());
     assert_eq!(
-        world.take_notices(),
-        [Notice::Retained {
-            app,
-            topic,
+        world.take_changes(),
+        [Change::Retained {
+            topic: "r".into(),
             message: None
         }]
     );

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use campanile_broker::store::{QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
-    ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{
-        Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice, Outcome,
-        Page, Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription,
+        Change, Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice,
+        Outcome, Page, Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription,
         Subscribe, Swept, Will,
     },
 };
@@ -218,6 +218,15 @@ impl World {
         std::mem::take(&mut self.notices)
     }
 
+    /// What changed since the last call, all of the tests' app; nothing else was announced.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let change = |notice| match notice {
+            Notice::Change { app, change, .. } if app.as_str() == APP => change,
+            other => panic!("no change: {other:?}"),
+        };
+        self.take_notices().into_iter().map(change).collect()
+    }
+
     /// A new message id.
     pub fn next_id(&mut self) -> MessageId {
         self.last_id += 1;
@@ -233,6 +242,7 @@ impl World {
     pub fn claim_with(&mut self, client_id: &str, change: impl FnOnce(&mut Claim)) -> Claimed {
         let mut claim = Claim {
             client: client(client_id),
+            owner: Generation::ALONE,
             now: self.now,
             clean_start: false,
             expiry_seconds: 0,

@@ -2,7 +2,7 @@
 
 use campanile_broker::store::QoS;
 use campanile_broker::{
-    ids::{AppId, Millis, Offset},
+    ids::{AppId, Generation, Millis, Offset},
     message::{Kind, Message},
     store::{LogKind, Notice, Outcome},
 };
@@ -105,6 +105,7 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
             notice,
             Notice::Inbox {
                 client: client(device),
+                owner: Generation::ALONE,
                 entry
             }
         );

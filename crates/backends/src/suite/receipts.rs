@@ -1,7 +1,7 @@
 //! Receipts, and reports that add up.
 
 use campanile_broker::{
-    ids::MessageId,
+    ids::{Generation, MessageId},
     store::{Claimed, Outcome, StoreError},
 };
 use campanile_push::id::PushId;
@@ -123,6 +123,7 @@ pub fn a_set_may_span_chunks(world: &mut World) {
         let client = super::client(&number.to_string());
         let claim = Claim {
             client,
+            owner: Generation::ALONE,
             now: world.now,
             clean_start: false,
             expiry_seconds: 0,

@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    ids::{ClientKey, ConnId, Millis, Offset},
+    ids::{ClientKey, ConnId, Generation, Millis, Offset},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished, Will,
     },
@@ -76,6 +76,7 @@ impl Shard {
             .insert(client.client_id.clone(), slot);
         let claim = Claim {
             client: client.clone(),
+            owner: Generation::ALONE,
             now: self.now,
             clean_start: connecting.clean_start,
             expiry_seconds: connecting.expiry_seconds,

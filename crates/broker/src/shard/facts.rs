@@ -80,7 +80,10 @@ impl Shard {
 
     /// The store has answered a request.
     pub(super) fn settle_fact(&mut self, ticket: Ticket, error: Option<&StoreError>) {
-        let refused = matches!(error, Some(StoreError::Unavailable(_)));
+        let refused = matches!(
+            error,
+            Some(StoreError::Unavailable(_) | StoreError::Unknown(_))
+        );
         match self.facts.remove(&ticket) {
             Some(Fact::Command(event)) if refused => self.unwritten.push(*event),
             Some(Fact::Command(event)) => {

@@ -15,7 +15,7 @@ use crate::{
     ids::{AppId, ClientKey, MessageId, Millis, Offset, ShardId},
     mail::{Interest, Mail},
     message::{Kind, Message},
-    store::{InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
+    store::{Change, InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
 };
 
 impl Shard {
@@ -101,11 +101,11 @@ impl Shard {
             } => {
                 self.on_topic_entry(&app, partition, previous, entry);
             }
-            Notice::Inbox { client, entry } => self.on_inbox_entry(&client, entry),
-            Notice::Retained {
+            Notice::Inbox { client, entry, .. } => self.on_inbox_entry(&client, entry),
+            Notice::Change {
                 app,
-                topic,
-                message,
+                change: Change::Retained { topic, message },
+                ..
             } => {
                 let app = self.app(&app);
                 let retained = &mut self.apps[usize::from(app)].retained;
@@ -114,6 +114,7 @@ impl Shard {
                     None => retained.remove(&topic),
                 }
             }
+            Notice::Change { .. } => {}
             Notice::Instant {
                 app,
                 clients,

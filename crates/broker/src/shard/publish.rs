@@ -307,7 +307,7 @@ impl Shard {
             let reason = match &result {
                 Ok(()) => Reason::Success,
                 Err(StoreError::Fenced) => Reason::SessionTakenOver,
-                Err(StoreError::Unavailable(_)) => Reason::QuotaExceeded,
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => Reason::QuotaExceeded,
             };
             let live = self.live_mut(conn.slot).expect("just seen");
             let acks = &mut live.rare().acks;
@@ -317,8 +317,9 @@ impl Shard {
             {
                 ack.ready = Some(reason);
             }
-            if result.is_err() && !version.is_v5() {
-                // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
+            // There is no way to say no before 5.0, nor to say "perhaps": without an acknowledgement the client sends it again after a reconnect.
+            let unanswerable = matches!(result, Err(StoreError::Unknown(_)));
+            if unanswerable || result.is_err() && !version.is_v5() {
                 return self.refuse(conn.slot, Reason::QuotaExceeded, "the store is unavailable");
             }
             self.flush_acks(conn.slot);

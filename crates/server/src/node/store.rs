@@ -102,7 +102,9 @@ impl Router {
 
     fn count(&self, replies: &[(Tag, Result<Reply, StoreError>)], stats: CommitStats) {
         let unavailable = |reply: &Result<Reply, StoreError>| match reply {
-            Err(StoreError::Unavailable(reason)) => Some(reason.clone()),
+            Err(StoreError::Unavailable(reason) | StoreError::Unknown(reason)) => {
+                Some(reason.clone())
+            }
             _ => None,
         };
         let failed = replies.iter().filter_map(|(_, reply)| unavailable(reply));
@@ -201,7 +203,9 @@ fn outcome_of_broker(reply: Reply) -> Outcome {
 
 fn unavailable(error: &StoreError) -> push::Unavailable {
     match error {
-        StoreError::Unavailable(reason) => push::Unavailable(reason.clone()),
+        StoreError::Unavailable(reason) | StoreError::Unknown(reason) => {
+            push::Unavailable(reason.clone())
+        }
         StoreError::Fenced => push::Unavailable(error.to_string().into()),
     }
 }
@@ -282,9 +286,9 @@ mod tests {
     use std::{sync::atomic::AtomicBool, time::Instant};
 
     use campanile_broker::{
-        ids::{AppId, ClientKey, MessageId, Offset},
+        ids::{AppId, ClientKey, Generation, MessageId, Offset},
         message::{Kind, Message},
-        store::{InboxEntry, InboxItem},
+        store::{Change, InboxEntry, InboxItem},
     };
     use campanile_mqtt::QoS;
 
@@ -350,13 +354,18 @@ mod tests {
             subscription_ids: Default::default(),
         };
         let notices = vec![
-            Notice::Retained {
+            Notice::Change {
                 app: client.app.clone(),
-                topic: "a".into(),
-                message: Some(message()),
+                previous: Offset(0),
+                offset: Offset(0),
+                change: Change::Retained {
+                    topic: "a".into(),
+                    message: Some(message()),
+                },
             },
             Notice::Inbox {
                 client: client.clone(),
+                owner: Generation::ALONE,
                 entry: InboxEntry {
                     offset: Offset(1),
                     item,
@@ -368,6 +377,7 @@ mod tests {
             ended: vec![(client, Vec::new())],
             removed: 1,
             more: true,
+            wills: Vec::new(),
         };
         let replies = vec![
             (
