@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::Millis,
+    ids::{AppId, Millis, Offset},
     store::{self as broker, Notice, Outcome, Page, Query, Recovery, StoreError},
 };
 use campanile_push::store as push;
@@ -37,6 +37,9 @@ pub struct Committed {
     pub dropped: u32,
     /// Records written or removed; 0: nothing had to become durable.
     pub writes: u32,
+    /// Requests, by their place in the batch, whose changes all nodes must know before they are answered, with the last such change. Only from a store that
+    /// nodes share.
+    pub changed: Vec<(usize, AppId, Offset)>,
 }
 
 /// Durable state. One owner, one writer: everything goes through [`commit`](Backend::commit).

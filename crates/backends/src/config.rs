@@ -15,6 +15,8 @@ pub struct Config {
     pub topic_log_max_bytes: u64,
     /// Topic log partitions of an app, 1..=255.
     pub topic_partitions: u8,
+    /// Several nodes use the store: it keeps whose each connection is, and what other nodes must be told.
+    pub shared: bool,
 }
 
 impl Default for Config {
@@ -27,6 +29,7 @@ impl Default for Config {
             topic_log_max_age_ms: 7 * DAY_MS,
             topic_log_max_bytes: 1024 * 1024 * 1024,
             topic_partitions: 1,
+            shared: false,
         }
     }
 }

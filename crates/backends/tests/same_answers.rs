@@ -154,6 +154,7 @@ impl Both {
             topic_log_max_age_ms: 60_000,
             topic_log_max_bytes: 800,
             topic_partitions: 2,
+            shared: false,
         };
         let mut both = Both {
             memory_place: MemoryPlace::default(),

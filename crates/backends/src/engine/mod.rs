@@ -85,6 +85,7 @@ impl<K: Kv> Engine<K> {
             notices: std::mem::take(&mut finished.notices),
             dropped: finished.dropped,
             writes: finished.writes.len() as u32,
+            changed: Vec::new(),
         };
         (committed, finished)
     }

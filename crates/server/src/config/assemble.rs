@@ -74,6 +74,7 @@ impl Settings {
             topic_log_max_age_ms: milliseconds(store.retention),
             topic_log_max_bytes: store.retention_bytes,
             topic_partitions: self.limits.topic_partitions,
+            shared: false,
         }
     }
 }
