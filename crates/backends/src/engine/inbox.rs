@@ -50,6 +50,7 @@ impl Txn<'_> {
             self.announce(Notice::Inbox {
                 client: client.clone(),
                 owner: Generation::ALONE,
+                previous: Offset::default(),
                 entry: InboxEntry {
                     offset,
                     item: item.clone(),

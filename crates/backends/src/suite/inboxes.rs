@@ -25,6 +25,7 @@ pub fn an_inbox_is_read_in_order(world: &mut World) {
         .map(|entry| Notice::Inbox {
             client: client("a"),
             owner: Generation::ALONE,
+            previous: Offset::default(),
             entry: entry.clone(),
         })
         .collect();

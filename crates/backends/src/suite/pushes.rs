@@ -106,6 +106,7 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
             Notice::Inbox {
                 client: client(device),
                 owner: Generation::ALONE,
+                previous: Offset::default(),
                 entry
             }
         );

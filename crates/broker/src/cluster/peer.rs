@@ -107,6 +107,8 @@ pub enum PeerMessage {
         client: ClientKey,
         /// Of the sender's claim.
         epoch: Epoch,
+        /// The session goes on; otherwise a new one has begun.
+        resumes: bool,
         /// Comes back in [`PeerMessage::Released`].
         ticket: u64,
     },

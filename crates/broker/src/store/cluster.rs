@@ -136,6 +136,8 @@ pub struct Note {
     pub offset: Offset,
     /// Whose inbox.
     pub client: ClientKey,
+    /// Place of the entry.
+    pub entry: Offset,
 }
 
 /// What a node must know of an app before it serves it.

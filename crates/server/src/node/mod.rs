@@ -401,6 +401,7 @@ fn spawn_shards(
             access: config.access.clone(),
             ids: inner.ids.clone(),
             seed,
+            cluster: None,
         };
         let services = ShardServices {
             shard: id,
