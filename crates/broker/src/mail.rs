@@ -71,6 +71,16 @@ pub enum ClusterMail {
     KnownUntil(Millis),
     /// To shards: a peer's live subscribers and members are void.
     PeerGone(ShardId),
+    /// To shards: answer once all mail before this is taken.
+    Sync {
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// To the hub: the answer.
+    Synced {
+        /// Of the question.
+        ticket: u64,
+    },
     /// To shards: a client's inbox has an entry at this place or before it.
     InboxWaits {
         /// Whose.

@@ -80,6 +80,7 @@ impl Shard {
                     app.routes.forget_peer(peer);
                 }
             }
+            ClusterMail::Sync { ticket } => self.mail_hub(ClusterMail::Synced { ticket }),
             ClusterMail::InboxWaits { client, entry } => self.on_inbox_waits(&client, entry),
             ClusterMail::InboxesWait(app) => {
                 let app = self.app(&app);
@@ -112,15 +113,16 @@ impl Shard {
             }
             ClusterMail::WhereIs { client, ticket } => {
                 let connected = self.connected(&client);
-                self.to_hub(ClusterMail::Here { ticket, connected });
+                self.mail_hub(ClusterMail::Here { ticket, connected });
             }
             ClusterMail::ReleaseElsewhere { .. }
             | ClusterMail::SharedDone(_)
+            | ClusterMail::Synced { .. }
             | ClusterMail::Here { .. } => unreachable!("the hub gets this"),
         }
     }
 
-    pub(super) fn to_hub(&mut self, mail: ClusterMail) {
+    pub(super) fn mail_hub(&mut self, mail: ClusterMail) {
         self.effects.mail.push((ShardId::HUB, Mail::Cluster(mail)));
     }
 
@@ -240,7 +242,7 @@ impl Shard {
             expiry_seconds,
             claimed,
         })));
-        self.to_hub(ClusterMail::ReleaseElsewhere {
+        self.mail_hub(ClusterMail::ReleaseElsewhere {
             client,
             previous,
             epoch,
@@ -314,7 +316,7 @@ impl Shard {
                 _ => {}
             }
         }
-        self.to_hub(ClusterMail::Released { ticket });
+        self.mail_hub(ClusterMail::Released { ticket });
     }
 
     /// Closes a connection whose client another node has claimed, and saves under that claim's epoch what is not saved yet.
@@ -343,7 +345,7 @@ impl Shard {
             && progress.inbox_done.is_empty()
             && progress.receipts.is_empty();
         if nothing {
-            self.to_hub(ClusterMail::Released { ticket });
+            self.mail_hub(ClusterMail::Released { ticket });
         } else {
             self.command_hand_over(Command::Progress(progress), ticket);
         }

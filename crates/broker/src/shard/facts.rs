@@ -127,7 +127,7 @@ impl Shard {
                     self.route_late(&late);
                 }
                 if let Some(ticket) = event.hands_over {
-                    self.to_hub(ClusterMail::Released { ticket });
+                    self.mail_hub(ClusterMail::Released { ticket });
                 }
             }
             Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),

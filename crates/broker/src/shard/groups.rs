@@ -107,7 +107,7 @@ impl Shard {
     /// The peer that keeps a message for other members may forget it.
     pub(super) fn done_with_shared(&mut self, keeper: Option<Keeper>) {
         if let Some(keeper) = keeper {
-            self.to_hub(ClusterMail::SharedDone(keeper));
+            self.mail_hub(ClusterMail::SharedDone(keeper));
         }
     }
 

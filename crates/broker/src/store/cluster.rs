@@ -114,6 +114,8 @@ pub struct Changes {
     pub notes: Vec<Note>,
     /// Notes were forgotten before they were read: any inbox may have new entries.
     pub notes_lost: bool,
+    /// Generations that own connections, or did and were not voided.
+    pub owners: Vec<Generation>,
     /// A limit was reached: ask again at once.
     pub more: bool,
 }
