@@ -14,6 +14,7 @@ mod engine;
 pub mod memory;
 pub mod suite;
 pub mod worker;
+pub mod zookeeper;
 
 pub use backend::{Backend, Committed, Reader, Reply, Request};
 pub use config::Config;
