@@ -13,7 +13,7 @@ use super::{ConfigArg, say};
 use crate::{
     auth::ClientAccess,
     banner::{Banner, Listening},
-    config::{Loaded, LogFormat, Overrides, Settings},
+    config::{Loaded, LogFormat, Overrides, Settings, StoreKind},
     logging,
     net::listener::ListenError,
     node::{Ended, Node, StartError},
@@ -79,6 +79,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if settings.store.kind == StoreKind::Redis {
+        let problem = loaded.problem("store.kind", "this version cannot serve from Redis");
+        bail!(problem.to_string());
     }
     let access = Arc::new(ClientAccess::open(&settings.clients)?);
     let mut node = Node::start(settings.node_config(access.clone()))

@@ -119,6 +119,11 @@ fn environment_is_laid_over_and_its_mistakes_are_named() {
         ("CAMPANILE_LISTENERS__0__ADDRESS", "127.0.0.1:0"),
         ("CAMPANILE_CLIENTS__ALLOW_ANONYMOUS", "true"),
         ("CAMPANILE_LIMITS__RECEIVE_MAXIMUM", "7"),
+        ("CAMPANILE_STORE__KIND", "redis"),
+        ("CAMPANILE_REDIS__MODE", "sentinel"),
+        ("CAMPANILE_REDIS__MASTER_NAME", "push"),
+        ("CAMPANILE_REDIS__ADDRESSES", "a:26379, b:26379"),
+        ("CAMPANILE_REDIS__PASSWORD", "hunter2"),
         ("CAMPANILE_LOG", "trace"),
         ("CAMPANILE_PORT", "tcp://10.0.0.1:80"),
     ])
@@ -130,6 +135,9 @@ fn environment_is_laid_over_and_its_mistakes_are_named() {
         "127.0.0.1:0".parse().unwrap()
     );
     assert!(loaded.settings.clients.allow_anonymous);
+    assert_eq!(loaded.settings.redis.addresses, ["a:26379", "b:26379"]);
+    assert_eq!(loaded.settings.redis.password.reveal(), "hunter2");
+    assert!(!format!("{loaded:?}").contains("hunter2"));
     assert_eq!(
         loaded.origin("limits.receive_maximum"),
         Origin::Environment("CAMPANILE_LIMITS__RECEIVE_MAXIMUM".to_owned())
@@ -255,6 +263,8 @@ fn any_configuration() -> impl Strategy<Value = String> {
     let section = prop::sample::select(vec![
         "[node]",
         "[store]",
+        "[redis]",
+        "[cluster]",
         "[[listeners]]",
         "[limits]",
         "[clients]",
@@ -272,6 +282,10 @@ fn any_configuration() -> impl Strategy<Value = String> {
         "kind",
         "retention",
         "address",
+        "addresses",
+        "zookeeper",
+        "password",
+        "peer_advertise",
         "transport",
         "app",
         "path",
