@@ -16,5 +16,5 @@ pub mod suite;
 pub mod worker;
 
 pub use backend::{Backend, Committed, Reader, Reply, Request};
-pub use config::Config;
+pub use config::{Config, MAX_CHANGES, MAX_NOTES, WILL_AGAIN_MS, WILL_GRACE_MS};
 pub use engine::{Engine, Kv, KvError, Reads, Value, View, Writes};

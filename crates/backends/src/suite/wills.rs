@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_broker::{
     ids::{Millis, Offset},
     message::Message,
-    store::{Claimed, Command, LogKind, OwedWill, Publish, Release, Will},
+    store::{Claimed, Command, LogKind, Outcome, OwedWill, Publish, Release, Will},
 };
 
 use super::{World, client, progress, publish, will};
@@ -61,9 +61,10 @@ pub fn a_spent_will_is_published_once(world: &mut World) {
         })
     };
     let other = Arc::new(world.message("w", "of another connection"));
-    world.done(publication(&other));
+    assert_eq!(world.run(publication(&other)), Ok(Outcome::Nothing));
     world.done(publication(&testament.message));
-    world.done(publication(&testament.message));
+    let again = world.run(publication(&testament.message));
+    assert_eq!(again, Ok(Outcome::Nothing));
     assert_eq!(world.log_payloads(TOPICS, Offset(0)), ["will"]);
     world.release("a", &claimed, 60);
     assert_eq!(world.claim("a", 60).owed_will, None);
@@ -145,12 +146,13 @@ pub fn an_owed_will_is_kept_until_it_is_published(world: &mut World) {
     world.release_with_will("a", &claimed, 60, None);
     world.check_recovered_wills(&[owed(&first), owed(&second)]);
     for (will, left) in [(&first, vec![owed(&second)]), (&second, vec![])] {
-        for _ in 0..2 {
-            world.done(Command::Publish(Publish {
+        for outcome in [Outcome::Done, Outcome::Nothing] {
+            let publication = Command::Publish(Publish {
                 log: Some(TOPICS),
                 spends_will: Some(("a".into(), will.message.id)),
                 ..publish(&will.message)
-            }));
+            });
+            assert_eq!(world.run(publication), Ok(outcome));
         }
         world.check_recovered_wills(&left);
     }
