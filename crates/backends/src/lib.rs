@@ -17,5 +17,5 @@ pub mod worker;
 pub mod zookeeper;
 
 pub use backend::{Backend, Committed, Reader, Reply, Request};
-pub use config::Config;
+pub use config::{Config, MAX_CHANGES, MAX_NOTES, WILL_AGAIN_MS, WILL_GRACE_MS};
 pub use engine::{Engine, Kv, KvError, Reads, Value, View, Writes};

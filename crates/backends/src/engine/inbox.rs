@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 
 use campanile_broker::{
-    ids::{ClientKey, Generation, Offset},
+    ids::{ClientKey, Offset},
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
 
 use super::{
     keys::{ExpiryKind, Set, Subject, Table},
-    kv::KvError,
+    kv::{KvError, View},
     records::{InboxMetaRecord, InboxRecord, decode},
     txn::Txn,
 };
@@ -33,6 +33,10 @@ impl Txn<'_> {
         if meta.entries == 0 {
             meta.first = offset.0;
         }
+        let previous = Offset(meta.last);
+        if self.config.shared {
+            meta.last = offset.0;
+        }
         meta.entries += 1;
         meta.bytes += record.size_bytes;
         let key = subject.clone().offset(offset).key(Table::Inbox);
@@ -47,10 +51,11 @@ impl Txn<'_> {
         let survives = self.drop_oldest(client, &subject, ordinal, &mut meta, offset)?;
         self.put_inbox(&subject, &meta)?;
         if survives {
+            let owner = self.note_owner(client, &subject, offset)?;
             self.announce(Notice::Inbox {
                 client: client.clone(),
-                owner: Generation::ALONE,
-                previous: Offset::default(),
+                owner,
+                previous,
                 entry: InboxEntry {
                     offset,
                     item: item.clone(),
