@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use campanile_broker::ids::Generation;
 use prost::bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -62,15 +63,14 @@ pub async fn serve(
     };
     let (own, known) = {
         let wanted = table.wanted.borrow();
-        let from = campanile_broker::ids::Generation(hello.generation);
+        let from = Generation(hello.generation);
         (wanted.own, wanted.peers.get(&from).cloned())
     };
     let speaker = table.speaker(own);
-    let judged = speaker.judge(&hello, |from| known.is_some() && from < own);
-    let (agreed, known) = match (judged, known) {
-        (Ok(agreed), Some(known)) => (agreed, known),
-        (Err(refused), _) => return refuse(&table, address, connection, refused).await,
-        (Ok(_), None) => unreachable!("judged by it"),
+    let may_dial = known.filter(|known| known.peer.generation < own);
+    let (agreed, known) = match speaker.judge(&hello, may_dial) {
+        Ok(agreed) => agreed,
+        Err(refused) => return refuse(&table, address, connection, refused).await,
     };
     let welcome = Reply {
         verdict: Some(Verdict::Welcome(speaker.hello(known.peer.generation))),

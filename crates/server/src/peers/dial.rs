@@ -132,9 +132,11 @@ async fn introduce(
     let mut received = BytesMut::new();
     let reply: Reply = frame::read(&mut reader, &mut received, HELLO_BYTES_MAX).await?;
     let agreed = match reply.verdict {
-        Some(Verdict::Welcome(hello)) => speaker
-            .judge(&hello, |generation| generation == peer)
-            .map_err(DialError::Refused)?,
+        Some(Verdict::Welcome(hello)) => {
+            let expected = (hello.generation == peer.0).then_some(());
+            let judged = speaker.judge(&hello, expected);
+            judged.map_err(DialError::Refused)?.0
+        }
         Some(Verdict::Refusal(refusal)) => {
             return Err(DialError::Refused(Refused {
                 code: RefusalCode::from_number(refusal.code),

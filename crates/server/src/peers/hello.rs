@@ -115,12 +115,12 @@ impl Speaker {
         }
     }
 
-    /// Judges the hello of the other end. `from`: who it must be, or how to find out whether it may dial.
-    pub fn judge(
+    /// Judges the hello of the other end, which is `expected` if there may be a link to its generation.
+    pub fn judge<P>(
         &self,
         hello: &wire::Hello,
-        is_expected: impl FnOnce(Generation) -> bool,
-    ) -> Result<Agreed, Refused> {
+        expected: Option<P>,
+    ) -> Result<(Agreed, P), Refused> {
         let refuse = |code, text| Err(Refused { code, text });
         if hello.magic != wire::MAGIC {
             return refuse(
@@ -150,21 +150,19 @@ impl Speaker {
             );
             return refuse(RefusalCode::Cluster, text);
         }
-        let from = Generation(hello.generation);
-        if self.generation == Generation::ALONE
-            || hello.to != self.generation.0
-            || !is_expected(from)
-        {
+        let is_meant = self.generation != Generation::ALONE && hello.to == self.generation.0;
+        let Some(expected) = expected.filter(|_| is_meant) else {
             let text = format!(
-                "node {:?} (generation {from}, to {}) is not among the peers of node {:?} (generation {}); retry",
+                "node {:?} (generation {}, to {}) is not among the peers of node {:?} (generation {}); retry",
                 hello.name,
+                Generation(hello.generation),
                 Generation(hello.to),
                 self.name,
                 self.generation
             );
             return refuse(RefusalCode::Unknown, text);
-        }
-        Ok(Agreed {
+        };
+        let agreed = Agreed {
             protocol,
             capabilities: hello.capabilities & self.dialect.capabilities,
             frame_bytes_max: match hello.frame_bytes_max {
@@ -172,6 +170,7 @@ impl Speaker {
                 max => usize::try_from(max).unwrap_or(usize::MAX),
             },
             program: hello.program.as_str().into(),
-        })
+        };
+        Ok((agreed, expected))
     }
 }

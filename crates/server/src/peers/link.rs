@@ -206,13 +206,14 @@ impl Link {
         }
     }
 
-    /// Serves the connection until the link ends, and says so. `forget` takes it from the senders before anybody waiting for its end goes on.
-    pub async fn run(
-        &self,
-        connection: Connection,
-        events: &EventSink,
-        forget: impl FnOnce(&Link),
-    ) {
+    /// Says that nothing can follow any more.
+    pub fn finish(&self) {
+        self.close(DownReason::Closed);
+        self.phase.send_replace(Phase::Gone);
+    }
+
+    /// Serves the connection until the link ends, and says so.
+    pub async fn run(&self, connection: Connection, events: &EventSink) {
         let peer = &self.known.peer;
         let up = events.send(LinkEvent::Up {
             generation: peer.generation,
@@ -239,8 +240,6 @@ impl Link {
             let generation = peer.generation;
             events.send(LinkEvent::Down { generation, reason }).await;
         }
-        forget(self);
-        self.phase.send_replace(Phase::Gone);
     }
 
     async fn serve(&self, connection: Connection, events: &EventSink) -> DownReason {
@@ -266,7 +265,7 @@ impl Link {
         let closing = phase.wait_for(|phase| *phase != Phase::Open).await;
         match closing.as_deref() {
             Ok(Phase::Closing(reason)) => reason.clone(),
-            // Only `run` ends the last phase, and it is what waits.
+            // Its end is what waits for this.
             _ => DownReason::Closed,
         }
     }

@@ -135,9 +135,13 @@ impl Table {
             older.close(DownReason::Replaced);
             older.gone().await;
         }
+        let seat = Seat {
+            table: self,
+            link: &link,
+        };
         // Whoever changes what is wanted after this sees the link.
-        self.close_unwanted(&link);
-        link.run(connection, events, |link| self.remove(link)).await;
+        self.close_unwanted(seat.link);
+        seat.link.run(connection, events).await;
     }
 
     /// What was counted.
@@ -188,5 +192,18 @@ impl Table {
         let mut links = BTreeMap::clone(&self.links.load());
         links.remove(&link.generation());
         self.links.store(Arc::new(links));
+    }
+}
+
+/// The place of a link among those that take messages. Left even if the link's task fails: the next one of that peer waits for it.
+struct Seat<'a> {
+    table: &'a Table,
+    link: &'a Link,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.table.remove(self.link);
+        self.link.finish();
     }
 }

@@ -1,5 +1,10 @@
 //! Links of several nodes in one process, over loopback.
 
+mod bench;
+mod previous;
+mod round_trip;
+mod secure;
+mod strangers;
 mod together;
 
 use std::{future::Future, sync::Arc, time::Duration};
