@@ -79,7 +79,7 @@ impl Stranger {
         }
     }
 
-    async fn is_refused(mut self) -> RefusalCode {
+    async fn is_refused(&mut self) -> RefusalCode {
         let reply: wire::Reply = self.hear().await;
         match reply.verdict {
             Some(wire::Verdict::Refusal(refusal)) => {
