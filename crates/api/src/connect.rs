@@ -130,7 +130,10 @@ impl Wanted {
         let standings: Vec<Standing<'_>> = nodes.iter().map(standing).collect();
         let mut addresses: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
         for index in order(&standings, seed) {
-            for address in &nodes[index].addresses {
+            let leads_somewhere = |address: &&String| {
+                !address.contains("://0.0.0.0:") && !address.contains("://[::]:")
+            };
+            for address in nodes[index].addresses.iter().filter(leads_somewhere) {
                 let scheme = SCHEMES.into_iter().find(|scheme| {
                     let rest = address.strip_prefix(scheme);
                     rest.is_some_and(|rest| rest.starts_with("://"))

@@ -58,8 +58,15 @@ async fn a_push_is_accepted_once_it_is_in_the_store() {
 #[tokio::test]
 async fn devices_are_told_where_to_connect_by_scheme() {
     let api = api();
-    api.cluster
-        .add("full", 1000, &["mqtt://full:1883", "wss://full:443/mqtt"]);
+    api.cluster.add(
+        "full",
+        1000,
+        &[
+            "mqtt://full:1883",
+            "wss://full:443/mqtt",
+            "ws://0.0.0.0:80/mqtt",
+        ],
+    );
     api.cluster
         .add("free", 10, &["mqtt://free:1883", "wss://free:443/mqtt"]);
     let without_key = Request::get("/v1/connect?app=shop&device=d1");

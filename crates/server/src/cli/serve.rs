@@ -114,7 +114,7 @@ fn run_node(
     } else {
         None
     };
-    let operator = Operator::start(data_dir, node.store(), access)?;
+    let operator = Operator::start(data_dir, node.store(), node.cluster(), access)?;
     announce(
         node,
         settings,

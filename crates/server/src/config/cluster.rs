@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Listener, Secret, TlsFiles, reader::Reader, redis::host_and_port};
+use super::{Secret, TlsFiles, reader::Reader, redis::host_and_port};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -105,16 +105,13 @@ impl ClusterSettings {
         self.peer_advertise.unwrap_or(bound)
     }
 
-    /// What devices are told to connect to; `bound` has the listeners with the addresses that they got.
-    pub fn advertised<'l>(
-        &self,
-        bound: impl IntoIterator<Item = (&'l Listener, SocketAddr)>,
-    ) -> Vec<String> {
-        if !self.advertise.is_empty() {
-            return self.advertise.clone();
+    /// What devices are told to connect to; `bound` has the URLs of the listeners as they were bound.
+    pub fn advertised(&self, bound: impl IntoIterator<Item = String>) -> Vec<String> {
+        if self.advertise.is_empty() {
+            bound.into_iter().collect()
+        } else {
+            self.advertise.clone()
         }
-        let url = |(listener, address): (&Listener, SocketAddr)| listener.url(address);
-        bound.into_iter().map(url).collect()
     }
 
     /// The HTTP API for operators, where it listens at `bound`; "" if only this machine can know how to reach it.
@@ -279,22 +276,16 @@ mod tests {
     #[test]
     fn without_a_word_devices_are_told_where_the_listeners_are() {
         let alone = ClusterSettings::default();
-        let listener = Listener::default();
-        let address = "10.0.0.1:1883".parse().unwrap();
-        assert_eq!(
-            alone.advertised([(&listener, address)]),
-            ["mqtt://10.0.0.1:1883"]
-        );
-        assert_eq!(alone.http_advertised(address), "http://10.0.0.1:1883");
+        let bound = || ["mqtt://10.0.0.1:1883".to_owned()];
+        let address = "10.0.0.1:8080".parse().unwrap();
+        assert_eq!(alone.advertised(bound()), bound());
+        assert_eq!(alone.http_advertised(address), "http://10.0.0.1:8080");
         assert_eq!(alone.http_advertised("[::]:80".parse().unwrap()), "");
         let told = ClusterSettings {
             advertise: vec!["mqtt://push.example:1883".to_owned()],
             ..alone
         };
-        assert_eq!(
-            told.advertised([(&listener, address)]),
-            ["mqtt://push.example:1883"]
-        );
+        assert_eq!(told.advertised(bound()), ["mqtt://push.example:1883"]);
     }
 
     #[test]

@@ -104,22 +104,6 @@ impl Default for Listener {
 }
 
 impl Listener {
-    /// What devices connect to where it listens at `address`: `mqtt://`, `mqtts://`, `ws://` or `wss://`.
-    pub fn url(&self, address: SocketAddr) -> String {
-        let scheme = match self.transport {
-            Transport::Tcp => "mqtt",
-            Transport::Tls => "mqtts",
-            Transport::Ws => "ws",
-            Transport::Wss => "wss",
-        };
-        let path = if self.transport.is_websocket() {
-            self.path.as_str()
-        } else {
-            ""
-        };
-        format!("{scheme}://{address}{path}")
-    }
-
     pub(super) fn read(&mut self, keys: &mut Reader<'_>) {
         keys.text("name", &mut self.name, |name| {
             let fits = (1..=64).contains(&name.len())

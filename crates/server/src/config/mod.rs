@@ -33,7 +33,7 @@ pub use secret::Secret;
 pub use sections::{Clients, Durability, Http, Log, LogFormat, Node, Settings, Store, StoreKind};
 pub use tls_files::TlsFiles;
 
-pub use units::parse_duration;
+pub use units::{parse_duration, show_duration};
 
 use reader::{Findings, Reader};
 use tree::Table;
