@@ -94,8 +94,13 @@ impl Encoder {
                 app: self.app(&app),
                 offset: offset.0,
             }),
-            PeerMessage::Inbox { client, entry } => Body::Inbox(wire::Inbox {
+            PeerMessage::Inbox {
+                client,
+                previous,
+                entry,
+            } => Body::Inbox(wire::Inbox {
                 client: self.client(&client),
+                previous: previous.0,
                 offset: entry.offset.0,
                 message: Carried::Out(entry.item.message),
                 qos: entry.item.qos as u32,
@@ -116,8 +121,10 @@ impl Encoder {
             PeerMessage::Release {
                 client,
                 epoch,
+                resumes,
                 ticket,
             } => Body::Release(wire::Release {
+                resumes,
                 client: self.client(&client),
                 epoch: epoch.0,
                 ticket,
@@ -220,6 +227,7 @@ impl Decoder {
                 offset: Offset(known.offset),
             },
             Body::Inbox(inbox) => PeerMessage::Inbox {
+                previous: Offset(inbox.previous),
                 client: self.client(&inbox.client)?,
                 entry: InboxEntry {
                     offset: Offset(inbox.offset),
@@ -239,6 +247,7 @@ impl Decoder {
             Body::Release(release) => PeerMessage::Release {
                 client: self.client(&release.client)?,
                 epoch: Epoch(release.epoch),
+                resumes: release.resumes,
                 ticket: release.ticket,
             },
             Body::Released(Ticket { ticket }) => PeerMessage::Released { ticket },

@@ -330,6 +330,8 @@ pub struct Inbox {
     pub retain: bool,
     #[prost(uint32, repeated, tag = "6")]
     pub subscription_ids: Vec<u32>,
+    #[prost(uint64, tag = "7")]
+    pub previous: u64,
 }
 
 /// `PeerMessage::Instant`.
@@ -363,6 +365,8 @@ pub struct Release {
     pub epoch: u64,
     #[prost(uint64, tag = "3")]
     pub ticket: u64,
+    #[prost(bool, tag = "4")]
+    pub resumes: bool,
 }
 
 /// `PeerMessage::Ask`.

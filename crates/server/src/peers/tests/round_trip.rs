@@ -165,15 +165,16 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         (app(), offset()).prop_map(|(app, offset)| PeerMessage::ChangesKnown { app, offset }),
         (
             client(),
-            offset(),
+            (offset(), offset()),
             any_message(),
             qos(),
             any::<bool>(),
             vec(any::<u32>(), 0..4)
         )
-            .prop_map(|(client, offset, message, qos, retain, ids)| {
+            .prop_map(|(client, (previous, offset), message, qos, retain, ids)| {
                 PeerMessage::Inbox {
                     client,
+                    previous,
                     entry: InboxEntry {
                         offset,
                         item: InboxItem {
@@ -192,13 +193,14 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 message,
             }
         ),
-        (client(), any::<u64>(), ticket()).prop_map(|(client, epoch, ticket)| {
-            PeerMessage::Release {
+        (client(), any::<u64>(), any::<bool>(), ticket()).prop_map(
+            |(client, epoch, resumes, ticket)| PeerMessage::Release {
                 client,
                 epoch: Epoch(epoch),
+                resumes,
                 ticket,
             }
-        }),
+        ),
         ticket().prop_map(|ticket| PeerMessage::Released { ticket }),
         (ticket(), client()).prop_map(|(ticket, client)| PeerMessage::Ask {
             ticket,
