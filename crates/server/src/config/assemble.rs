@@ -2,14 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use campanile_backends::{self as backends, embedded, embedded::EmbeddedConfig};
+use campanile_backends::{
+    self as backends, embedded,
+    embedded::EmbeddedConfig,
+    zookeeper::{self, DigestAuth, TlsIdentityFiles, ZooKeeperConfig},
+};
 use campanile_broker::access::Access;
 
-use super::{ClientAuth, Durability, Listener, Settings, StoreKind};
+use super::{ClientAuth, Durability, Listener, Rebalance, Settings, StoreKind, TlsFiles};
 use crate::{
     net::{listener::ListenerSpec, tls},
-    node::{HttpSpec, NodeConfig, StoreSpec},
+    node::{ClusterSpec, HttpSpec, NodeConfig, StoreSpec},
+    peers::{PeerConfig, PeerTls},
 };
+
+/// What a link says of a message beside the message itself, in bytes, at most about.
+const FRAME_EXTRA: usize = 256 * 1024;
 
 impl Settings {
     /// What the node is made with.
@@ -28,6 +36,7 @@ impl Settings {
             // Whoever starts the node connects first, and puts the connection here.
             StoreKind::Redis => StoreSpec::Memory(self.stored()),
         };
+        config.cluster = self.cluster.is_member().then(|| self.cluster_spec());
         config.broker = self.limits.clone();
         config.auth_threads = self.clients.password_threads;
         config.auth_queue = self.clients.password_queue;
@@ -67,6 +76,48 @@ impl Settings {
         }
     }
 
+    /// What the node needs to be a member of its cluster.
+    fn cluster_spec(&self) -> ClusterSpec {
+        let cluster = &self.cluster;
+        // Room for the largest message and what is said of it.
+        let largest = self
+            .limits
+            .max_packet_bytes
+            .max(self.limits.max_payload_bytes) as usize;
+        let peers = PeerConfig::default();
+        ClusterSpec {
+            name: cluster.name.clone(),
+            zookeeper: ZooKeeperConfig {
+                servers: cluster.zookeeper.clone(),
+                chroot: cluster.chroot.clone(),
+                session_timeout: cluster.session_timeout,
+                confirmation: cluster.session_timeout * 5 / 2,
+                auth: cluster
+                    .zookeeper_auth
+                    .reveal()
+                    .split_once(':')
+                    .map(|(user, password)| DigestAuth {
+                        user: user.to_owned(),
+                        password: password.to_owned(),
+                    }),
+                tls: zookeeper_tls(&cluster.zookeeper_tls),
+            },
+            peers: PeerConfig {
+                listen: cluster.peer_address,
+                tls: peer_tls(&cluster.peer_tls),
+                frame_bytes_max: peers.frame_bytes_max.max(largest + FRAME_EXTRA),
+                ..peers
+            },
+            peer_advertise: cluster.peer_advertise,
+            advertise: cluster.advertise.clone(),
+            http_advertise: cluster.http_advertise.clone(),
+            drain_rate: cluster.drain_rate,
+            rebalance_automatically: cluster.rebalance == Rebalance::Automatic,
+            rebalance_tolerance_percent: cluster.rebalance_tolerance_percent,
+            rebalance_every: cluster.rebalance_interval,
+        }
+    }
+
     fn stored(&self) -> backends::Config {
         let store = &self.store;
         backends::Config {
@@ -76,9 +127,30 @@ impl Settings {
             topic_log_max_age_ms: milliseconds(store.retention),
             topic_log_max_bytes: store.retention_bytes,
             topic_partitions: self.limits.topic_partitions,
-            shared: false,
+            shared: self.cluster.is_member(),
         }
     }
+}
+
+fn zookeeper_tls(files: &TlsFiles) -> Option<zookeeper::TlsFiles> {
+    Some(zookeeper::TlsFiles {
+        authority: files.ca.clone()?,
+        identity: match (&files.certificate, &files.key) {
+            (Some(certificate), Some(key)) => Some(TlsIdentityFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            _ => None,
+        },
+    })
+}
+
+fn peer_tls(files: &TlsFiles) -> Option<PeerTls> {
+    Some(PeerTls {
+        ca: files.ca.clone()?,
+        certificate: files.certificate.clone()?,
+        key: files.key.clone()?,
+    })
 }
 
 impl Listener {

@@ -142,7 +142,7 @@ impl Cluster for Desk {
         Box::pin(async move {
             self.known(node)?;
             let order = Drain {
-                rate: order.rate.unwrap_or(0),
+                rate: order.rate.unwrap_or(self.member.spec.drain_rate),
                 deadline_ms: order.deadline_ms.unwrap_or(0),
             };
             let ordered = self.member.zookeeper.order_drain(node, order).await;

@@ -16,6 +16,7 @@ use std::{
 use campanile_backends::{
     Reply, Request,
     worker::{ReadMailbox, StoreMailbox},
+    zookeeper::ZooKeeperMembership,
 };
 use campanile_broker::{
     cluster::{
@@ -172,12 +173,12 @@ impl HubThread {
         hub: Hub<(Tag, Result<Reply, StoreError>)>,
         node: Surroundings,
         links: Arc<Links>,
-        membership: Arc<Membership>,
+        zookeeper: Arc<ZooKeeperMembership>,
         shown: Arc<Shown>,
     ) -> io::Result<HubThread> {
         let mailbox = node.hub.clone();
         let (is_ready, ready) = channel();
-        mailbox.post(HubLetter::Membership(membership));
+        mailbox.post(HubLetter::Membership(zookeeper.membership()));
         let thread = std::thread::Builder::new()
             .name("hub".to_owned())
             .spawn(move || {
@@ -192,6 +193,8 @@ impl HubThread {
                     is_ready: Some(is_ready),
                     peers: BTreeMap::new(),
                     up: BTreeSet::new(),
+                    lost: BTreeSet::new(),
+                    zookeeper,
                     asked: BTreeMap::new(),
                     last_question: 0,
                 };
@@ -242,6 +245,9 @@ struct Office {
     /// Nodes that are or were members, as long as they are linked.
     peers: BTreeMap<Generation, Peer>,
     up: BTreeSet<Generation>,
+    /// Nodes that were linked, are not, and are still said to be members.
+    lost: BTreeSet<Generation>,
+    zookeeper: Arc<ZooKeeperMembership>,
     asked: BTreeMap<u64, oneshot::Sender<Vec<(Generation, Connected)>>>,
     last_question: u64,
 }
@@ -350,12 +356,17 @@ impl Office {
             } => {
                 tracing::info!(peer = %name, %generation, "linked");
                 self.up.insert(generation);
+                if self.lost.remove(&generation) {
+                    self.zookeeper.set_links_down(self.lost.clone());
+                }
                 self.hub.on_peer_up(generation, now);
             }
             LinkEvent::Down { generation, reason } => {
                 let peer = self.peers.get(&generation).map(|peer| peer.name.clone());
                 tracing::info!(peer = peer.as_deref(), %generation, %reason, "link lost");
                 self.up.remove(&generation);
+                self.lost.insert(generation);
+                self.zookeeper.set_links_down(self.lost.clone());
                 self.hub.on_peer_down(generation, now);
             }
             LinkEvent::Message {
@@ -387,6 +398,12 @@ impl Office {
             .filter(|(generation, _)| up.contains(generation));
         let mut peers: BTreeMap<Generation, Peer> = kept.collect();
         peers.extend(listed);
+        self.lost.retain(|generation| {
+            membership
+                .nodes
+                .values()
+                .any(|node| node.generation == *generation)
+        });
         self.peers = peers;
         if let Some(own) = own {
             self.links.set_own(own);

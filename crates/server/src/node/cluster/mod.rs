@@ -82,7 +82,7 @@ pub enum JoinError {
 /// A node that is registered.
 pub(super) struct Joined {
     spec: ClusterSpec,
-    zookeeper: ZooKeeperMembership,
+    zookeeper: Arc<ZooKeeperMembership>,
     membership: watch::Receiver<Arc<Membership>>,
     links: Arc<Links>,
     events: LinkEvents,
@@ -94,7 +94,7 @@ pub(super) struct Joined {
 pub(super) struct Member {
     /// Set once the node's parts are together.
     pub spec: ClusterSpec,
-    pub zookeeper: ZooKeeperMembership,
+    pub zookeeper: Arc<ZooKeeperMembership>,
     pub links: Arc<Links>,
     pub hub: HubMailbox,
     pub figures: Arc<hub::Shown>,
@@ -167,7 +167,7 @@ impl Joined {
         tracing::info!(%generation, cluster = %spec.name, peers = %links.address(), "joined the cluster");
         Ok(Joined {
             spec,
-            zookeeper,
+            zookeeper: Arc::new(zookeeper),
             membership,
             links: Arc::new(links),
             events,
@@ -198,7 +198,7 @@ impl Joined {
             machine,
             node,
             self.links.clone(),
-            self.zookeeper.membership(),
+            self.zookeeper.clone(),
             figures.clone(),
         )?;
         let member = Member {

@@ -8,7 +8,7 @@ use std::{
 
 use campanile_broker::{
     cluster::{
-        balance::{self, Standing},
+        balance::{self, Balancer, Standing},
         membership::{Drain, Membership, Registered},
     },
     ids::ShardId,
@@ -24,12 +24,16 @@ const STEP: Duration = Duration::from_millis(100);
 const NOTICE: Duration = Duration::from_secs(2);
 /// What the other nodes are told of this one, at most so often.
 const TELL: Duration = Duration::from_secs(1);
+/// How long figures take to show what a move has done.
+const SETTLE: Duration = Duration::from_secs(5);
 /// The setting that has the nodes rebalance once; its value is when it was ordered.
 pub const REBALANCE: &str = "rebalance";
 
 /// Sends devices away as it is ordered, and tells the others how full the node is. Runs until it is dropped.
 pub async fn relieve(member: Arc<Member>, shared: Arc<Shared>, name: Arc<str>) {
+    let tolerance = member.spec.rebalance_tolerance_percent;
     let mut relief = Relief {
+        balancer: Balancer::new(tolerance, SETTLE.as_millis() as u64),
         shards: shared.mailboxes.len() as u8,
         member,
         shared,
@@ -62,6 +66,7 @@ struct Relief {
     allowance: f64,
     /// To whom, and how many.
     planned: VecDeque<(Arc<str>, u64)>,
+    balancer: Balancer,
     told: Option<Instant>,
     looked: Instant,
     /// The last order to rebalance that was seen.
@@ -93,7 +98,10 @@ impl Relief {
             return;
         }
         self.draining_since = draining.then(Instant::now);
-        self.planned.clear();
+        if !self.planned.is_empty() {
+            self.planned.clear();
+            self.balancer.finish(self.shared.clock.now().0);
+        }
         let reference = draining.then(|| self.elsewhere(membership).unwrap_or_else(|| "".into()));
         tracing::info!(draining, "drain order");
         self.to_shards(ClusterMail::Draining(reference));
@@ -106,14 +114,10 @@ impl Relief {
         {
             return;
         }
-        let rate = match order.rate {
-            0 => self.member.spec.drain_rate,
-            rate => rate,
-        };
         let is_late = order.deadline_ms != 0 && self.shared.clock.now().0 >= order.deadline_ms;
-        let count = match is_late {
+        let count = match is_late || order.rate == 0 {
             true => load(&self.shared).connections,
-            false => self.allow(rate),
+            false => self.allow(order.rate),
         };
         if count > 0 {
             let reference = self.elsewhere(membership).unwrap_or_else(|| "".into());
@@ -123,28 +127,29 @@ impl Relief {
 
     fn rebalance(&mut self, membership: &Membership) {
         let spec = &self.member.spec;
+        let (rate, every) = (spec.drain_rate, spec.rebalance_every);
         let order = self.order();
         let is_ordered = order.is_some() && order != self.ordered;
-        let is_time = self.looked.elapsed() >= spec.rebalance_every;
-        if is_ordered || (is_time && spec.rebalance_automatically && self.planned.is_empty()) {
+        let is_time = spec.rebalance_automatically && self.looked.elapsed() >= every;
+        if is_ordered || is_time {
             self.ordered = order;
             self.looked = Instant::now();
             self.plan(membership);
         }
-        let Some((reference, left)) = self.planned.front_mut() else {
+        if self.planned.is_empty() {
             return;
-        };
-        let rate = self.member.spec.drain_rate;
-        self.allowance += f64::from(rate) * STEP.as_secs_f64();
-        let count = (self.allowance as u64).min(*left);
-        self.allowance -= count as f64;
-        self.allowance = self.allowance.min(f64::from(rate));
-        *left -= count;
-        let (reference, is_done) = (reference.clone(), *left == 0);
-        if is_done {
-            self.planned.pop_front();
         }
-        self.send_away(count, &reference);
+        let mut allowed = self.allow(rate);
+        while let Some((reference, count)) = self.planned.pop_front() {
+            let now = count.min(allowed);
+            allowed -= now;
+            self.send_away(now, &reference);
+            if now < count {
+                self.planned.push_front((reference, count - now));
+                return;
+            }
+        }
+        self.balancer.finish(self.shared.clock.now().0);
     }
 
     /// The order to rebalance, if one was ever given.
@@ -157,34 +162,17 @@ impl Relief {
             return;
         }
         let nodes: Vec<&Registered> = membership.nodes.values().collect();
-        let own = load(&self.shared);
-        let standing = |node: &&Registered| {
-            let name: &str = &node.info.name;
-            let is_own = *name == *self.name;
-            (
-                name.to_owned(),
-                if is_own { own } else { node.info.load },
-                node.info.draining,
-            )
+        let standings: Vec<Standing<'_>> = nodes.iter().map(|node| standing(node)).collect();
+        let now_ms = self.shared.clock.now().0;
+        let Some(moves) = self.balancer.begin(&standings, &self.name, now_ms) else {
+            return;
         };
-        let known: Vec<_> = nodes.iter().map(standing).collect();
-        let standings: Vec<Standing<'_>> = known
-            .iter()
-            .map(|(name, load, draining)| Standing {
-                name,
-                load: *load,
-                draining: *draining,
-            })
-            .collect();
-        let tolerance = self.member.spec.rebalance_tolerance_percent;
-        self.planned = balance::moves(&standings, &self.name, tolerance)
+        let devices: u64 = moves.iter().map(|(_, count)| count).sum();
+        tracing::info!(devices, "moving devices to nodes with more room");
+        let moves = moves
             .into_iter()
-            .map(|(to, count)| (reference(nodes[to]), count))
-            .collect();
-        let devices: u64 = self.planned.iter().map(|(_, count)| count).sum();
-        if devices > 0 {
-            tracing::info!(devices, "moving devices to nodes with more room");
-        }
+            .map(|(to, count)| (reference(nodes[to]), count));
+        self.planned = moves.collect();
     }
 
     /// Where devices of this node may go.
@@ -195,14 +183,7 @@ impl Relief {
             .values()
             .filter(|node| node.info.name != self.name)
             .collect();
-        let standings: Vec<Standing<'_>> = nodes
-            .iter()
-            .map(|node| Standing {
-                name: &node.info.name,
-                load: node.info.load,
-                draining: node.info.draining,
-            })
-            .collect();
+        let standings: Vec<Standing<'_>> = nodes.iter().map(|node| standing(node)).collect();
         let first = balance::order(&standings, self.seed).into_iter().next()?;
         Some(reference(nodes[first]))
     }
@@ -242,6 +223,14 @@ impl Relief {
 
     fn post(&self, shard: ShardId, mail: ClusterMail) {
         self.shared.mailboxes[usize::from(shard.0)].post(Letter::Mail(Mail::Cluster(mail)));
+    }
+}
+
+fn standing(node: &Registered) -> Standing<'_> {
+    Standing {
+        name: &node.info.name,
+        load: node.info.load,
+        draining: node.info.draining,
     }
 }
 
