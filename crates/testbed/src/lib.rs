@@ -3,3 +3,4 @@
 //! Deliberately absent: stand-ins. What is tested here is tested against the programs that run in production.
 
 pub mod process;
+pub mod redis;

@@ -1,13 +1,13 @@
 //! The rules of stored state, written once over an ordered key-value store.
 
 mod inbox;
-mod keys;
+pub(crate) mod keys;
 mod kv;
 mod progress;
 mod publish;
 mod pushes;
 mod read;
-mod records;
+pub(crate) mod records;
 mod recover;
 mod sessions;
 mod state;
