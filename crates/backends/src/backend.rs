@@ -48,13 +48,14 @@ pub trait Backend: Send {
     ///
     /// A request that is refused changes nothing and does not disturb the others. If the commit itself fails, every request that had to write
     /// something is answered with [`StoreError::Unavailable`] and nothing of it happened; requests that need no disk (claims of clients without
-    /// a durable session) are carried out all the same.
+    /// a durable session, unless nodes share the store) are carried out all the same.
     fn commit(&mut self, batch: Vec<Request>) -> Committed;
 
     /// A handle for reads, which see what is committed. It may be used from several threads, and blocks while it reads from disk.
     fn reader(&self) -> Arc<dyn Reader>;
 
     /// What a node must know before it serves. Called once, before the first commit: connections of the last run are treated as lost at `now`.
+    /// Of a store that nodes share nothing is recovered or lost: the others go on. A node asks it for snapshots of the apps that it serves.
     fn recover(&mut self, now: Millis) -> Result<Recovery, StoreError>;
 
     /// Writes what is left to write and closes. A backend that is only dropped loses nothing durable, but takes longer to open again.

@@ -1,5 +1,14 @@
 //! Bounds and retention times of stored state.
 
+/// Changes of an app that a store keeps which nodes share; the oldest are forgotten. A node that missed more reads everything anew.
+pub const MAX_CHANGES: u64 = 65_536;
+/// Notes that wait in one node's mailbox; the oldest are forgotten. A node that missed more looks into all its inboxes.
+pub const MAX_NOTES: u64 = 65_536;
+/// How long after a will was due a sweep of a shared store hands it out: its node has had the time to publish it, so that it must have died.
+pub const WILL_GRACE_MS: u64 = 5_000;
+/// How long after a sweep handed a will out another one does: whoever got it must have died too.
+pub const WILL_AGAIN_MS: u64 = 30_000;
+
 /// Bounds and retention times of stored state; the same for every backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

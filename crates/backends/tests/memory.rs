@@ -7,6 +7,12 @@ use common::MemoryPlace;
 
 conformance_tests!(MemoryPlace::default());
 
+mod shared {
+    use super::MemoryPlace;
+
+    campanile_backends::shared_conformance_tests!(MemoryPlace::default());
+}
+
 use campanile_backends::{
     Backend, Committed, Config, Reply, Request,
     memory::Memory,
@@ -129,4 +135,39 @@ fn what_was_on_disk_stays_as_it_was() {
     memory.commit(vec![append(2)]);
     assert_eq!(log(&Memory::open(disk, Config::default()).unwrap()), [1]);
     assert_eq!(log(&memory), [1, 2]);
+}
+
+/// What was given before it, and lost with it, belongs to something else.
+#[test]
+fn a_failover_of_a_shared_store_repeats_no_epochs_and_no_places() {
+    let config = Config {
+        shared: true,
+        ..Config::default()
+    };
+    let mut memory = Memory::new(config.clone());
+    memory.hold_syncs();
+    let claim_at = |now| {
+        let Request::Broker(Command::Claim(claim)) = claim("a", 60) else {
+            unreachable!("it is a claim");
+        };
+        let now = Millis(now);
+        Request::Broker(Command::Claim(Claim { now, ..claim }))
+    };
+    let end = |memory: &Memory| match memory.reader().read(&Query::Log {
+        app: client("a").app,
+        log: LOG,
+        after: Offset(0),
+        limit: 100,
+    }) {
+        Ok(Page::Log { read_to, .. }) => read_to,
+        other => panic!("no log: {other:?}"),
+    };
+    let lost = claimed(&memory.commit(vec![claim_at(1000), append(1)]).replies[0]);
+    let lost_end = end(&memory);
+    let mut successor = Memory::open(memory.crash(0), config).unwrap();
+    assert_eq!(end(&successor), Offset(0));
+    let next = claimed(&successor.commit(vec![claim_at(1001), append(2)]).replies[0]);
+    assert_eq!((next.previous, next.resumed), (None, None));
+    assert!(next.epoch > lost.epoch);
+    assert!(end(&successor) > lost_end);
 }

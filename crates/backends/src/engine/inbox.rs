@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 
 use campanile_broker::{
-    ids::{ClientKey, Generation, Offset},
+    ids::{ClientKey, Offset},
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
 
 use super::{
     keys::{ExpiryKind, Set, Subject, Table},
-    kv::KvError,
+    kv::{KvError, View},
     records::{InboxMetaRecord, InboxRecord, decode},
     txn::Txn,
 };
@@ -47,9 +47,10 @@ impl Txn<'_> {
         let survives = self.drop_oldest(client, &subject, ordinal, &mut meta, offset)?;
         self.put_inbox(&subject, &meta)?;
         if survives {
+            let owner = self.note_owner(client, &subject)?;
             self.announce(Notice::Inbox {
                 client: client.clone(),
-                owner: Generation::ALONE,
+                owner,
                 entry: InboxEntry {
                     offset,
                     item: item.clone(),

@@ -5,7 +5,7 @@
 //! Records of such keys carry the text itself.
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, MessageId, Offset},
+    ids::{AppId, ClientKey, Generation, MessageId, Offset},
     store::LogKind,
 };
 use sha2::{Digest, Sha256};
@@ -65,10 +65,31 @@ pub enum Table {
     Idempotency = 0x44,
     /// Time, kind, subject → key of the subject.
     Expiry = 0x50,
+    // From here on: what only a store keeps that nodes share.
+    /// Client → `EphemeralRecord`: a connection without a stored session.
+    Ephemeral = 0x60,
+    /// Generation, client → `ClientRecord`: a connection through that node.
+    Connection = 0x61,
+    /// Generation → `MailboxRecord`.
+    Mailbox = 0x62,
+    /// Generation, offset → `ClientRecord`, whose inbox has something new.
+    Note = 0x63,
+    /// App → `ChangesRecord`.
+    Changes = 0x64,
+    /// App, offset → `ChangeRecord`.
+    Change = 0x65,
+    /// App, filter → `FilterRecord`: how many stored sessions have it.
+    Filter = 0x66,
+    /// App, shared filter, client → `MemberRecord`.
+    Member = 0x67,
 }
 
 /// Under [`Table::Meta`]: the last sequence number given, eight bytes.
 pub const META_SEQUENCE: &[u8] = &[Table::Meta as u8, b's'];
+/// Under [`Table::Meta`], in a store that nodes share: the last epoch given, eight bytes.
+pub const META_EPOCH: &[u8] = &[Table::Meta as u8, b'e'];
+/// Under [`Table::Meta`], in a store that nodes share: the latest time that a command brought, eight bytes.
+pub const META_CLOCK: &[u8] = &[Table::Meta as u8, b'c'];
 
 /// What an entry of the expiry index is about. Numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +107,8 @@ pub enum ExpiryKind {
     Retained = 5,
     /// An inbox entry that is no push; the subject is client and offset.
     InboxEntry = 6,
+    /// A will that nobody has published; the subject is client and message id. Only in a store that nodes share.
+    Will = 7,
 }
 
 impl ExpiryKind {
@@ -98,6 +121,7 @@ impl ExpiryKind {
             4 => ExpiryKind::Idempotency,
             5 => ExpiryKind::Retained,
             6 => ExpiryKind::InboxEntry,
+            7 => ExpiryKind::Will,
             _ => return None,
         })
     }
@@ -133,6 +157,11 @@ impl Subject {
     /// A client.
     pub fn client(client: &ClientKey) -> Subject {
         Subject::app(client.app.as_str()).text(&client.client_id)
+    }
+
+    /// A run of a node.
+    pub fn generation(generation: Generation) -> Subject {
+        Subject::all().bytes(&generation.0.to_be_bytes())
     }
 
     /// A will that is owed, of a client.
@@ -172,6 +201,11 @@ impl Subject {
     pub fn bytes(mut self, bytes: &[u8]) -> Subject {
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    /// With the parts of another subject.
+    pub fn and(self, other: &Subject) -> Subject {
+        self.bytes(&other.0)
     }
 
     /// With an offset.

@@ -1,5 +1,6 @@
 //! The rules of stored state, written once over an ordered key-value store.
 
+mod cluster;
 mod inbox;
 pub(crate) mod keys;
 mod kv;
@@ -11,8 +12,10 @@ pub(crate) mod records;
 mod recover;
 mod sessions;
 mod state;
+mod stored;
 mod sweep;
 mod txn;
+mod wills;
 
 use std::sync::Arc;
 
@@ -22,7 +25,7 @@ use campanile_broker::{
 };
 
 pub use self::kv::{Kv, KvError, Reads, Value, View, Writes};
-use self::{read::EngineReader, state::State, txn::Txn};
+use self::{cluster::no_cluster, read::EngineReader, state::State, txn::Txn};
 use crate::{Backend, Committed, Config, Reader, Reply, Request};
 
 /// A [`Backend`] over a key-value store.
@@ -78,14 +81,18 @@ impl<K: Kv> Engine<K> {
     /// Carries out requests without making them durable.
     fn run(&mut self, batch: &[Request], read_only: Option<KvError>) -> (Committed, txn::Finished) {
         let mut txn = Txn::new(&self.kv, &mut self.state, &self.config, read_only);
-        let replies = batch.iter().map(|request| txn.execute(request)).collect();
+        let replies = batch
+            .iter()
+            .enumerate()
+            .map(|(place, request)| txn.execute(place, request))
+            .collect();
         let mut finished = txn.finish();
         let committed = Committed {
             replies,
             notices: std::mem::take(&mut finished.notices),
             dropped: finished.dropped,
             writes: finished.writes.len() as u32,
-            changed: Vec::new(),
+            changed: std::mem::take(&mut finished.changed),
         };
         (committed, finished)
     }
@@ -140,7 +147,10 @@ impl<K: Kv> Backend for Engine<K> {
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        Arc::new(EngineReader(self.kv.reads()))
+        Arc::new(EngineReader {
+            reads: self.kv.reads(),
+            shared: self.config.shared.then(|| self.state.shared.clone()),
+        })
     }
 
     fn recover(&mut self, now: Millis) -> Result<Recovery, StoreError> {
@@ -153,8 +163,9 @@ impl<K: Kv> Backend for Engine<K> {
 }
 
 impl Txn<'_> {
-    /// Carries out a request, or leaves no trace of it.
-    fn execute(&mut self, request: &Request) -> Result<Reply, StoreError> {
+    /// Carries out the request at a place of the batch, or leaves no trace of it.
+    fn execute(&mut self, place: usize, request: &Request) -> Result<Reply, StoreError> {
+        self.begin(place);
         let start = self.savepoint();
         self.receive(request)
             .inspect_err(|_| self.roll_back(start))?;
@@ -199,12 +210,19 @@ impl Txn<'_> {
             } => self.forget_received(client, *epoch, *packet_id),
             Command::DropWill { client } => self.drop_will(client),
             Command::Sweep { now, limit } => self.sweep(*now, *limit),
-            Command::Restamp { .. } | Command::Void { .. } => Err(no_cluster()),
+            Command::Restamp { .. } | Command::Void { .. } if !self.config.shared => {
+                Err(no_cluster().into())
+            }
+            Command::Restamp {
+                client,
+                epoch,
+                generation,
+            } => self.restamp(client, *epoch, *generation),
+            Command::Void {
+                generation,
+                now,
+                limit,
+            } => self.void(*generation, *now, *limit),
         }
     }
-}
-
-/// The answer to what only nodes of a cluster ask.
-fn no_cluster() -> StoreError {
-    StoreError::Unavailable("this store serves one node alone".into())
 }

@@ -1,16 +1,17 @@
 //! Saving what a session did, and letting go of it.
 
 use campanile_broker::{
-    ids::{ClientKey, MessageId, Millis},
+    ids::{ClientKey, Generation, MessageId, Millis},
     store::{Cursor, LogKind, Outcome, Progress, Release, StoreError},
 };
 
 use super::{
     keys::{ExpiryKind, Set, Subject, Table},
     kv::KvError,
-    records::{CursorsRecord, DeviceRecord, UnfinishedRecord, WillRecord, session_end},
+    records::{CursorsRecord, DeviceRecord, UnfinishedRecord, session_end},
     sessions::Owner,
     state::Ephemeral,
+    stored::read_cursors,
     txn::Txn,
 };
 
@@ -82,9 +83,7 @@ impl Txn<'_> {
 
     /// Cursors of a stored session.
     pub fn cursors(&self, subject: &Subject) -> Result<Vec<Cursor>, KvError> {
-        self.record::<CursorsRecord>(Table::Cursors, subject, "cursor")?
-            .unwrap_or_default()
-            .cursors()
+        read_cursors(self, subject)
     }
 
     /// Saves what a session did, without its receipts, and lets it begin to expire, or ends it.
@@ -94,7 +93,7 @@ impl Txn<'_> {
         self.advance_clock(release.now);
         let owner = self.fence(client, &subject, release.progress.epoch)?;
         self.save(&release.progress, &subject, &owner)?;
-        self.release_will(&subject, release.will_at)?;
+        self.release_will(&subject, release.will_at, release.expires_at)?;
         match owner {
             Owner::Ephemeral(entry) => self.release_ephemeral(client, &subject, entry)?,
             Owner::Stored(device) if release.expires_at.is_some_and(|at| at <= release.now) => {
@@ -107,30 +106,15 @@ impl Txn<'_> {
         Ok(Outcome::Done)
     }
 
-    fn release_will(
-        &mut self,
-        subject: &Subject,
-        due_at: Option<Millis>,
-    ) -> Result<(), StoreError> {
-        let Some(mut will) = self.record::<WillRecord>(Table::Will, subject, "will")? else {
-            return Ok(());
-        };
-        match due_at {
-            None => self.remove(subject.key(Table::Will)),
-            Some(at) => {
-                will.due_at = Some(at.0);
-                self.put_record(Table::Will, subject, &will)
-            }
-        }
-    }
-
-    fn release_ephemeral(
+    /// Lets go of a connection without a stored session, and of what came for it.
+    pub fn release_ephemeral(
         &mut self,
         client: &ClientKey,
         subject: &Subject,
         entry: Ephemeral,
     ) -> Result<(), StoreError> {
-        self.set_ephemeral(client, None);
+        self.set_ephemeral(client, None)?;
+        self.remove_connection(entry.owner, subject)?;
         if self.device(subject)?.is_some() {
             self.purge_publishes(subject)?;
             self.forget_idle_device(subject)?;
@@ -151,6 +135,7 @@ impl Txn<'_> {
         if let Some(before) = session.expires_at {
             self.remove_if_there(subject.expiry_key(before, ExpiryKind::Session))?;
         }
+        let owner = Generation(session.owner);
         session.connected = false;
         session.expires_at = expires_at.map(|at| at.0);
         if let Some(at) = expires_at {
@@ -159,8 +144,8 @@ impl Txn<'_> {
                 subject.key(Table::Device).into(),
             )?;
         }
-        let session = device.session.clone();
-        self.put_record(Table::Device, subject, &DeviceRecord { session, ..device })
+        self.put_record(Table::Device, subject, &device)?;
+        self.remove_connection(owner, subject)
     }
 
     /// After the node ended: a connection that was up is lost at `now`, and what ends with a connection ends.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, MessageId, Millis, Offset},
+    ids::{AppId, ClientKey, Millis, Offset},
     message::Message,
     store::{Change, LogEntry, LogKind, MAX_POSTED_FILTERS, Notice, Outcome, Publish, StoreError},
 };
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
-    kv::Value,
-    records::{LogRecord, MessageRecord, ReceivedRecord, WillRecord, decode, encode},
+    kv::{Value, View},
+    records::{LogRecord, MessageRecord, ReceivedRecord, decode, encode},
     state::LogState,
     txn::Txn,
 };
@@ -30,7 +30,7 @@ impl Txn<'_> {
         let Publish { app, message, .. } = publish;
         if let Some((client_id, id)) = &publish.spends_will {
             let subject = Subject::app(app.as_str()).text(client_id);
-            if !self.spend_will(subject, *id)? {
+            if !self.spend_will(&subject, *id)? {
                 return Ok(Outcome::Nothing);
             }
         }
@@ -70,20 +70,6 @@ impl Txn<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Drops the will with a message id that a client has or that is owed of it. Whether there was one.
-    fn spend_will(&mut self, client: Subject, id: MessageId) -> Result<bool, StoreError> {
-        match self.record::<WillRecord>(Table::Will, &client, "will")? {
-            Some(will) if will.message.id() == id => {
-                self.remove(client.key(Table::Will))?;
-                Ok(true)
-            }
-            _ => {
-                let owed = client.owed_will(id);
-                self.remove_if_there(owed.key(Table::OwedWill))
-            }
-        }
-    }
-
     /// The end of an incoming QoS 2 exchange.
     pub fn forget_received(
         &mut self,
@@ -95,12 +81,6 @@ impl Txn<'_> {
         self.fence(client, &subject, epoch)?;
         let row = subject.bytes(&packet_id.get().to_be_bytes());
         self.remove_if_there(row.key(Table::Received))?;
-        Ok(Outcome::Done)
-    }
-
-    /// Drops a client's will.
-    pub fn drop_will(&mut self, client: &ClientKey) -> Result<Outcome, StoreError> {
-        self.remove_if_there(Subject::client(client).key(Table::Will))?;
         Ok(Outcome::Done)
     }
 
@@ -186,8 +166,7 @@ impl Txn<'_> {
                 topic: message.topic().into(),
                 message: (!is_removal).then(|| message.clone()),
             },
-        );
-        Ok(())
+        )
     }
 
     /// Removes the oldest entries of a topic log that are too old or too many. Returns how many it removed, at most `limit`.

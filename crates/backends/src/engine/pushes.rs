@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use super::{
     keys::{ExpiryKind, Set, Subject, Table, receipt_tail},
+    kv::View,
     records::{
         AppRecord, IdempotencyRecord, KeyRecord, MessageRecord, PushClientsRecord, PushRecord,
         damaged,
@@ -269,7 +270,7 @@ impl Txn<'_> {
                                 is_known: true,
                                 ..entry
                             }),
-                        );
+                        )?;
                         targeted.insert(entry.ordinal);
                     } else if let Some(device) = self.device(&Subject::client(&client))? {
                         targeted.insert(device.ordinal);

@@ -14,6 +14,10 @@ use campanile_push::{
 };
 
 use super::{
+    cluster::{
+        WithReaders, no_cluster,
+        read::{read_changes, read_session, read_snapshot},
+    },
     inbox::{inbox_entry, offset_of_key},
     keys::{Set, Subject, Table},
     kv::{KvError, Reads, View, after_prefix},
@@ -31,11 +35,15 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Reads of both ports over committed state.
 #[derive(Debug)]
-pub struct EngineReader<R>(pub R);
+pub struct EngineReader<R> {
+    pub reads: R,
+    /// What a store that nodes share is asked beside the rest needs it.
+    pub shared: Option<Arc<WithReaders>>,
+}
 
 impl<R: Reads> crate::Reader for EngineReader<R> {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        let page = self.0.with_view(|view| match query {
+        let page = self.reads.with_view(|view| match query {
             Query::Log {
                 app,
                 log,
@@ -55,8 +63,17 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
                 after,
                 limit,
             } => read_inbox(view, client, *after, *limit),
-            Query::Session { .. } | Query::Changes(_) | Query::Snapshot { .. } => {
-                Err(KvError("this store serves one node alone".into()))
+            Query::Session { client } => {
+                self.shared.as_ref().ok_or_else(no_cluster)?;
+                read_session(view, client)
+            }
+            Query::Changes(query) => {
+                let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
+                read_changes(view, shared, query)
+            }
+            Query::Snapshot { app } => {
+                let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
+                read_snapshot(view, shared, app)
             }
         });
         Ok(page?)
@@ -66,7 +83,7 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
 impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
     fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
         let key = Subject::all().bytes(&key.0).key(Table::ApiKey);
-        let record = self.0.with_view(|view| {
+        let record = self.reads.with_view(|view| {
             view.get(&key)?
                 .map(|bytes| decode::<KeyRecord>(&bytes, "API key"))
                 .transpose()
@@ -81,7 +98,7 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             from.push(0);
         }
         let mut names = Vec::new();
-        self.0.with_view(|view| {
+        self.reads.with_view(|view| {
             view.scan(&from, &after_prefix(&table), &mut |key, _| {
                 if names.len() >= limit {
                     return ControlFlow::Break(());
@@ -105,7 +122,9 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         now_ms: u64,
     ) -> Result<Option<Report>, Unavailable> {
         let push = Subject::push(app.as_str(), id.0);
-        Ok(self.0.with_view(|view| read_report(view, &push, now_ms))?)
+        Ok(self
+            .reads
+            .with_view(|view| read_report(view, &push, now_ms))?)
     }
 }
 
@@ -113,7 +132,8 @@ fn app_name(name: &str) -> Result<AppName, KvError> {
     AppName::new(name).map_err(|_| damaged("app"))
 }
 
-fn read_log(
+/// A page of a log.
+pub fn read_log(
     view: &dyn View,
     app: &AppId,
     log: LogKind,
@@ -240,7 +260,7 @@ fn read_inbox(
 }
 
 /// Takes entries in `from..to` until the limits of a page are reached. Returns whether that was all.
-fn read_page(
+pub fn read_page(
     view: &dyn View,
     from: &[u8],
     to: &[u8],

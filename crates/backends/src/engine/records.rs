@@ -145,6 +145,9 @@ pub struct SessionRecord {
     /// Of a session that is not connected; none: it does not expire.
     #[prost(uint64, optional, tag = "4")]
     pub expires_at: Option<u64>,
+    /// The run of the node that the last claim came from, in a store that nodes share.
+    #[prost(uint64, tag = "5")]
+    pub owner: u64,
 }
 
 impl SessionRecord {
@@ -233,6 +236,9 @@ pub struct WillRecord {
     /// When it is due; none: its connection is up.
     #[prost(uint64, optional, tag = "5")]
     pub due_at: Option<u64>,
+    /// When a sweep hands it out if it is still there: its entry in the expiry index.
+    #[prost(uint64, optional, tag = "6")]
+    pub hand_out_at: Option<u64>,
 }
 
 impl WillRecord {
@@ -243,6 +249,7 @@ impl WillRecord {
             delay_seconds: will.delay_seconds,
             expiry_seconds: will.expiry_seconds,
             due_at: None,
+            hand_out_at: None,
         }
     }
 
@@ -487,11 +494,13 @@ pub struct IdempotencyRecord {
     pub expires_ms: u64,
 }
 
-fn id_of(high: u64, low: u64) -> MessageId {
+/// A message id from its halves.
+pub fn id_of(high: u64, low: u64) -> MessageId {
     MessageId((u128::from(high) << 64) | u128::from(low))
 }
 
-fn qos(bits: u32) -> Result<QoS, KvError> {
+/// A stored quality of service.
+pub fn qos(bits: u32) -> Result<QoS, KvError> {
     u8::try_from(bits)
         .ok()
         .and_then(QoS::from_bits)

@@ -9,7 +9,8 @@ use campanile_broker::{
 
 use super::{
     Engine,
-    keys::{META_SEQUENCE, Subject, Table, log_of_number},
+    cluster::load_ephemeral,
+    keys::{META_CLOCK, META_EPOCH, META_SEQUENCE, Subject, Table, log_of_number},
     kv::{Entry, Kv, KvError, View, after_prefix},
     records::{
         DeviceRecord, LogMetaRecord, MessageRecord, SubscriptionRecord, WillRecord, damaged,
@@ -59,6 +60,14 @@ pub fn load(view: &dyn View) -> Result<State, KvError> {
         state.app(&app_of(&subject)?).logs.insert(log, entry);
         Ok(())
     })?;
+    if let Some(bytes) = view.get(META_EPOCH)? {
+        state.last_epoch = decode_u64(&bytes, "epoch")?;
+    }
+    if let Some(bytes) = view.get(META_CLOCK)? {
+        state.clock = Millis(decode_u64(&bytes, "time")?);
+        state.shared.advance_clock(state.clock);
+    }
+    load_ephemeral(view, &mut state)?;
     Ok(state)
 }
 
@@ -78,6 +87,10 @@ pub fn load_devices(view: &dyn View, state: &mut State) -> Result<(), KvError> {
 impl<K: Kv> Engine<K> {
     /// See [`crate::Backend::recover`].
     pub fn recover(&mut self, now: Millis) -> Result<Recovery, StoreError> {
+        if self.config.shared {
+            // A node that starts says nothing about the others: each void is asked for by name.
+            return Ok(Recovery::default());
+        }
         self.load_devices()?;
         self.state.clock = self.state.clock.max(now);
         // Epochs of clients without a record are not stored. A run cannot give as many as fit between two starts, so that none comes again.
@@ -213,12 +226,23 @@ impl<K: Kv> Engine<K> {
     }
 }
 
-fn for_each(
+/// Visits the entries of a table until the visitor fails.
+pub fn for_each(
     view: &dyn View,
     table: Table,
+    visit: impl FnMut(&[u8], &[u8]) -> Result<(), KvError>,
+) -> Result<(), KvError> {
+    for_each_of(view, table, &Subject::all(), visit)
+}
+
+/// Visits the entries of a table whose subject begins with `prefix` until the visitor fails.
+pub fn for_each_of(
+    view: &dyn View,
+    table: Table,
+    prefix: &Subject,
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), KvError>,
 ) -> Result<(), KvError> {
-    let from = Subject::all().key(table);
+    let from = prefix.key(table);
     let mut outcome = Ok(());
     view.scan(&from, &after_prefix(&from), &mut |key, value| {
         outcome = visit(key, value);

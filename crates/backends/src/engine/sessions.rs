@@ -2,23 +2,18 @@
 
 use std::sync::Arc;
 
-use campanile_broker::store::PacketId;
 use campanile_broker::{
-    ids::{ClientKey, Epoch},
-    store::{
-        Claim, Claimed, Cursor, LogKind, Outcome, Resumed, StoreError, StoredSubscription,
-        Subscribe, Will,
-    },
+    ids::{ClientKey, Epoch, Generation},
+    store::{Claim, Claimed, Cursor, LogKind, Outcome, Previous, StoreError, Subscribe},
 };
 
 use super::{
-    keys::{ExpiryKind, Subject, Table},
-    kv::{Entry, KvError},
-    records::{
-        CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, UnfinishedRecord,
-        WillRecord, damaged, decode,
-    },
+    cluster::first_number_at,
+    keys::{ExpiryKind, META_EPOCH, Subject, Table},
+    kv::KvError,
+    records::{CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, decode},
     state::Ephemeral,
+    stored::{push_cursor, read_resumed},
     txn::Txn,
 };
 
@@ -38,8 +33,9 @@ impl Txn<'_> {
         self.advance_clock(claim.now);
         let mut device = self.device(&subject)?;
         let ephemeral = self.state.ephemeral(client);
+        let previous = self.connection_before(client, &subject)?;
         let session = device.as_mut().and_then(|device| device.session.take());
-        let epoch = self.next_epoch(session.as_ref());
+        let epoch = self.next_epoch(session.as_ref())?;
         let goes_on = session.as_ref().is_some_and(|session| {
             // A session that does not outlive its connection ends when another one takes its place.
             let ends_with_connection = session.connected && session.expiry_seconds == 0;
@@ -52,7 +48,7 @@ impl Txn<'_> {
             None => Vec::new(),
         };
         let resumed = if goes_on {
-            Some(self.resumed(&subject, &cursors)?)
+            Some(read_resumed(self, &subject, &cursors)?)
         } else {
             None
         };
@@ -62,21 +58,14 @@ impl Txn<'_> {
                 self.remove_if_there(subject.expiry_key(at, ExpiryKind::Session))?;
             }
             if !goes_on {
-                ended_filters = self.end_session(&subject)?;
+                ended_filters = self.end_session(client, &subject)?;
                 // The place in the push log is the device's, unless the device itself had expired.
                 let kept = !session.is_expired(claim.now);
                 cursors.retain(|cursor| kept && cursor.log == LogKind::Push);
             }
         }
-        let push_cursor = cursors
-            .iter()
-            .find(|cursor| cursor.log == LogKind::Push)
-            .cloned();
-        let push_cursor = push_cursor.unwrap_or_else(|| Cursor {
-            log: LogKind::Push,
-            done: self.state.log(&client.app, LogKind::Push).end,
-            done_above: Vec::new(),
-        });
+        let push_log = self.state.log(&client.app, LogKind::Push);
+        let push_cursor = push_cursor(&cursors, push_log.end);
 
         let ordinal = match (&device, ephemeral) {
             (Some(device), _) => device.ordinal,
@@ -92,6 +81,10 @@ impl Txn<'_> {
                     connected: true,
                     expiry_seconds: claim.expiry_seconds,
                     expires_at: None,
+                    owner: match self.config.shared {
+                        true => claim.owner.0,
+                        false => Generation::ALONE.0,
+                    },
                 }),
             };
             self.put_record(Table::Device, &subject, &record)?;
@@ -102,7 +95,7 @@ impl Txn<'_> {
                 self.set_stored(&client.app, ordinal, true);
             }
             if ephemeral.is_some() {
-                self.set_ephemeral(client, None);
+                self.set_ephemeral(client, None)?;
             }
         } else {
             if session.is_some() {
@@ -112,16 +105,26 @@ impl Txn<'_> {
                 self.put_or_forget_device(&subject, device)?;
             }
             let entry = match ephemeral {
-                Some(before) => Ephemeral { epoch, ..before },
+                Some(before) => Ephemeral {
+                    epoch,
+                    owner: claim.owner,
+                    ..before
+                },
                 None => Ephemeral {
                     epoch,
+                    owner: claim.owner,
                     ordinal,
                     since_push: self.state.app(&client.app).pushes_to_all,
                     is_known: device.is_some(),
                 },
             };
-            self.set_ephemeral(client, Some(entry));
+            self.set_ephemeral(client, Some(entry))?;
         }
+
+        if let Some(previous) = previous {
+            self.remove_connection(previous.generation, &subject)?;
+        }
+        self.add_connection(claim.owner, client, &subject)?;
 
         let topic_ends = (0..self.config.topic_partitions)
             .map(|partition| self.state.log(&client.app, LogKind::Topic(partition)).end)
@@ -136,94 +139,47 @@ impl Txn<'_> {
             topic_ends,
             // Whoever has something in the inbox has a record.
             inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
-            previous: None,
+            previous,
         })))
     }
 
-    /// An epoch above all that were given: to anybody since the store was opened, and to this session ever.
-    fn next_epoch(&mut self, session: Option<&SessionRecord>) -> Epoch {
-        let stored = session.map_or(0, |session| session.epoch);
-        self.state.last_epoch = self.state.last_epoch.max(stored) + 1;
-        Epoch(self.state.last_epoch)
-    }
-
-    /// Stores the claim's will in the place of the one before. Returns that one if it is due; it stays stored until its publication spends it.
-    fn replace_will(
-        &mut self,
-        claim: &Claim,
+    /// The connection that a claim takes over, which a node alone knows of without asking.
+    fn connection_before(
+        &self,
+        client: &ClientKey,
         subject: &Subject,
-        session_goes_on: bool,
-    ) -> Result<Option<Will>, StoreError> {
-        let before: Option<WillRecord> = self.record(Table::Will, subject, "will")?;
-        match (&claim.will, &before) {
-            (Some(will), _) => {
-                self.put_record(
-                    Table::Will,
-                    subject,
-                    &WillRecord::of(&claim.client.client_id, will),
-                )?;
-            }
-            (None, Some(_)) => self.remove(subject.key(Table::Will))?,
-            (None, None) => {}
+    ) -> Result<Option<Previous>, KvError> {
+        match self.config.shared {
+            true => self.connection(client, subject),
+            false => Ok(None),
         }
-        // A client that is back before its will's delay has passed has nothing to be sorry for, if its session goes on.
-        let owed = before.filter(|will| {
-            !session_goes_on
-                || match will.due_at {
-                    Some(at) => at <= claim.now.0,
-                    None => will.delay_seconds == 0,
-                }
-        });
-        let Some(mut record) = owed else {
-            return Ok(None);
-        };
-        record.due_at = Some(claim.now.0);
-        let row = subject.clone().owed_will(record.message.id());
-        self.put_record(Table::OwedWill, &row, &record)?;
-        Ok(Some(record.will()?))
     }
 
-    fn resumed(&self, subject: &Subject, cursors: &[Cursor]) -> Result<Resumed, KvError> {
-        let unfinished: Option<UnfinishedRecord> =
-            self.record(Table::Unfinished, subject, "exchange")?;
-        let packet_id = |(key, _): Entry| {
-            let id = key.last_chunk::<2>().copied().map(u16::from_be_bytes);
-            id.and_then(PacketId::new)
-                .ok_or_else(|| damaged("packet identifier"))
-        };
-        Ok(Resumed {
-            subscriptions: self.subscriptions(subject)?,
-            cursors: cursors
-                .iter()
-                .filter(|cursor| cursor.log != LogKind::Push)
-                .cloned()
-                .collect(),
-            unfinished: unfinished.unwrap_or_default().unfinished()?,
-            received: self
-                .list(Table::Received, subject, usize::MAX)?
-                .into_iter()
-                .map(packet_id)
-                .collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn subscriptions(&self, subject: &Subject) -> Result<Vec<StoredSubscription>, KvError> {
-        let rows = self.list(Table::Subscription, subject, usize::MAX)?;
-        rows.into_iter()
-            .map(|(_, value)| decode::<SubscriptionRecord>(&value, "subscription")?.subscription())
-            .collect()
+    /// An epoch above all that were given: to anybody since the store was opened, and to this session ever. A store that nodes share is not
+    /// recovered by one of them, so that it keeps the last one.
+    fn next_epoch(&mut self, session: Option<&SessionRecord>) -> Result<Epoch, StoreError> {
+        let stored = session.map_or(0, |session| session.epoch);
+        let mut epoch = self.state.last_epoch.max(stored) + 1;
+        if self.config.shared {
+            epoch = epoch.max(first_number_at(self.state.clock));
+            self.put(META_EPOCH.to_vec(), epoch.to_be_bytes().as_slice().into())?;
+        }
+        self.state.last_epoch = epoch;
+        Ok(Epoch(epoch))
     }
 
     /// Removes what ends with a session, but neither cursors nor the device's record. Returns its filters.
-    fn end_session(&mut self, subject: &Subject) -> Result<Vec<Arc<str>>, StoreError> {
+    fn end_session(
+        &mut self,
+        client: &ClientKey,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<str>>, StoreError> {
         let mut filters = Vec::new();
         for (key, value) in self.list(Table::Subscription, subject, usize::MAX)? {
-            filters.push(
-                decode::<SubscriptionRecord>(&value, "subscription")?
-                    .filter
-                    .into(),
-            );
+            let record: SubscriptionRecord = decode(&value, "subscription")?;
             self.remove(key)?;
+            self.change_subscription(client, &record.filter, Some(&record), None)?;
+            filters.push(record.filter.into());
         }
         for (key, _) in self.list(Table::Received, subject, usize::MAX)? {
             self.remove(key)?;
@@ -240,9 +196,11 @@ impl Txn<'_> {
         subject: &Subject,
         mut device: DeviceRecord,
     ) -> Result<Vec<Arc<str>>, StoreError> {
-        let filters = self.end_session(subject)?;
+        let filters = self.end_session(client, subject)?;
         self.remove_if_there(subject.key(Table::Cursors))?;
-        device.session = None;
+        if let Some(session) = device.session.take() {
+            self.remove_connection(Generation(session.owner), subject)?;
+        }
         self.put_or_forget_device(subject, &device)?;
         self.set_stored(&client.app, device.ordinal, false);
         Ok(filters)
@@ -290,7 +248,7 @@ impl Txn<'_> {
                         is_known: true,
                         ..entry
                     }),
-                );
+                )?;
                 entry.ordinal
             }
             None => self.take_ordinal(&client.app)?,
@@ -341,15 +299,22 @@ impl Txn<'_> {
         let subject = Subject::client(client);
         if let Owner::Stored(_) = self.fence(client, &subject, subscribe.epoch)? {
             for filter in &subscribe.remove {
-                self.remove_if_there(subject.clone().text(filter).key(Table::Subscription))?;
+                let row = subject.clone().text(filter);
+                if let Some(before) = self.record(Table::Subscription, &row, "subscription")? {
+                    self.remove(row.key(Table::Subscription))?;
+                    self.change_subscription(client, filter, Some(&before), None)?;
+                }
             }
             for subscription in &subscribe.add {
                 let row = subject.clone().text(&subscription.filter);
-                self.put_record(
-                    Table::Subscription,
-                    &row,
-                    &SubscriptionRecord::of(subscription),
-                )?;
+                let before = match self.config.shared {
+                    true => self.record(Table::Subscription, &row, "subscription")?,
+                    false => None,
+                };
+                let record = SubscriptionRecord::of(subscription);
+                self.put_record(Table::Subscription, &row, &record)?;
+                let filter = &subscription.filter;
+                self.change_subscription(client, filter, before.as_ref(), Some(&record))?;
             }
             if !subscribe.add.is_empty() {
                 self.start_topic_cursors(client, &subject)?;

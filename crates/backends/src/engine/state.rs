@@ -8,10 +8,12 @@ use std::{
 };
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, Epoch, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
     store::LogKind,
 };
 use roaring::RoaringBitmap;
+
+use super::cluster::WithReaders;
 
 /// State of all apps.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct State {
     pub last_epoch: u64,
     /// The latest time that a command brought.
     pub clock: Millis,
+    /// What readers must know of it, and it of them.
+    pub shared: Arc<WithReaders>,
     /// State by app. Ordered, so that sweeping is deterministic.
     pub apps: BTreeMap<AppId, AppState>,
 }
@@ -52,6 +56,8 @@ pub struct AppState {
 pub struct Ephemeral {
     /// Of its claim.
     pub epoch: Epoch,
+    /// The run of the node that has the connection.
+    pub owner: Generation,
     /// Its device number.
     pub ordinal: u32,
     /// [`AppState::pushes_to_all`] when it got the number.

@@ -9,7 +9,7 @@ use campanile_broker::{
 
 use super::{
     keys::{ExpiryKind, Subject, Table, parse_expiry_key},
-    kv::Entry,
+    kv::{Entry, View},
     records::{IdempotencyRecord, MessageRecord, damaged, decode},
     txn::Txn,
 };
@@ -69,7 +69,7 @@ impl Txn<'_> {
         limit: u32,
         swept: &mut Swept,
     ) -> Result<(u32, bool), StoreError> {
-        let (_, kind, subject) = parse_expiry_key(index).ok_or_else(|| damaged("expiry"))?;
+        let (at_ms, kind, subject) = parse_expiry_key(index).ok_or_else(|| damaged("expiry"))?;
         let Some(kind) = ExpiryKind::from_byte(kind) else {
             // A newer version wrote it; it is not ours to judge, and dropping the index entry is all that an older one can do.
             return Ok((0, true));
@@ -89,6 +89,10 @@ impl Txn<'_> {
                     }
                     _ => 0,
                 }
+            }
+            ExpiryKind::Will => {
+                self.hand_out_will(at_ms, subject, now, swept)?;
+                0
             }
             ExpiryKind::InboxEntry => match subject.split_tail::<8>() {
                 Some((client, offset)) => {
@@ -152,7 +156,7 @@ impl Txn<'_> {
                 topic,
                 message: None,
             },
-        );
+        )?;
         Ok(1)
     }
 

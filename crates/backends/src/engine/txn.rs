@@ -7,12 +7,13 @@ use std::{
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
-    store::{self, LogKind, Notice, StoreError},
+    store::{LogKind, Notice, StoreError},
 };
 use roaring::RoaringBitmap;
 
 use super::{
-    keys::{META_SEQUENCE, Set, Subject, Table, receipt_tail},
+    cluster::first_number_at,
+    keys::{META_CLOCK, META_SEQUENCE, Set, Subject, Table, receipt_tail},
     kv::{Entry, KvError, Value, View, Writes, after_prefix},
     records::{LogMetaRecord, damaged, decode, encode},
     state::{Ephemeral, LogState, State, Undo},
@@ -35,6 +36,9 @@ pub struct Txn<'a> {
     undo: Vec<Change>,
     notices: Vec<Notice>,
     dropped: u32,
+    /// The place in the batch of the request that is carried out.
+    place: usize,
+    changed: Vec<(usize, AppId, Offset)>,
 }
 
 /// What a batch comes to.
@@ -42,6 +46,8 @@ pub struct Finished {
     pub writes: Writes,
     pub notices: Vec<Notice>,
     pub dropped: u32,
+    /// See [`crate::Committed::changed`].
+    pub changed: Vec<(usize, AppId, Offset)>,
     /// How to take the changes of [`State`] back, last first.
     pub undo: Vec<Undo>,
 }
@@ -52,6 +58,7 @@ pub struct Savepoint {
     undo: usize,
     notices: usize,
     dropped: u32,
+    changed: usize,
 }
 
 /// 65,536 device numbers of a bitmap.
@@ -87,6 +94,8 @@ impl<'a> Txn<'a> {
             undo: Vec::new(),
             notices: Vec::new(),
             dropped: 0,
+            place: 0,
+            changed: Vec::new(),
         }
     }
 
@@ -96,13 +105,20 @@ impl<'a> Txn<'a> {
             undo: self.undo.len(),
             notices: self.notices.len(),
             dropped: self.dropped,
+            changed: self.changed.len(),
         }
+    }
+
+    /// From now on it is about the request at this place of the batch.
+    pub fn begin(&mut self, place: usize) {
+        self.place = place;
     }
 
     /// Takes back everything since a savepoint.
     pub fn roll_back(&mut self, to: Savepoint) {
         self.notices.truncate(to.notices);
         self.dropped = to.dropped;
+        self.changed.truncate(to.changed);
         while self.undo.len() > to.undo {
             match self.undo.pop().expect("longer than the savepoint") {
                 Change::Write(key, Some(before)) => {
@@ -146,6 +162,11 @@ impl<'a> Txn<'a> {
             self.writes
                 .insert(META_SEQUENCE.into(), Some(sequence.as_slice().into()));
         }
+        if self.config.shared && !self.writes.is_empty() {
+            let clock = self.state.clock.0.to_be_bytes();
+            self.writes
+                .insert(META_CLOCK.into(), Some(clock.as_slice().into()));
+        }
         let undo = self.undo.into_iter().filter_map(|change| match change {
             Change::State(undo) => Some(undo),
             Change::Write(..) | Change::Receipt(..) => None,
@@ -155,14 +176,7 @@ impl<'a> Txn<'a> {
             writes: self.writes,
             notices: self.notices,
             dropped: self.dropped,
-        }
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
-        match self.writes.get(key) {
-            Some(own) => Ok(own.clone()),
-            None => self.committed.get(key),
+            changed: self.changed,
         }
     }
 
@@ -181,43 +195,6 @@ impl<'a> Txn<'a> {
     /// Whether there is a record of a subject in a table.
     pub fn has(&self, table: Table, subject: &Subject) -> Result<bool, KvError> {
         Ok(self.get(&subject.key(table))?.is_some())
-    }
-
-    /// Visits the entries with `from <= key < to` in ascending order until the visitor breaks.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        let range = (Bound::Included(from), Bound::Excluded(to));
-        let mut own = self.writes.range::<[u8], _>(range).peekable();
-        let mut flow = ControlFlow::Continue(());
-        self.committed.scan(from, to, &mut |key, value| {
-            while let Some((own_key, own_value)) =
-                own.next_if(|(own_key, _)| own_key.as_ref() < key)
-            {
-                if let Some(own_value) = own_value {
-                    flow = visit(own_key, own_value);
-                    flow?;
-                }
-            }
-            flow = match own.next_if(|(own_key, _)| own_key.as_ref() == key) {
-                Some((_, Some(own_value))) => visit(key, own_value),
-                Some((_, None)) => ControlFlow::Continue(()),
-                None => visit(key, value),
-            };
-            flow
-        })?;
-        for (key, value) in own {
-            if flow.is_break() {
-                break;
-            }
-            if let Some(value) = value {
-                flow = visit(key, value);
-            }
-        }
-        Ok(())
     }
 
     /// The entries of a table whose subject begins with `prefix`, at most `limit`.
@@ -324,17 +301,25 @@ impl<'a> Txn<'a> {
         self.undo
             .push(Change::State(Undo::Sequence(self.state.sequence)));
         self.state.sequence += 1;
+        if self.config.shared {
+            let first = first_number_at(self.state.clock);
+            self.state.sequence = self.state.sequence.max(first);
+        }
         Offset(self.state.sequence)
     }
 
-    /// Announces a change to all shards.
-    pub fn announce_change(&mut self, app: &AppId, change: store::Change) {
-        self.announce(Notice::Change {
-            app: app.clone(),
-            previous: Offset::default(),
-            offset: Offset::default(),
-            change,
-        });
+    /// The request has changed what all nodes must know.
+    pub fn count_change(&mut self, app: &AppId, offset: Offset) {
+        let known = self
+            .changed
+            .iter_mut()
+            .rev()
+            .take_while(|(place, ..)| *place == self.place)
+            .find(|(_, known, _)| known == app);
+        match known {
+            Some((_, _, last)) => *last = offset,
+            None => self.changed.push((self.place, app.clone(), offset)),
+        }
     }
 
     /// Notes that a log stands elsewhere now.
@@ -354,13 +339,18 @@ impl<'a> Txn<'a> {
     }
 
     /// Replaces the entry of a client that is connected without a stored session.
-    pub fn set_ephemeral(&mut self, client: &ClientKey, entry: Option<Ephemeral>) {
+    pub fn set_ephemeral(
+        &mut self,
+        client: &ClientKey,
+        entry: Option<Ephemeral>,
+    ) -> Result<(), StoreError> {
         let before = self
             .state
             .app(&client.app)
             .set_ephemeral(&client.client_id, entry);
         self.undo
             .push(Change::State(Undo::Ephemeral(client.clone(), before)));
+        self.put_ephemeral(client, entry)
     }
 
     /// Counts a push to all devices of an app.
@@ -412,6 +402,7 @@ impl<'a> Txn<'a> {
     /// Brings the clock forward.
     pub fn advance_clock(&mut self, now: Millis) {
         self.state.clock = self.state.clock.max(now);
+        self.state.shared.advance_clock(now);
     }
 
     /// Announces something once the batch is committed.
@@ -422,6 +413,52 @@ impl<'a> Txn<'a> {
     /// Counts an inbox entry that the quota dropped.
     pub fn count_dropped(&mut self) {
         self.dropped += 1;
+    }
+}
+
+/// The state with what the batch has written so far.
+impl View for Txn<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, KvError> {
+        match self.writes.get(key) {
+            Some(own) => Ok(own.clone()),
+            None => self.committed.get(key),
+        }
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mut own = self.writes.range::<[u8], _>(range).peekable();
+        let mut flow = ControlFlow::Continue(());
+        self.committed.scan(from, to, &mut |key, value| {
+            while let Some((own_key, own_value)) =
+                own.next_if(|(own_key, _)| own_key.as_ref() < key)
+            {
+                if let Some(own_value) = own_value {
+                    flow = visit(own_key, own_value);
+                    flow?;
+                }
+            }
+            flow = match own.next_if(|(own_key, _)| own_key.as_ref() == key) {
+                Some((_, Some(own_value))) => visit(key, own_value),
+                Some((_, None)) => ControlFlow::Continue(()),
+                None => visit(key, value),
+            };
+            flow
+        })?;
+        for (key, value) in own {
+            if flow.is_break() {
+                break;
+            }
+            if let Some(value) = value {
+                flow = visit(key, value);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub fn a_log_is_read_in_order(world: &mut World) {
     assert_eq!(read, messages);
     assert!(entries.is_sorted_by(|a, b| a.offset < b.offset));
     assert_eq!((read_to, gap), (entries[4].offset, false));
-    assert_eq!(entries[0].offset, Offset(1));
+    assert!(entries[0].offset > Offset(0));
     let mut previous = Offset(0);
     let notices = world.take_notices();
     assert_eq!(notices.len(), 5);
@@ -169,14 +169,6 @@ pub fn logs_are_kept_apart(world: &mut World) {
     let claimed = world.claim("a", 60);
     assert_eq!(claimed.topic_ends, offsets[..2]);
     assert_eq!(claimed.push_cursor.done, offsets[2]);
-    world.restart();
-    let mut ends = world.recovery.log_ends.clone();
-    ends.sort();
-    let app = AppId::new(APP);
-    assert_eq!(ends[0], (app.clone(), LogKind::Push, offsets[2]));
-    assert_eq!(ends[1], (app.clone(), TOPICS, offsets[0]));
-    assert_eq!(ends[2], (app, LogKind::Topic(1), offsets[1]));
-    assert_eq!(ends.len(), 4);
 }
 
 /// Not after a restart, not after the log was trimmed.
@@ -294,8 +286,6 @@ pub fn a_retained_message_is_replaced_and_removed(world: &mut World) {
         notice(None),
     ];
     assert_eq!(world.take_changes(), expected);
-    world.restart();
-    assert_eq!(world.recovery.retained, vec![]);
 }
 
 /// At its own time, even if one with another time was there before.
@@ -321,20 +311,4 @@ pub fn a_retained_message_expires(world: &mut World) {
             message: None
         }]
     );
-}
-
-/// With everything that belongs to them.
-pub fn retained_messages_are_recovered(world: &mut World) {
-    let mut message = world.message("r", "kept");
-    (message.retain, message.expires_at) = (true, Some(world.now.plus_seconds(10)));
-    let message = Arc::new(message);
-    world.done(Command::Publish(Publish {
-        retain: true,
-        ..publish(&message)
-    }));
-    world.restart();
-    assert_eq!(world.recovery.retained, vec![(AppId::new(APP), message)]);
-    world.pass_seconds(10);
-    world.restart();
-    assert_eq!(world.recovery.retained, vec![]);
 }

@@ -1,13 +1,18 @@
 //! What every backend must do, as tests.
 //!
 //! A backend's own tests say how to open it ([`Place`]) and expand [`conformance_tests!`](crate::conformance_tests), which makes one
-//! test of each behaviour here.
+//! test of each behaviour of a store of a node alone, or [`shared_conformance_tests!`](crate::shared_conformance_tests), for one that nodes share.
 
+pub mod changes;
+pub mod connections;
 pub mod inboxes;
 pub mod logs;
+pub mod mailboxes;
 pub mod pushes;
 pub mod receipts;
+pub mod recovery;
 pub mod sessions;
+pub mod voids;
 pub mod wills;
 
 use std::sync::Arc;
@@ -18,9 +23,9 @@ use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{
-        Change, Claim, Claimed, Command, Cursor, InboxEntry, InboxItem, LogEntry, LogKind, Notice,
-        Outcome, Page, Progress, Publish, Query, Recovery, Release, StoreError, StoredSubscription,
-        Subscribe, Swept, Will,
+        Change, Changes, ChangesQuery, Claim, Claimed, Command, Cursor, InboxEntry, InboxItem,
+        LogEntry, LogKind, Notice, Outcome, Page, Progress, Publish, Query, Recovery, Release,
+        SessionState, StoreError, StoredSubscription, Subscribe, Swept, Voided, Will,
     },
 };
 use campanile_push::{
@@ -31,11 +36,81 @@ use campanile_push::{
 
 use crate::{Backend, Committed, Config, Reply, Request};
 
-/// Makes one `#[test]` of each behaviour of the suite. `$place` makes a new, empty [`Place`](crate::suite::Place).
+/// Makes one `#[test]` of each behaviour of a store of a node alone. `$place` makes a new, empty [`Place`](crate::suite::Place).
 #[macro_export]
 macro_rules! conformance_tests {
     ($place:expr) => {
-        $crate::conformance_tests! { @modules $place;
+        $crate::behaviour_tests! { $crate::suite::World::new($place);
+            recovery {
+                sessions_are_recovered
+                ends_of_logs_are_recovered
+                retained_messages_are_recovered
+                wills_of_the_last_run_are_recovered
+                an_owed_will_is_kept_until_it_is_published
+            }
+        }
+        $crate::common_tests! { $crate::suite::World::new($place) }
+    };
+}
+
+/// Makes one `#[test]` of each behaviour of a store that nodes share. `$place` makes a new, empty [`Place`](crate::suite::Place); it is opened
+/// with [`Config::shared`](crate::Config::shared).
+///
+/// Places and epochs need but rise, and the store's clock may be any: the tests begin at one of 1,000 seconds.
+#[macro_export]
+macro_rules! shared_conformance_tests {
+    ($place:expr) => {
+        $crate::behaviour_tests! { $crate::suite::World::shared($place);
+            connections {
+                a_claim_by_another_node_fences_the_first
+                a_claim_names_the_connection_that_it_takes_over
+                a_restamped_connection_is_that_of_the_new_generation
+                a_restamp_of_an_old_epoch_is_fenced
+                a_restamped_session_is_connected_again
+                a_stored_session_is_read_as_it_is
+                an_inbox_notice_names_the_node_of_the_connection
+                connections_outlive_the_store
+            }
+            voids {
+                a_void_lets_sessions_begin_to_expire
+                a_void_ends_what_ends_with_the_connection
+                a_void_concerns_one_generation
+                a_void_is_bounded_and_may_be_repeated
+                a_void_gives_out_the_wills
+                a_will_of_a_lost_connection_is_published_once_or_averted
+                a_will_that_nobody_publishes_is_handed_out
+                a_will_that_a_claim_gave_out_is_handed_out
+                a_released_will_is_handed_out
+                wills_are_handed_out_within_the_bound
+            }
+            mailboxes {
+                notes_wait_for_the_node_of_a_connection
+                notes_that_are_known_are_removed
+                a_full_mailbox_forgets_the_oldest
+                a_void_removes_the_mailbox
+            }
+            changes {
+                changes_are_read_in_order
+                a_page_of_changes_is_bounded
+                forgotten_changes_are_missed_loudly
+                a_filter_is_announced_with_its_first_and_its_last_session
+                members_of_shared_subscriptions_are_announced
+                a_snapshot_is_what_the_changes_say
+                a_commit_names_the_requests_that_changed_something
+                a_refused_request_announces_nothing
+                news_of_logs_are_read_in_order
+            }
+        }
+        $crate::common_tests! { $crate::suite::World::shared($place) }
+    };
+}
+
+/// The behaviours of every store.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! common_tests {
+    ($world:expr) => {
+        $crate::behaviour_tests! { $world;
             sessions {
                 a_new_client_has_no_session
                 a_durable_session_goes_on_where_it_was
@@ -57,9 +132,7 @@ macro_rules! conformance_tests {
                 a_will_waits_for_its_delay
                 a_will_is_owed_when_the_session_ends
                 a_spent_will_is_published_once
-                an_owed_will_is_kept_until_it_is_published
                 a_dropped_will_is_gone
-                wills_of_the_last_run_are_recovered
             }
             logs {
                 a_log_is_read_in_order
@@ -72,7 +145,6 @@ macro_rules! conformance_tests {
                 a_qos_2_publish_is_stored_once
                 a_retained_message_is_replaced_and_removed
                 a_retained_message_expires
-                retained_messages_are_recovered
             }
             inboxes {
                 an_inbox_is_read_in_order
@@ -111,13 +183,19 @@ macro_rules! conformance_tests {
             }
         }
     };
-    (@modules $place:expr; $($module:ident { $($name:ident)* })*) => {
+}
+
+/// One test for each behaviour of some modules of the suite.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! behaviour_tests {
+    ($world:expr; $($module:ident { $($name:ident)* })*) => {
         $(mod $module {
             #[allow(unused_imports)]
             use super::*;
             $(#[test]
             fn $name() {
-                $crate::suite::$module::$name(&mut $crate::suite::World::new($place));
+                $crate::suite::$module::$name(&mut $world);
             })*
         })*
     };
@@ -140,22 +218,40 @@ pub struct World {
     pub config: Config,
     /// The present time.
     pub now: Millis,
+    /// The node that claims come from.
+    pub node: Generation,
     /// What was announced since the last [`take_notices`](World::take_notices).
     pub notices: Vec<Notice>,
+    /// Of the last commit: [`Committed::changed`].
+    pub changed: Vec<(usize, AppId, Offset)>,
     /// What the last restart recovered.
     pub recovery: Recovery,
     last_id: u128,
 }
 
 impl World {
-    /// A world with an empty backend.
+    /// A world with an empty backend of a node alone.
     pub fn new(place: impl Place + 'static) -> World {
+        World::with_node(place, Generation::ALONE)
+    }
+
+    /// A world with an empty backend that nodes share.
+    pub fn shared(place: impl Place + 'static) -> World {
+        World::with_node(place, Generation(0x1001))
+    }
+
+    fn with_node(place: impl Place + 'static, node: Generation) -> World {
         let mut world = World {
             place: Box::new(place),
             backend: None,
-            config: Config::default(),
+            config: Config {
+                shared: node != Generation::ALONE,
+                ..Config::default()
+            },
             now: Millis(1_000_000),
+            node,
             notices: Vec::new(),
+            changed: Vec::new(),
             recovery: Recovery::default(),
             last_id: 0,
         };
@@ -163,8 +259,17 @@ impl World {
         world
     }
 
-    /// Drops the backend as a crash would, and opens it again.
+    /// The node crashes: drops the backend as a crash would, opens it again, and gives the connections up.
     pub fn restart(&mut self) {
+        self.reopen();
+        if self.config.shared {
+            assert_eq!(self.recovery, Recovery::default());
+            self.void(self.node);
+        }
+    }
+
+    /// Drops the backend as a crash would, and opens it again.
+    pub fn reopen(&mut self) {
         self.backend = None;
         let mut backend = self.place.open(self.config.clone());
         self.recovery = backend.recover(self.now).expect("the backend recovers");
@@ -185,9 +290,13 @@ impl World {
     pub fn commit(&mut self, batch: Vec<Request>) -> Vec<Result<Reply, StoreError>> {
         let count = batch.len();
         let Committed {
-            replies, notices, ..
+            replies,
+            notices,
+            changed,
+            ..
         } = self.backend().commit(batch);
         assert_eq!(replies.len(), count);
+        self.changed = changed;
         self.notices.extend(notices);
         replies
     }
@@ -242,7 +351,7 @@ impl World {
     pub fn claim_with(&mut self, client_id: &str, change: impl FnOnce(&mut Claim)) -> Claimed {
         let mut claim = Claim {
             client: client(client_id),
-            owner: Generation::ALONE,
+            owner: self.node,
             now: self.now,
             clean_start: false,
             expiry_seconds: 0,
@@ -252,6 +361,44 @@ impl World {
         match self.run(Command::Claim(claim)) {
             Ok(Outcome::Claimed(claimed)) => *claimed,
             other => panic!("no claim: {other:?}"),
+        }
+    }
+
+    /// Claims a session through a node.
+    pub fn claim_by(&mut self, node: Generation, client_id: &str, expiry_seconds: u32) -> Claimed {
+        self.claim_with(client_id, |claim| {
+            (claim.owner, claim.expiry_seconds) = (node, expiry_seconds);
+        })
+    }
+
+    /// A node has another generation now.
+    pub fn restamp(
+        &mut self,
+        client_id: &str,
+        claimed: &Claimed,
+        generation: Generation,
+    ) -> Result<Outcome, StoreError> {
+        self.run(Command::Restamp {
+            client: client(client_id),
+            epoch: claimed.epoch,
+            generation,
+        })
+    }
+
+    /// Gives all connections of a node up.
+    pub fn void(&mut self, generation: Generation) -> Voided {
+        self.void_some(generation, 10_000)
+    }
+
+    /// Gives some connections of a node up.
+    pub fn void_some(&mut self, generation: Generation, limit: u32) -> Voided {
+        match self.run(Command::Void {
+            generation,
+            now: self.now,
+            limit,
+        }) {
+            Ok(Outcome::Voided(voided)) => voided,
+            other => panic!("nothing voided: {other:?}"),
         }
     }
 
@@ -401,6 +548,23 @@ impl World {
             .reader()
             .read(query)
             .expect("the backend reads")
+    }
+
+    /// A stored session.
+    pub fn session(&mut self, client_id: &str) -> Option<SessionState> {
+        let client = client(client_id);
+        match self.read(&Query::Session { client }) {
+            Page::Session(session) => session.map(|session| *session),
+            other => panic!("no session: {other:?}"),
+        }
+    }
+
+    /// What is new.
+    pub fn changes(&mut self, query: ChangesQuery) -> Changes {
+        match self.read(&Query::Changes(query)) {
+            Page::Changes(changes) => *changes,
+            other => panic!("no changes: {other:?}"),
+        }
     }
 
     /// A page of a log.

@@ -98,6 +98,10 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
     let announced = world.take_notices();
     let mut places = Vec::new();
     for (device, notice) in devices.into_iter().zip(announced) {
+        let owner = match device {
+            "unknown" => Generation::ALONE,
+            _ => world.node,
+        };
         let entry = world.inbox(device).remove(0);
         places.push(entry.offset);
         assert_eq!(entry.item.message.id, message_id(id));
@@ -105,7 +109,7 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
             notice,
             Notice::Inbox {
                 client: client(device),
-                owner: Generation::ALONE,
+                owner,
                 entry
             }
         );

@@ -80,10 +80,6 @@ pub fn a_session_survives_a_restart(world: &mut World) {
     };
     world.done(Command::Subscribe(change));
     world.restart();
-    assert_eq!(
-        world.recovery.sessions,
-        vec![(client("a"), vec![subscription("y")])]
-    );
     let second = world.claim("a", 60);
     assert_eq!(
         second.resumed.expect("it goes on").subscriptions,
@@ -177,7 +173,6 @@ pub fn a_resumed_session_may_end_with_its_connection(world: &mut World) {
     let resumed = world.claim("b", 0);
     assert!(resumed.resumed.is_some());
     world.restart();
-    assert_eq!(world.recovery.sessions, vec![]);
     assert_eq!(world.claim("b", 60).resumed, None);
 }
 
@@ -347,12 +342,10 @@ pub fn long_client_ids_and_filters_are_kept_apart(world: &mut World) {
         world.subscribe(name, claimed.epoch, &[name]);
     }
     world.restart();
-    let mut sessions = world.recovery.sessions.clone();
-    sessions.sort_by(|a, b| a.0.cmp(&b.0));
-    let expected = names
-        .each_ref()
-        .map(|name| (client(name), vec![subscription(name)]));
-    assert_eq!(sessions, expected);
+    for name in &names {
+        let resumed = world.claim(name, 60).resumed.expect("it goes on");
+        assert_eq!(resumed.subscriptions, [subscription(name)]);
+    }
 }
 
 fn exchange(packet_id: u16, source: Source, offset: u64, qos: QoS, released: bool) -> Unfinished {

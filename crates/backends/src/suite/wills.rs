@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_broker::{
     ids::{Millis, Offset},
     message::Message,
-    store::{Claimed, Command, LogKind, OwedWill, Publish, Release, Will},
+    store::{Claimed, Command, LogKind, Outcome, Publish, Release, Will},
 };
 
 use super::{World, client, progress, publish, will};
@@ -61,9 +61,10 @@ pub fn a_spent_will_is_published_once(world: &mut World) {
         })
     };
     let other = Arc::new(world.message("w", "of another connection"));
-    world.done(publication(&other));
+    assert_eq!(world.run(publication(&other)), Ok(Outcome::Nothing));
     world.done(publication(&testament.message));
-    world.done(publication(&testament.message));
+    let again = world.run(publication(&testament.message));
+    assert_eq!(again, Ok(Outcome::Nothing));
     assert_eq!(world.log_payloads(TOPICS, Offset(0)), ["will"]);
     world.release("a", &claimed, 60);
     assert_eq!(world.claim("a", 60).owed_will, None);
@@ -81,94 +82,31 @@ pub fn a_dropped_will_is_gone(world: &mut World) {
     world.done(Command::DropWill {
         client: client("b"),
     });
-    world.restart();
-    assert_eq!(world.recovery.wills, vec![]);
-}
-
-/// Those of connections that were up, and those whose delay ran.
-pub fn wills_of_the_last_run_are_recovered(world: &mut World) {
-    let testament = world.testament(30);
-    world.claim_with_will("ephemeral", 0, &testament);
-    world.claim_with_will("up", 60, &testament);
-    let away = world.claim_with_will("away", 600, &testament);
-    let due = world.now.plus_seconds(30);
-    let ends = world.now.plus_seconds(600);
-    world.release_with_will("away", &away, 600, Some(due));
-    world.pass_seconds(10);
-    let owed = |client_id: &str, at: Option<Millis>, session_expires_at: Millis| OwedWill {
-        client: client(client_id),
-        will: testament.clone(),
-        at,
-        session_expires_at: Some(session_expires_at),
-        is_final: false,
-    };
-    let now = world.now;
-    world.check_recovered_wills(&[
-        owed("away", Some(due), ends),
-        owed("ephemeral", None, now),
-        owed("up", None, now.plus_seconds(60)),
-    ]);
-    // A crash soon after does not begin the delay again.
-    world.pass_seconds(5);
-    let later = world.now;
-    world.check_recovered_wills(&[
-        owed("away", Some(due), ends),
-        owed("ephemeral", Some(now.plus_seconds(30)), later),
-        owed("up", Some(now.plus_seconds(30)), now.plus_seconds(60)),
-    ]);
-}
-
-/// Whoever was to publish it may have died: it comes back at each start until its publication spends it, whatever the client did since.
-pub fn an_owed_will_is_kept_until_it_is_published(world: &mut World) {
-    let first = world.testament(1000);
-    let claimed = world.claim_with_will("a", 60, &first);
-    let due = world.now.plus_seconds(1000);
-    world.release_with_will("a", &claimed, 60, Some(due));
-    world.pass_seconds(60);
-    let second = world.testament(0);
-    let taken_at = world.now;
-    let claimed = world.claim_with_will("a", 60, &second);
-    assert_eq!(claimed.owed_will, Some(first.clone()));
-    let owed = |will: &Will| OwedWill {
-        client: client("a"),
-        will: will.clone(),
-        at: Some(taken_at),
-        session_expires_at: None,
-        is_final: true,
-    };
-    // The next connection's own will is another one; so is the next that is owed.
-    world.release_with_will("a", &claimed, 60, None);
-    world.check_recovered_wills(&[owed(&first)]);
-    world.claim_with_will("a", 0, &second);
-    let claimed = world.claim_with_will("a", 60, &second);
-    assert_eq!(claimed.owed_will, Some(second.clone()));
-    world.release_with_will("a", &claimed, 60, None);
-    world.check_recovered_wills(&[owed(&first), owed(&second)]);
-    for (will, left) in [(&first, vec![owed(&second)]), (&second, vec![])] {
-        for _ in 0..2 {
-            world.done(Command::Publish(Publish {
-                log: Some(TOPICS),
-                spends_will: Some(("a".into(), will.message.id)),
-                ..publish(&will.message)
-            }));
-        }
-        world.check_recovered_wills(&left);
+    for (client_id, expiry_seconds) in [("a", 60), ("b", 0)] {
+        assert_eq!(world.claim(client_id, expiry_seconds).owed_will, None);
     }
-    assert_eq!(world.log_payloads(TOPICS, Offset(0)), ["will", "will"]);
 }
 
 impl World {
-    fn testament(&mut self, delay_seconds: u32) -> Will {
+    /// A will with a delay.
+    pub fn testament(&mut self, delay_seconds: u32) -> Will {
         will(self.message("w", "will"), delay_seconds)
     }
 
-    fn claim_with_will(&mut self, client_id: &str, expiry_seconds: u32, will: &Will) -> Claimed {
+    /// Claims a session with a will.
+    pub fn claim_with_will(
+        &mut self,
+        client_id: &str,
+        expiry_seconds: u32,
+        will: &Will,
+    ) -> Claimed {
         self.claim_with(client_id, |claim| {
             (claim.expiry_seconds, claim.will) = (expiry_seconds, Some(will.clone()));
         })
     }
 
-    fn release_with_will(
+    /// Releases a session whose will is owed from a time on, or dropped.
+    pub fn release_with_will(
         &mut self,
         client_id: &str,
         claimed: &Claimed,
@@ -183,12 +121,5 @@ impl World {
             now: self.now,
             will_at,
         }));
-    }
-
-    fn check_recovered_wills(&mut self, expected: &[OwedWill]) {
-        self.restart();
-        let mut wills = self.recovery.wills.clone();
-        wills.sort_by(|a, b| a.client.cmp(&b.client));
-        assert_eq!(wills, expected);
     }
 }

@@ -1,0 +1,145 @@
+//! The log of what all nodes of an app must know: what is retained, which filters durable sessions have, who is in shared subscriptions.
+
+use campanile_broker::{
+    ids::{AppId, ClientKey, Offset},
+    store::{Change, Notice, StoreError},
+};
+
+use super::records::{ChangeRecord, ChangesRecord, FilterRecord, MemberRecord, member_of};
+use crate::{
+    config::MAX_CHANGES,
+    engine::{
+        inbox::offset_of_key,
+        keys::{Subject, Table},
+        records::SubscriptionRecord,
+        txn::Txn,
+    },
+};
+
+/// Shared subscriptions begin with it.
+const SHARE: &str = "$share/";
+
+impl Txn<'_> {
+    /// Announces a change to all shards, and keeps it for other nodes.
+    pub fn announce_change(&mut self, app: &AppId, change: Change) -> Result<(), StoreError> {
+        let (previous, offset) = match self.config.shared {
+            true => self.append_change(app, &change)?,
+            false => Default::default(),
+        };
+        self.announce(Notice::Change {
+            app: app.clone(),
+            previous,
+            offset,
+            change,
+        });
+        Ok(())
+    }
+
+    /// Appends to the log of changes. Returns the place of the change before, and that of this one.
+    fn append_change(
+        &mut self,
+        app: &AppId,
+        change: &Change,
+    ) -> Result<(Offset, Offset), StoreError> {
+        let subject = Subject::app(app.as_str());
+        let log: Option<ChangesRecord> = self.record(Table::Changes, &subject, "log of changes")?;
+        let mut log = log.unwrap_or_default();
+        let previous = Offset(log.end);
+        let offset = self.next_offset();
+        self.put_record(
+            Table::Change,
+            &subject.clone().offset(offset),
+            &ChangeRecord::of(change),
+        )?;
+        (log.end, log.entries) = (offset.0, log.entries + 1);
+        while log.entries > MAX_CHANGES {
+            let oldest = self.list(Table::Change, &subject, 1)?;
+            for (key, _) in oldest {
+                log.trimmed_to = offset_of_key(&key)?.0;
+                self.remove(key)?;
+            }
+            log.entries -= 1;
+        }
+        self.put_record(Table::Changes, &subject, &log)?;
+        self.count_change(app, offset);
+        Ok((previous, offset))
+    }
+
+    /// A stored session has another subscription to a filter than before, or none, or did not have one.
+    pub fn change_subscription(
+        &mut self,
+        client: &ClientKey,
+        filter: &str,
+        before: Option<&SubscriptionRecord>,
+        after: Option<&SubscriptionRecord>,
+    ) -> Result<(), StoreError> {
+        if !self.config.shared {
+            return Ok(());
+        }
+        if filter.starts_with(SHARE) {
+            return self.change_member(client, filter, before, after);
+        }
+        match (before, after) {
+            (None, Some(_)) => self.count_filter(&client.app, filter, true),
+            (Some(_), None) => self.count_filter(&client.app, filter, false),
+            _ => Ok(()),
+        }
+    }
+
+    fn change_member(
+        &mut self,
+        client: &ClientKey,
+        filter: &str,
+        before: Option<&SubscriptionRecord>,
+        after: Option<&SubscriptionRecord>,
+    ) -> Result<(), StoreError> {
+        let before = before.map(member_of).transpose()?;
+        let member = after.map(member_of).transpose()?;
+        if before == member {
+            return Ok(());
+        }
+        let row = Subject::app(client.app.as_str())
+            .text(filter)
+            .text(&client.client_id);
+        match member {
+            Some(_) => {
+                let record = MemberRecord::of(filter, &client.client_id, member);
+                self.put_record(Table::Member, &row, &record)?;
+            }
+            None => {
+                self.remove_if_there(row.key(Table::Member))?;
+            }
+        }
+        let change = Change::Member {
+            filter: filter.into(),
+            client_id: client.client_id.clone(),
+            member,
+        };
+        self.announce_change(&client.app, change)
+    }
+
+    /// One stored session more, or less, has the filter.
+    fn count_filter(&mut self, app: &AppId, filter: &str, more: bool) -> Result<(), StoreError> {
+        let row = Subject::app(app.as_str()).text(filter);
+        let record: Option<FilterRecord> = self.record(Table::Filter, &row, "filter")?;
+        let before = record.map_or(0, |record| record.sessions);
+        let sessions = match more {
+            true => before + 1,
+            false => before.saturating_sub(1),
+        };
+        if sessions == 0 {
+            self.remove_if_there(row.key(Table::Filter))?;
+        } else {
+            let filter = filter.to_owned();
+            self.put_record(Table::Filter, &row, &FilterRecord { filter, sessions })?;
+        }
+        if (before == 0) == (sessions == 0) {
+            return Ok(());
+        }
+        let change = Change::Filter {
+            filter: filter.into(),
+            present: more,
+        };
+        self.announce_change(app, change)
+    }
+}
