@@ -3,4 +3,5 @@
 //! Deliberately absent: stand-ins. What is tested here is tested against the programs that run in production.
 
 pub mod process;
+pub mod redis;
 pub mod zookeeper;
