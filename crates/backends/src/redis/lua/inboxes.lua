@@ -57,9 +57,7 @@ local function append_to_inbox(device, place, item, notice)
   end
   if not survives then return end
   announce('I', notice, device.owner or '0', place, before and parse_entry(before) or 0)
-  if config.shared and device.owner and device.owner ~= '0' then
-    append_bounded(K .. 'n:' .. device.owner, next_place(), 'nt' .. device.owner, 'c', client, 'e', digits(place))
-  end
+  if config.shared and device.owner then note(device.owner, client, place) end
 end
 
 local function remove_entry(client, member)
