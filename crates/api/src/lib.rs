@@ -1,7 +1,7 @@
 //! The HTTP API: resources over the push domain, and what watches a node.
 //!
 //! Start at [`router`], which needs an [`ApiState`]; [`serve`] runs it on a listener. The server supplies the ports: [`Store`] makes
-//! commands durable, [`Node`] tells how the node is. Every refusal is a [`problem::Problem`] with a code of [`problem::Code`];
+//! commands durable, [`Node`] tells how the node is, [`Cluster`](cluster::Cluster) how all nodes are. Every refusal is a [`problem::Problem`] with a code of [`problem::Code`];
 //! `docs/api.md` describes them all to callers.
 //!
 //! Absent: TLS, HTTP/2, storage, and any knowledge of MQTT.
@@ -9,10 +9,13 @@
 
 mod auth;
 mod body;
+pub mod cluster;
 mod config;
+mod connect;
 mod ops;
 pub mod problem;
 mod pushes;
+mod query;
 mod routes;
 mod serve;
 mod state;

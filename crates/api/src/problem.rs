@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Where a problem's `type` leads to: the page that describes the codes.
 const DOCUMENTATION: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/api.md#");
-/// Seconds after which a caller should try again when the store is unavailable.
+/// Seconds after which a caller should try again what may work then.
 const RETRY_AFTER_SECONDS: &str = "2";
 
 /// Declares the codes: variant, text, status, title.
@@ -64,6 +64,8 @@ codes! {
     InvalidPushId = "invalid_push_id", BAD_REQUEST, "Not a push id";
     /// The `Idempotency-Key` header is not 1 to 255 visible ASCII characters, or is there twice.
     InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST, "Not an idempotency key";
+    /// A parameter of the query is unknown, occurs twice, or has a value that is not allowed.
+    InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter has a value that is not allowed";
     /// The body broke off before its end.
     IncompleteBody = "incomplete_body", BAD_REQUEST, "The body broke off";
     /// No API key came with the request.
@@ -88,10 +90,14 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be plain JSON";
     /// The idempotency key was used for a request with another body within the last 24 hours.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
+    /// More requests of this kind come than the node answers. Try again after `Retry-After`.
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests";
     /// A bug on our side; the node's log has more.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
     /// The store cannot be reached or is overloaded. Nothing happened; try again after `Retry-After`.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is unavailable";
+    /// No node takes devices now. Try again after `Retry-After`.
+    NoNode = "no_node", SERVICE_UNAVAILABLE, "No node takes devices now";
     /// The store did not answer in time: the push may or may not have been accepted. Repeat with the same idempotency key.
     OutcomeUnknown = "outcome_unknown", SERVICE_UNAVAILABLE, "Whether it happened is not known";
 }
@@ -140,7 +146,10 @@ impl Problem {
                 header::WWW_AUTHENTICATE,
                 "Bearer realm=\"campanile\", error=\"invalid_token\"",
             ),
-            Code::StoreUnavailable | Code::OutcomeUnknown => {
+            Code::StoreUnavailable
+            | Code::OutcomeUnknown
+            | Code::NoNode
+            | Code::TooManyRequests => {
                 problem.with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
             }
             // What is left of the body would be taken for the next request.

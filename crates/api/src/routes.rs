@@ -18,7 +18,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, ops,
+    ApiState, connect, ops,
     problem::{Code, Problem},
     pushes,
 };
@@ -40,6 +40,7 @@ pub fn ops_routes(state: ApiState) -> Router {
 
 fn resources() -> Router<ApiState> {
     Router::new()
+        .route("/v1/connect", get(connect::connect))
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
 }

@@ -16,6 +16,8 @@ use tokio::{
 use crate::{
     Config,
     auth::KeyCache,
+    cluster::Cluster,
+    connect::Admission,
     problem::{Code, Problem},
 };
 
@@ -62,6 +64,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The node around us.
     pub node: Arc<dyn Node>,
+    /// The nodes that serve together.
+    pub cluster: Arc<dyn Cluster>,
     /// The time.
     pub now_ms: Clock,
     /// New push ids.
@@ -78,6 +82,7 @@ struct Shared {
     parts: Parts,
     keys: KeyCache,
     reads: Arc<Semaphore>,
+    connects: Admission,
 }
 
 impl ApiState {
@@ -88,6 +93,7 @@ impl ApiState {
             parts,
             keys: KeyCache::default(),
             reads,
+            connects: Admission::default(),
         }))
     }
 
@@ -97,6 +103,14 @@ impl ApiState {
 
     pub(crate) fn node(&self) -> &dyn Node {
         &*self.0.parts.node
+    }
+
+    pub(crate) fn cluster(&self) -> &dyn Cluster {
+        &*self.0.parts.cluster
+    }
+
+    pub(crate) fn connects(&self) -> &Admission {
+        &self.0.connects
     }
 
     pub(crate) fn keys(&self) -> &KeyCache {

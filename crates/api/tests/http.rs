@@ -56,6 +56,72 @@ async fn a_push_is_accepted_once_it_is_in_the_store() {
 }
 
 #[tokio::test]
+async fn devices_are_told_where_to_connect_by_scheme() {
+    let api = api();
+    api.cluster.add(
+        "full",
+        1000,
+        &[
+            "mqtt://full:1883",
+            "wss://full:443/mqtt",
+            "ws://0.0.0.0:80/mqtt",
+        ],
+    );
+    api.cluster
+        .add("free", 10, &["mqtt://free:1883", "wss://free:443/mqtt"]);
+    let without_key = Request::get("/v1/connect?app=shop&device=d1");
+    let answer = api.send(without_key.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert_eq!(
+        answer.json(),
+        json!({
+            "addresses": {
+                "mqtt": ["mqtt://free:1883", "mqtt://full:1883"],
+                "wss": ["wss://free:443/mqtt", "wss://full:443/mqtt"],
+            },
+            "ttl_seconds": 60,
+        })
+    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    let answer = api.get("/v1/connect?scheme=wss").await;
+    assert_eq!(answer.json()["addresses"]["mqtt"], json!(null));
+
+    api.cluster.0.lock().unwrap()[1].draining = true;
+    let answer = api.get("/v1/connect?scheme=mqtt").await;
+    assert_eq!(
+        answer.json()["addresses"],
+        json!({ "mqtt": ["mqtt://full:1883"] })
+    );
+    for (query, status, code) in [
+        ("scheme=ws", StatusCode::SERVICE_UNAVAILABLE, "no_node"),
+        ("scheme=tcp", StatusCode::BAD_REQUEST, "invalid_parameter"),
+        ("app=Shop", StatusCode::BAD_REQUEST, "invalid_parameter"),
+        ("devise=d1", StatusCode::BAD_REQUEST, "invalid_parameter"),
+    ] {
+        let answer = api.get(&format!("/v1/connect?{query}")).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (status, code));
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_devices_spreads_and_each_comes_back_to_its_node() {
+    let api = api();
+    for name in ["a", "b", "c"] {
+        let address = format!("mqtt://{name}:1883");
+        api.cluster.add(name, 100, &[&address]);
+    }
+    let mut firsts = std::collections::BTreeMap::<String, u32>::new();
+    for device in 0..300 {
+        let path = format!("/v1/connect?device=d{device}");
+        let answer = api.get(&path).await.json();
+        assert_eq!(answer, api.get(&path).await.json());
+        let first = answer["addresses"]["mqtt"][0].as_str().unwrap().to_owned();
+        *firsts.entry(first).or_default() += 1;
+    }
+    assert!(firsts.len() == 3 && firsts.values().all(|count| *count > 60));
+}
+
+#[tokio::test]
 async fn nothing_is_answered_before_the_store_has_an_outcome() {
     let api = api_with(Config {
         store_timeout_ms: 20,

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod redis;
 pub mod suite;
 pub mod worker;
+pub mod zookeeper;
 
 pub use backend::{Backend, Committed, Reader, Reply, Request};
 pub use config::{Config, MAX_CHANGES, MAX_NOTES, WILL_AGAIN_MS, WILL_GRACE_MS};

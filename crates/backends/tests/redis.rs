@@ -3,6 +3,7 @@
 use campanile_backends::{
     Backend, Config, conformance_tests,
     redis::{Durability, Redis, RedisConfig, Topology},
+    shared_conformance_tests,
     suite::Place,
 };
 use campanile_testbed::redis as servers;
@@ -24,4 +25,14 @@ impl Place for RedisPlace {
     }
 }
 
-conformance_tests!(RedisPlace(servers::Redis::start().unwrap()));
+mod alone {
+    use super::*;
+
+    conformance_tests!(RedisPlace(servers::Redis::start().unwrap()));
+}
+
+mod shared {
+    use super::*;
+
+    shared_conformance_tests!(RedisPlace(servers::Redis::start().unwrap()));
+}

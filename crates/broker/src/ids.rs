@@ -163,9 +163,21 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
-/// A shard of this node, 0..64.
+/// A shard of this node, 0..64. In a cluster a node has at most [`ShardId::MAX_IN_CLUSTER`]; the numbers above stand for other nodes, as if each
+/// were a shard more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u8);
+
+impl ShardId {
+    /// The node's [`Hub`](crate::cluster::hub::Hub), where mail for the cluster goes. No receiver of messages.
+    pub const HUB: ShardId = ShardId(255);
+    /// Stands for all durable sessions of the cluster.
+    pub const STORE: ShardId = ShardId(63);
+    /// Most shards of a node that is a member of a cluster.
+    pub const MAX_IN_CLUSTER: u8 = 32;
+    /// Stand for peers, highest first.
+    pub const PEERS: std::ops::Range<u8> = 32..63;
+}
 
 /// A connection of one shard. The driver chooses it (a slot and a count of the slot's uses) and never gives it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

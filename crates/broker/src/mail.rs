@@ -5,9 +5,10 @@ use std::sync::Arc;
 use campanile_mqtt::QoS;
 
 use crate::{
-    ids::{AppId, ClientKey, ShardId},
+    cluster::peer::Connected,
+    ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset, ShardId},
     message::Message,
-    store::Notice,
+    store::{Notice, OwedWill, Previous, Snapshot},
 };
 
 /// A message to a shard. Order between two shards is kept.
@@ -32,6 +33,8 @@ pub enum Mail {
         filter: Arc<str>,
         /// The member.
         client_id: Arc<str>,
+        /// The peer that keeps the message until a member has it, and what it calls it by.
+        keeper: Option<Keeper>,
     },
     /// The sender's interest in a filter changed. Answered by [`Mail::InterestKnown`].
     Interest {
@@ -53,6 +56,121 @@ pub enum Mail {
     Sys(Arc<[(Box<str>, Box<str>)]>),
     /// Sessions of this shard's clients that a sweep found expired, with their filters.
     Ended(Vec<(ClientKey, Vec<Arc<str>>)>),
+    /// Wills of this shard's clients that nobody else publishes.
+    Wills(Vec<OwedWill>),
+    /// What only nodes of a cluster say.
+    Cluster(ClusterMail),
+}
+
+/// Mail between a shard and the node's [`Hub`](crate::cluster::hub::Hub).
+#[derive(Clone, Debug)]
+pub enum ClusterMail {
+    /// To shards: the node is known by this generation from now on. Sessions of an earlier one are restamped.
+    Generation(Generation),
+    /// To shards: what the cluster routes by is known completely, until this time.
+    KnownUntil(Millis),
+    /// To shards: a peer's live subscribers and members are void.
+    PeerGone(ShardId),
+    /// To shards: answer once all mail before this is taken.
+    Sync {
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// To the hub: the answer.
+    Synced {
+        /// Of the question.
+        ticket: u64,
+    },
+    /// To shards: a client's inbox has an entry at this place or before it.
+    InboxWaits {
+        /// Whose.
+        client: ClientKey,
+        /// The place; the largest there is: perhaps.
+        entry: Offset,
+    },
+    /// To shards: entries of inboxes may have come without a word: look into all of them.
+    InboxesWait(AppId),
+    /// To shards: all that the cluster routes by in an app, instead of what was known.
+    Snapshot {
+        /// The app.
+        app: AppId,
+        /// What is known.
+        snapshot: Arc<Snapshot>,
+    },
+    /// To the hub: the client was connected elsewhere when it was claimed. Answered by [`ClusterMail::Released`] within a bounded time, whatever the other
+    /// node does.
+    ReleaseElsewhere {
+        /// Who.
+        client: ClientKey,
+        /// Where.
+        previous: Previous,
+        /// Of the claim.
+        epoch: Epoch,
+        /// The session goes on.
+        resumes: bool,
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// To shards: another node has claimed a client with this epoch: close its connection, save what it did under that epoch. Answered by
+    /// [`ClusterMail::Released`].
+    Release {
+        /// Who.
+        client: ClientKey,
+        /// Of the other node's claim.
+        epoch: Epoch,
+        /// The session goes on there; otherwise a new one has begun.
+        resumes: bool,
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// The connection is closed and stored, or the wait for that is over.
+    Released {
+        /// Of the request.
+        ticket: u64,
+    },
+    /// To shards: choose another member of a shared subscription for a message whose first choice is gone.
+    Redeliver {
+        /// The app.
+        app: AppId,
+        /// The message.
+        message: Arc<Message>,
+        /// The whole filter.
+        filter: Arc<str>,
+    },
+    /// To the hub: a member here has a message that a peer keeps, or it went to another member.
+    SharedDone(Keeper),
+    /// To shards: send up to so many clients to another node.
+    Move {
+        /// How many.
+        count: u32,
+        /// Where 5.0 clients are told to go; "": nowhere in particular.
+        reference: Arc<str>,
+    },
+    /// To shards: new clients are sent to another node, or (`None`) are welcome again.
+    Draining(Option<Arc<str>>),
+    /// To shards: is a client connected here? Answered by [`ClusterMail::Here`].
+    WhereIs {
+        /// Who.
+        client: ClientKey,
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// To the hub: the answer.
+    Here {
+        /// Of the question.
+        ticket: u64,
+        /// The connection, if there is one.
+        connected: Option<Connected>,
+    },
+}
+
+/// Who keeps a message for another member of a shared subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// The peer.
+    pub peer: ShardId,
+    /// Its ticket.
+    pub ticket: u64,
 }
 
 /// What of a shard's interest in a filter changed.

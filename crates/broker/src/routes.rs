@@ -282,6 +282,78 @@ impl Routes {
         }
     }
 
+    /// Whether what a shard says of a member is the latest: who has a client's connection knows best. A client moves from shard to shard only with its
+    /// connection, and words of different shards may overtake each other.
+    pub fn may_say(
+        &self,
+        ix: FilterIx,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        from: ShardId,
+        member: Option<&Member>,
+    ) -> bool {
+        let known = self.member(ix, text, client_id);
+        match (known, member) {
+            (_, Some(member)) if member.live => true,
+            (Some(known), _) => known.shard == from || !known.live,
+            (None, _) => true,
+        }
+    }
+
+    fn member(&self, ix: FilterIx, text: &Arc<str>, client_id: &Arc<str>) -> Option<&Member> {
+        let group = self.filter(ix).groups.iter().find(|g| g.text == *text)?;
+        let (_, member) = group.members.iter().find(|(id, _)| id == client_id)?;
+        Some(member)
+    }
+
+    /// Sets or removes a durable member as the store knows it, unless it is connected.
+    pub fn set_stored_member(
+        &mut self,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        member: Option<Member>,
+    ) {
+        let Ok(Some((_, behind))) = topic::parse_shared(text) else {
+            return;
+        };
+        let ix = self.intern(&behind.into());
+        if !self
+            .member(ix, text, client_id)
+            .is_some_and(|known| known.live)
+        {
+            self.set_member(ix, text, client_id, member);
+        }
+        self.tidy(ix);
+    }
+
+    /// Forgets what a peer had: its live subscribers and members. Durable members remain, as somebody who is away; those that only the store
+    /// knows ([`ShardId::STORE`]) go.
+    pub fn forget_peer(&mut self, peer: ShardId) {
+        let bit = !(1 << peer.0);
+        for ix in (0..self.filters.len() as u32).map(FilterIx) {
+            let Some(filter) = &mut self.filters[ix.0 as usize] else {
+                continue;
+            };
+            filter.remote &= bit;
+            filter.durable &= bit;
+            for group in &mut filter.groups {
+                group.members.retain_mut(|(_, member)| {
+                    if member.shard != peer {
+                        return true;
+                    }
+                    (member.shard, member.live) = (ShardId::STORE, false);
+                    member.durable && peer != ShardId::STORE
+                });
+                group.next = match group.members.len() {
+                    0 => 0,
+                    count => group.next % count,
+                };
+            }
+            filter.groups.retain(|group| !group.members.is_empty());
+            self.tidy(ix);
+        }
+    }
+
     /// Forgets that another shard has live subscribers or durable sessions with a filter, or learns that it has.
     pub fn set_remote(&mut self, text: &Arc<str>, shard: ShardId, durable: bool, present: bool) {
         let ix = self.intern(text);

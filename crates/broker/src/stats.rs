@@ -18,6 +18,8 @@ pub struct Stats {
     pub connects: u64,
     pub connects_refused: u64,
     pub takeovers: u64,
+    /// Clients that were sent to another node to relieve this one.
+    pub moved: u64,
     pub disconnects: u64,
     pub protocol_errors: u64,
     pub keep_alive_timeouts: u64,

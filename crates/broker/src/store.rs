@@ -257,6 +257,9 @@ pub struct Publish {
 /// A log entry that matches more filters is found with every filter.
 pub const MAX_POSTED_FILTERS: usize = 16;
 
+/// Among [`Publish::filters`]: the entry is found with every filter.
+pub const ALL_FILTERS: &str = "";
+
 /// An incoming QoS 2 exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
@@ -472,6 +475,8 @@ pub enum Notice {
         client: ClientKey,
         /// The run of the node that has the client's connection; a node alone is its own.
         owner: Generation,
+        /// The entry before it in this inbox, which tells whether the one who reads it has missed any. 0: there is none, or only one node writes.
+        previous: Offset,
         /// The entry.
         entry: InboxEntry,
     },

@@ -75,6 +75,7 @@ impl Banner<'_> {
     fn durability_name(&self) -> &'static str {
         match (self.store, self.durability) {
             (StoreKind::Memory, _) => "memory",
+            (StoreKind::Redis, _) => "redis",
             (StoreKind::Embedded, Durability::Fsync) => "fsync",
             (StoreKind::Embedded, Durability::Os) => "os",
         }
@@ -83,6 +84,7 @@ impl Banner<'_> {
     fn durability(&self) -> &'static str {
         match self.durability_name() {
             "fsync" => "what is accepted survives a power cut",
+            "redis" => "what is accepted is in Redis and survives the end of every node",
             "os" => "what is accepted survives the end of the process, not a power cut",
             _ => "memory only: nothing survives the end of the process",
         }

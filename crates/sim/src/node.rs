@@ -166,6 +166,7 @@ impl Node {
                 access: config.access.clone(),
                 ids: ids.clone(),
                 seed: config.seed,
+                cluster: None,
             };
             Shard::new(setup, &recovery, now)
         };

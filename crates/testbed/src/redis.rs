@@ -1,7 +1,7 @@
 //! Redis servers: one alone, a primary with replicas and sentinels, a cluster.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::Command,

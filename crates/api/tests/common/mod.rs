@@ -14,7 +14,11 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use campanile_api::{ApiState, Config, Node, Parts, Store, Version, router};
+use campanile_api::{
+    ApiState, Config, Node, Parts, Store, Version,
+    cluster::{self, Cluster, DrainOrder, Located, NodeStatus, Overview},
+    router,
+};
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
@@ -211,11 +215,64 @@ impl Node for TestNode {
     }
 }
 
+/// A cluster as the test says it is.
+#[derive(Default)]
+pub struct TestCluster(pub Mutex<Vec<NodeStatus>>);
+
+impl TestCluster {
+    pub fn add(&self, name: &str, connections: u64, addresses: &[&str]) {
+        self.0.lock().unwrap().push(NodeStatus {
+            name: name.to_owned(),
+            this: false,
+            generation: None,
+            version: "1.2.3".to_owned(),
+            started_ms: NOW_MS,
+            addresses: addresses.iter().map(|url| (*url).to_owned()).collect(),
+            http: String::new(),
+            connections,
+            capacity: 1000,
+            draining: false,
+            drain: None,
+            leader: false,
+            linked: Some(true),
+        });
+    }
+}
+
+impl Cluster for TestCluster {
+    fn overview(&self) -> Overview {
+        Overview {
+            cluster: "test".to_owned(),
+            member: true,
+            membership_reachable: true,
+            store_failing: None,
+            nodes: self.0.lock().unwrap().clone(),
+        }
+    }
+
+    fn locate<'a>(&'a self, _: &'a AppName, _: &'a str) -> cluster::Answer<'a, Located> {
+        unreachable!("operators ask elsewhere")
+    }
+
+    fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> cluster::Answer<'a, ()> {
+        unreachable!("operators ask elsewhere")
+    }
+
+    fn undrain<'a>(&'a self, _: &'a str) -> cluster::Answer<'a, ()> {
+        unreachable!("operators ask elsewhere")
+    }
+
+    fn rebalance(&self) -> cluster::Answer<'_, ()> {
+        unreachable!("operators ask elsewhere")
+    }
+}
+
 /// An API with an app `shop` and another, `bank`.
 pub struct Api {
     pub router: Router,
     pub store: Arc<MemoryStore>,
     pub node: Arc<TestNode>,
+    pub cluster: Arc<TestCluster>,
     pub now_ms: Arc<AtomicU64>,
     pub shop: ApiKey,
     pub bank: ApiKey,
@@ -228,6 +285,7 @@ pub fn api() -> Api {
 pub fn api_with(config: Config) -> Api {
     let store = Arc::new(MemoryStore::default());
     let node = Arc::new(TestNode::default());
+    let cluster = Arc::new(TestCluster::default());
     let now_ms = Arc::new(AtomicU64::new(NOW_MS));
     let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
     for (app, key) in [("shop", &shop), ("bank", &bank)] {
@@ -243,6 +301,7 @@ pub fn api_with(config: Config) -> Api {
     let state = ApiState::new(Parts {
         store: Arc::new(Port(Arc::clone(&store))),
         node: node.clone(),
+        cluster: cluster.clone(),
         now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
         new_id: Arc::new(move || PushId(ids.fetch_add(1, Ordering::Relaxed).into())),
         config,
@@ -251,6 +310,7 @@ pub fn api_with(config: Config) -> Api {
         router: router(state),
         store,
         node,
+        cluster,
         now_ms,
         shop,
         bank,

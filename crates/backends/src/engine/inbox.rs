@@ -33,6 +33,10 @@ impl Txn<'_> {
         if meta.entries == 0 {
             meta.first = offset.0;
         }
+        let previous = Offset(meta.last);
+        if self.config.shared {
+            meta.last = offset.0;
+        }
         meta.entries += 1;
         meta.bytes += record.size_bytes;
         let key = subject.clone().offset(offset).key(Table::Inbox);
@@ -47,10 +51,11 @@ impl Txn<'_> {
         let survives = self.drop_oldest(client, &subject, ordinal, &mut meta, offset)?;
         self.put_inbox(&subject, &meta)?;
         if survives {
-            let owner = self.note_owner(client, &subject)?;
+            let owner = self.note_owner(client, &subject, offset)?;
             self.announce(Notice::Inbox {
                 client: client.clone(),
                 owner,
+                previous,
                 entry: InboxEntry {
                     offset,
                     item: item.clone(),

@@ -377,6 +377,9 @@ pub struct InboxMetaRecord {
     /// No entry lies before this offset; saves the scan over what was removed.
     #[prost(uint64, tag = "3")]
     pub first: u64,
+    /// The entry that was appended last; 0 in the store of a node alone.
+    #[prost(uint64, tag = "4")]
+    pub last: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

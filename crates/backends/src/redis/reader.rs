@@ -318,7 +318,16 @@ fn changes(
     query: &campanile_broker::store::ChangesQuery,
     answer: Packed,
 ) -> Result<Changes, Malformed> {
-    let [now, changes, changes_lost, logs, notes, notes_lost, more] = answer.tuple()?;
+    let [
+        now,
+        changes,
+        changes_lost,
+        logs,
+        notes,
+        notes_lost,
+        owners,
+        more,
+    ] = answer.tuple()?;
     let logs = logs.array()?;
     if logs.len() != query.logs.len() {
         return Err(Malformed);
@@ -347,13 +356,15 @@ fn changes(
             })
             .collect::<Result<_, _>>()?,
         notes: notes.list(|note| {
-            let [place, client_id] = note.tuple()?;
+            let [place, client_id, entry] = note.tuple()?;
             Ok(Note {
                 offset: reply::offset(place)?,
                 client: ClientKey::new(&query.app, &client_id.text()?),
+                entry: reply::offset(entry)?,
             })
         })?,
         notes_lost: notes_lost.truth()?,
+        owners: owners.list(|owner| Ok(Generation(owner.number()?)))?,
         more: more.truth()?,
     })
 }

@@ -350,11 +350,13 @@ impl Announcer {
             b"I" => {
                 let number = next()?.number()? as usize;
                 let owner = Generation(next()?.number()?);
+                let previous = offset(next()?)?;
                 let place = offset(next()?)?;
                 let (client_id, item) = self.inbox_entry(index, request, number)?;
                 Notice::Inbox {
                     client: ClientKey { app, client_id },
                     owner,
+                    previous,
                     entry: InboxEntry {
                         offset: place,
                         item,

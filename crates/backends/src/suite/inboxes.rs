@@ -20,11 +20,19 @@ pub fn an_inbox_is_read_in_order(world: &mut World) {
     let items: Vec<_> = entries.iter().map(|entry| entry.item.clone()).collect();
     assert_eq!(items, messages.iter().map(item).collect::<Vec<_>>());
     assert!(entries.is_sorted_by(|a, b| a.offset < b.offset));
+    let is_shared = world.config.shared;
+    let previous_of = |offset: Offset| {
+        let before = entries.iter().rev().find(|entry| entry.offset < offset);
+        before
+            .filter(|_| is_shared)
+            .map_or(Offset::default(), |entry| entry.offset)
+    };
     let announced: Vec<_> = entries
         .iter()
         .map(|entry| Notice::Inbox {
             client: client("a"),
             owner: world.node,
+            previous: previous_of(entry.offset),
             entry: entry.clone(),
         })
         .collect();

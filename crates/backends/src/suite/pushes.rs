@@ -1,5 +1,7 @@
 //! Apps and pushes.
 
+use std::sync::Arc;
+
 use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, Generation, Millis, Offset},
@@ -110,6 +112,7 @@ pub fn a_push_to_several_devices_is_delivered_to_each(world: &mut World) {
             Notice::Inbox {
                 client: client(device),
                 owner,
+                previous: Offset::default(),
                 entry
             }
         );
@@ -224,7 +227,7 @@ pub fn a_push_without_time_to_live_is_announced_and_not_stored(world: &mut World
     else {
         panic!("not announced: {notices:?}");
     };
-    assert_eq!(clients.as_ref(), ["live".into(), "unknown".into()]);
+    assert_eq!(clients.as_ref(), ["live", "unknown"].map(Arc::from));
     assert_eq!(text(message), format!("push {id}"));
     assert_eq!(world.inbox("live"), vec![]);
     assert_eq!(world.inbox("unknown"), vec![]);

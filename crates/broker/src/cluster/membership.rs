@@ -2,7 +2,11 @@
 //!
 //! Declared for the node; `campanile-backends` implements it over a ZooKeeper ensemble, the simulation over a model of one.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::peer::Load;
 use crate::ids::Generation;
@@ -40,10 +44,13 @@ pub struct Registered {
 /// What the nodes agree on, as last read. Replaced as a whole whenever a part changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Own generation; `None` until the node has registered, and between the loss of a registration and the next.
+    /// Own generation; `None` until the node has registered. Once the ensemble is out of reach the last one stays, as everybody else goes on
+    /// believing in it too; it is `None` again only when the ensemble itself says that the registration is gone, until the next one.
     pub own: Option<Generation>,
-    /// All registered nodes, this one included, by name.
+    /// All nodes that are believed to live, this one included, by name.
     pub nodes: BTreeMap<Arc<str>, Registered>,
+    /// Those of `nodes` that the ensemble no longer lists; see [`belief`](super::belief).
+    pub doubted: BTreeSet<Arc<str>>,
     /// Name of the node that leads: it runs what must run once.
     pub leader: Option<Arc<str>>,
     /// Orders of operators by the node's name.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     ids::{AppId, ClientKey, Epoch, Offset},
-    mail::{Interest, Member},
+    mail::Interest,
     message::Message,
     store::{Change, InboxEntry, LogEntry, LogKind},
 };
@@ -89,6 +89,8 @@ pub enum PeerMessage {
     Inbox {
         /// Whose.
         client: ClientKey,
+        /// The entry before it in the inbox.
+        previous: Offset,
         /// The entry.
         entry: InboxEntry,
     },
@@ -107,6 +109,8 @@ pub enum PeerMessage {
         client: ClientKey,
         /// Of the sender's claim.
         epoch: Epoch,
+        /// The session goes on; otherwise a new one has begun.
+        resumes: bool,
         /// Comes back in [`PeerMessage::Released`].
         ticket: u64,
     },
@@ -170,6 +174,3 @@ pub struct Load {
     /// Connections that it can hold.
     pub capacity: u64,
 }
-
-/// What of a [`Member`] goes over a link: where it lives is the sender.
-pub type RemoteMember = Member;

@@ -1,7 +1,7 @@
 //! Acknowledgements in: exchanges end, cursors move, receipts are written.
 
 use campanile_mqtt::{
-    Ack, AckKind, PacketId, QoS, Reason, encode_ack,
+    Ack, AckKind, PacketId, Reason, encode_ack,
     session::{PubRec, Unfinished},
 };
 
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     ids::{ConnId, Millis},
+    mail::Keeper,
     store::{Command, LogKind, StoreError},
 };
 
@@ -24,7 +25,8 @@ impl Shard {
         let live = self.live_mut(slot).expect("the caller looked");
         // An identifier that is not known is a repetition; nothing is owed for it.
         if let Ok(tag) = live.outbound.on_puback(ack.packet_id) {
-            forget_shared(live, ack.packet_id);
+            let keeper = forget_shared(live, ack.packet_id);
+            self.done_with_shared(keeper);
             self.finished(slot, tag, true);
         }
         self.pump(slot);
@@ -33,12 +35,15 @@ impl Shard {
     pub(super) fn on_pubrec(&mut self, slot: u32, ack: Ack<'_>) {
         let live = self.live_mut(slot).expect("the caller looked");
         let (conn, durable) = (live.conn, live.is_durable());
-        match live
+        let answer = live
             .outbound
-            .on_pubrec(ack.packet_id, !ack.reason.is_error())
-        {
+            .on_pubrec(ack.packet_id, !ack.reason.is_error());
+        if matches!(answer, PubRec::Released(_) | PubRec::Ended(_)) {
+            let keeper = forget_shared(live, ack.packet_id);
+            self.done_with_shared(keeper);
+        }
+        match answer {
             PubRec::Released(tag) => {
-                forget_shared(live, ack.packet_id);
                 if durable && tag.source != TagSource::Memory {
                     // If PUBREL left before this is saved, a crash could send the message a second time.
                     let progress = self.progress_of_slot(slot);
@@ -53,7 +58,6 @@ impl Shard {
             }
             PubRec::AlreadyReleased => self.write_pubrel(conn, ack.packet_id, Reason::Success),
             PubRec::Ended(tag) => {
-                forget_shared(live, ack.packet_id);
                 self.finished(slot, tag, true);
                 self.pump(slot);
             }
@@ -255,15 +259,14 @@ impl Shard {
                 live.dirty = false;
             }
             let progress = self.progress_of_slot(conn.slot);
-            self.command(Command::Progress(progress), Pending::Nobody);
+            self.command(Command::Progress(progress), Pending::Save(conn));
         }
     }
 }
 
-/// The receiver has a shared subscription's message: nobody else is to get it.
-fn forget_shared(live: &mut super::Live, packet_id: PacketId) {
-    if let Some(rare) = live.rare.as_mut().filter(|rare| !rare.shared.is_empty()) {
-        rare.shared
-            .retain(|(id, queued)| *id != packet_id || queued.qos == QoS::AtMostOnce);
-    }
+/// The receiver has a shared subscription's message: nobody else is to get it. Who keeps it.
+fn forget_shared(live: &mut super::Live, packet_id: PacketId) -> Option<Keeper> {
+    let rare = live.rare.as_mut()?;
+    let at = rare.shared.iter().position(|(id, _)| *id == packet_id)?;
+    rare.shared.remove(at).1.keeper
 }

@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    ids::{ClientKey, ConnId, Generation, Millis, Offset},
+    ids::{ClientKey, ConnId, Millis, Offset},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished, Will,
     },
@@ -76,7 +76,7 @@ impl Shard {
             .insert(client.client_id.clone(), slot);
         let claim = Claim {
             client: client.clone(),
-            owner: Generation::ALONE,
+            owner: self.generation(),
             now: self.now,
             clean_start: connecting.clean_start,
             expiry_seconds: connecting.expiry_seconds,
@@ -128,16 +128,15 @@ impl Shard {
             }
             return;
         };
-        let phase = &mut self.conns[slot as usize]
-            .as_mut()
-            .expect("slot_of found it")
-            .phase;
-        let Phase::Claiming(connecting) = std::mem::replace(phase, Phase::Turning) else {
-            unreachable!("a claim has one answer")
-        };
         match result {
-            Ok(claimed) => self.welcome(slot, connecting, *claimed),
+            Ok(claimed) => match self.elsewhere(&claimed) {
+                Some(previous) => {
+                    self.release_elsewhere(previous, conn, client, expiry_seconds, *claimed);
+                }
+                None => self.welcome_claimed(slot, *claimed),
+            },
             Err(error) => {
+                let connecting = self.take_claiming(slot);
                 self.stats.refused_store += 1;
                 self.stats.connects_refused += 1;
                 let text = error.to_string();
@@ -151,6 +150,30 @@ impl Shard {
                 self.forget_client(&client, slot);
                 self.close(slot, true);
             }
+        }
+    }
+
+    /// The session is this connection's: CONNACK, unless another node was faster.
+    pub(super) fn welcome_claimed(&mut self, slot: u32, claimed: Claimed) {
+        let connecting = self.take_claiming(slot);
+        if claimed.epoch >= connecting.outrun {
+            return self.welcome(slot, connecting, claimed);
+        }
+        self.conns[slot as usize]
+            .as_mut()
+            .expect("the caller looked")
+            .phase = Phase::Claiming(connecting);
+        self.take_over(slot);
+    }
+
+    fn take_claiming(&mut self, slot: u32) -> Box<Connecting> {
+        let phase = &mut self.conns[slot as usize]
+            .as_mut()
+            .expect("the caller looked")
+            .phase;
+        match std::mem::replace(phase, Phase::Turning) {
+            Phase::Claiming(connecting) => connecting,
+            _ => unreachable!("a claim has one answer"),
         }
     }
 

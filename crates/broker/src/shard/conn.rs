@@ -15,6 +15,7 @@ use crate::{
     access::Identity,
     effects::{Origin, Ticket},
     ids::{AppId, ConnId, Epoch, MessageId, Millis, Offset},
+    mail::Keeper,
     message::Message,
     routes::FilterIx,
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Source, Will},
@@ -73,6 +74,8 @@ pub struct Connecting {
     pub auth_data: Option<Arc<[u8]>>,
     /// The inbox got an entry while the claim was under way.
     pub inbox_noticed: bool,
+    /// Another node has claimed the client with this epoch.
+    pub outrun: Epoch,
 }
 
 /// An enhanced authentication. MQTT 5.0 section 4.12.
@@ -208,6 +211,8 @@ pub struct Queued {
     pub subscription_ids: SmallVec<[u32; 1]>,
     /// It came through this shared subscription.
     pub shared: Option<Arc<str>>,
+    /// The peer that keeps it until a member has it.
+    pub keeper: Option<Keeper>,
 }
 
 /// An acknowledgement that is owed.

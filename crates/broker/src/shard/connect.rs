@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     access::Identity,
+    ids::Epoch,
     message::{Kind, Message},
     store::Will,
 };
@@ -59,6 +60,12 @@ impl Shard {
             return Err(Violation::new(
                 self.goodbye(),
                 "the server is shutting down",
+            ));
+        }
+        if self.draining().is_some() {
+            return Err(Violation::new(
+                Reason::UseAnotherServer,
+                "this server is being relieved",
             ));
         }
         if connect.client_id.is_empty() {
@@ -187,6 +194,7 @@ impl Shard {
             }),
             auth_data: None,
             inbox_noticed: false,
+            outrun: Epoch::default(),
         }
     }
 

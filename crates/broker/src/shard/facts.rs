@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use super::{Pending, Shard, conn::Saving};
+use super::{Pending, Shard, conn::Saving, publish::Late};
 use crate::{
     effects::Ticket,
     ids::{ClientKey, ConnId, MessageId},
-    store::{Command, Progress, StoreError},
+    mail::ClusterMail,
+    store::{Command, Outcome, Progress, StoreError},
 };
 
 /// What is done when the store has refused a request.
@@ -25,14 +26,43 @@ pub(super) struct Event {
     command: Command,
     /// Once it is written, this session is over; these are its filters.
     ends: Option<(ClientKey, Vec<Arc<str>>)>,
+    /// Once it is written, live subscribers get this.
+    route: Option<Box<Late>>,
+    /// Once it is written, or void, the hub is told under this ticket.
+    hands_over: Option<u64>,
+}
+
+impl Event {
+    fn of(command: Command) -> Event {
+        Event {
+            command,
+            ends: None,
+            route: None,
+            hands_over: None,
+        }
+    }
 }
 
 impl Shard {
     /// Has something written that has happened.
     pub(super) fn command_fact(&mut self, command: Command) {
+        self.command_event(Event::of(command));
+    }
+
+    /// As [`Shard::command_fact`], for a message that live subscribers get once it is written.
+    pub(super) fn command_late(&mut self, command: Command, route: Late) {
+        let route = Some(Box::new(route));
         self.command_event(Event {
-            command,
-            ends: None,
+            route,
+            ..Event::of(command)
+        });
+    }
+
+    /// As [`Shard::command_fact`], for the last progress of a session that goes to another node.
+    pub(super) fn command_hand_over(&mut self, command: Command, ticket: u64) {
+        self.command_event(Event {
+            hands_over: Some(ticket),
+            ..Event::of(command)
         });
     }
 
@@ -45,7 +75,10 @@ impl Shard {
         filters: Vec<Arc<str>>,
     ) {
         let ends = (!filters.is_empty()).then_some((client, filters));
-        self.command_event(Event { command, ends });
+        self.command_event(Event {
+            ends,
+            ..Event::of(command)
+        });
     }
 
     fn command_event(&mut self, event: Event) {
@@ -79,16 +112,22 @@ impl Shard {
     }
 
     /// The store has answered a request.
-    pub(super) fn settle_fact(&mut self, ticket: Ticket, error: Option<&StoreError>) {
+    pub(super) fn settle_fact(&mut self, ticket: Ticket, outcome: &Result<Outcome, StoreError>) {
         let refused = matches!(
-            error,
-            Some(StoreError::Unavailable(_) | StoreError::Unknown(_))
+            outcome,
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_))
         );
         match self.facts.remove(&ticket) {
             Some(Fact::Command(event)) if refused => self.unwritten.push(*event),
             Some(Fact::Command(event)) => {
-                if let (Some((client, filters)), None) = (&event.ends, error) {
+                if let (Some((client, filters)), Ok(_)) = (&event.ends, outcome) {
                     self.on_session_ended(client, filters);
+                }
+                if let (Some(late), Ok(Outcome::Done)) = (event.route, outcome) {
+                    self.route_late(&late);
+                }
+                if let Some(ticket) = event.hands_over {
+                    self.mail_hub(ClusterMail::Released { ticket });
                 }
             }
             Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),

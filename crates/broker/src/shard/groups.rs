@@ -9,7 +9,12 @@ use super::{
     conn::Queued,
     routing::{Incoming, Routed},
 };
-use crate::{ids::ShardId, mail::Mail, message::Message, store::InboxItem};
+use crate::{
+    ids::ShardId,
+    mail::{ClusterMail, Keeper, Mail},
+    message::Message,
+    store::InboxItem,
+};
 
 /// A member of a shared subscription that is to get a message once it is kept.
 #[derive(Clone, Debug)]
@@ -55,7 +60,7 @@ impl Shard {
                     ));
                 } else if send {
                     let message = incoming.shared_message(|| ids.next(now)).clone();
-                    self.deliver_to_group(app, &text, &message, Some((client_id, member)));
+                    self.deliver_to_group(app, &text, &message, Some((client_id, member)), None);
                 } else {
                     routed.chosen.push(Chosen {
                         text,
@@ -74,6 +79,7 @@ impl Shard {
         text: &Arc<str>,
         message: &Arc<Message>,
         chosen: Option<(Arc<str>, crate::mail::Member)>,
+        keeper: Option<Keeper>,
     ) {
         let Ok(Some((_, behind))) = topic::parse_shared(text) else {
             return;
@@ -89,12 +95,19 @@ impl Shard {
                 .pick(message.qos)
         });
         let Some((client_id, member)) = picked.filter(|(_, member)| member.live) else {
-            return;
+            return self.done_with_shared(keeper);
         };
         if member.shard == self.id {
-            self.deliver_to_member(app, text, &client_id, message, &member);
+            self.deliver_to_member(app, text, &client_id, message, &member, keeper);
         } else {
-            self.mail_to_member(app, text, client_id, member.shard, message);
+            self.mail_to_member(app, text, client_id, member.shard, message, keeper);
+        }
+    }
+
+    /// The peer that keeps a message for other members may forget it.
+    pub(super) fn done_with_shared(&mut self, keeper: Option<Keeper>) {
+        if let Some(keeper) = keeper {
+            self.mail_hub(ClusterMail::SharedDone(keeper));
         }
     }
 
@@ -105,8 +118,10 @@ impl Shard {
         client_id: Arc<str>,
         shard: ShardId,
         message: &Arc<Message>,
+        keeper: Option<Keeper>,
     ) {
         let mail = Mail::DeliverShared {
+            keeper,
             app: self.apps[usize::from(app)].id.clone(),
             message: message.clone(),
             filter: text.clone(),
@@ -123,9 +138,9 @@ impl Shard {
             shard,
         } = chosen;
         if *shard == self.id {
-            self.on_deliver_shared(app, text, client_id, message);
+            self.on_deliver_shared(app, text, client_id, message, None);
         } else {
-            self.mail_to_member(app, text, client_id.clone(), *shard, message);
+            self.mail_to_member(app, text, client_id.clone(), *shard, message, None);
         }
     }
 
@@ -136,9 +151,10 @@ impl Shard {
         client_id: &Arc<str>,
         message: &Arc<Message>,
         member: &crate::mail::Member,
+        keeper: Option<Keeper>,
     ) {
         let Some(&slot) = self.apps[usize::from(app)].clients.get(client_id) else {
-            return;
+            return self.done_with_shared(keeper);
         };
         let queued = Queued {
             message: message.clone(),
@@ -146,6 +162,7 @@ impl Shard {
             retain: member.retain_as_published && message.retain,
             subscription_ids: member.subscription_id.into_iter().collect(),
             shared: Some(text.clone()),
+            keeper,
         };
         self.send_or_queue(slot, queued);
     }
@@ -157,6 +174,7 @@ impl Shard {
         text: &Arc<str>,
         client_id: &Arc<str>,
         message: &Arc<Message>,
+        keeper: Option<Keeper>,
     ) {
         let behind = topic::parse_shared(text)
             .ok()
@@ -174,8 +192,10 @@ impl Shard {
                     .map(|(_, member)| *member)
             });
         match member.filter(|member| member.live && member.shard == self.id) {
-            Some(member) => self.deliver_to_member(app, text, client_id, message, &member),
-            None => self.deliver_to_group(app, text, message, None),
+            Some(member) => {
+                self.deliver_to_member(app, text, client_id, message, &member, keeper);
+            }
+            None => self.deliver_to_group(app, text, message, None, keeper),
         }
     }
 }

@@ -82,15 +82,45 @@ impl Shard {
             will_at,
         };
         self.command_end(Command::Release(release), client, ended);
-        if let Some(rare) = live.rare.take() {
-            self.stats.queued_messages -= rare.queue.len() as u64;
-            self.stats.queued_bytes -= rare.queued_bytes as u64;
-            let unsent = rare.queue.into_iter().map(|queued| (queued, false));
-            let unacknowledged = rare.shared.into_iter().map(|(_, queued)| (queued, true));
-            for (queued, was_sent) in unacknowledged.chain(unsent) {
-                self.pass_on(live.app, queued, was_sent);
-            }
+        self.pass_on_all(&mut live);
+    }
+
+    /// What waits in memory for a client that has left: members of its shared subscriptions get theirs.
+    pub(super) fn pass_on_all(&mut self, live: &mut Live) {
+        let Some(rare) = live.rare.take() else {
+            return;
+        };
+        self.stats.queued_messages -= rare.queue.len() as u64;
+        self.stats.queued_bytes -= rare.queued_bytes as u64;
+        let unsent = rare.queue.into_iter().map(|queued| (queued, false));
+        let unacknowledged = rare.shared.into_iter().map(|(_, queued)| (queued, true));
+        for (queued, was_sent) in unacknowledged.chain(unsent) {
+            self.pass_on(live.app, queued, was_sent);
         }
+    }
+
+    /// Takes a client in service out of its slot, without a word to the store.
+    pub(super) fn take_out(&mut self, slot: u32) -> Option<(ClientKey, Live)> {
+        let conn = self.conns[slot as usize].take()?;
+        let (id, phase) = (conn.id, conn.phase);
+        let mut live = match phase {
+            Phase::Live(live) | Phase::Announcing(live) => *live,
+            phase => {
+                self.conns[slot as usize] = Some(super::conn::Conn { id, phase });
+                return None;
+            }
+        };
+        self.effects.closes.push(id);
+        self.heard[slot as usize].patience = 0;
+        self.stats.connections -= 1;
+        self.stats.disconnects += 1;
+        if live.is_durable() {
+            self.stats.durable_sessions_live -= 1;
+        }
+        self.note_lag(&mut live);
+        let client = self.key_of(&live);
+        self.forget_client(&client, slot);
+        Some((client, live))
     }
 
     /// A member of a shared subscription left with a message: another one gets it, except a QoS 2 message that was sent, which must not go to a
@@ -98,9 +128,9 @@ impl Shard {
     fn pass_on(&mut self, app: u16, queued: Queued, was_sent: bool) {
         let Some(shared) = &queued.shared else { return };
         if was_sent && queued.qos == QoS::ExactlyOnce {
-            return;
+            return self.done_with_shared(queued.keeper);
         }
-        self.deliver_to_group(app, shared, &queued.message, None);
+        self.deliver_to_group(app, shared, &queued.message, None, queued.keeper);
     }
 
     /// A claim succeeded whose connection is gone.
@@ -189,6 +219,10 @@ impl Shard {
 
     /// A durable session is no more: nothing needs to be kept for it.
     pub(super) fn on_session_ended(&mut self, client: &ClientKey, filters: &[Arc<str>]) {
+        if self.cluster.is_some() {
+            // The store announces what nobody wants any more.
+            return;
+        }
         let app = self.app(&client.app);
         for filter in filters {
             match topic::parse_shared(filter) {
@@ -225,6 +259,10 @@ impl Shard {
 
     /// Counts durable sessions of this shard with a filter, and tells the others of the first and the last.
     pub(super) fn count_durable(&mut self, app: u16, ix: FilterIx, by: i32, job: u64) -> u32 {
+        if self.cluster.is_some() {
+            // The store counts those of all nodes.
+            return 0;
+        }
         let bit = 1 << self.id.0;
         let filter = self.apps[usize::from(app)].routes.filter_mut(ix);
         let before = filter.durable_here;

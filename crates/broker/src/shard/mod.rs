@@ -9,6 +9,7 @@
 mod acks;
 mod auth;
 mod claim;
+mod cluster;
 mod conn;
 mod connect;
 mod facts;
@@ -37,14 +38,14 @@ use crate::{
     access::Access,
     config::Config,
     effects::{Effects, Ticket},
-    ids::{AppId, ClientKey, ConnId, IdSource, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, Generation, IdSource, Millis, Offset, ShardId},
     mail::{Interest, Mail},
     message::Message,
     outbox::Outbox,
     retained::Retained,
     routes::{FilterIx, Routes},
     stats::Stats,
-    store::{Command, LogKind, Query, Recovery, StoreError, Will},
+    store::{Claimed, Command, LogKind, Query, Recovery, StoreError, Will},
     tail::Tail,
 };
 use conn::{Conn, Live, Phase, Queued};
@@ -64,6 +65,8 @@ pub struct Setup {
     pub ids: Arc<IdSource>,
     /// Seed for assigned client identifiers and hash tables.
     pub seed: u64,
+    /// The node is a member of a cluster and known by this generation.
+    pub cluster: Option<Generation>,
 }
 
 /// See the module.
@@ -103,6 +106,7 @@ pub struct Shard {
     sys: BTreeMap<Arc<str>, Arc<Message>>,
     assigned: u64,
     stopping: bool,
+    cluster: Option<cluster::Cluster>,
     scratch: Scratch,
 }
 
@@ -174,6 +178,22 @@ enum Pending {
     PushPage(ConnId),
     InboxPage(ConnId),
     Resend(ConnId),
+    /// A connection's lazy save.
+    Save(ConnId),
+    /// The other node that had the client lets go of it.
+    Elsewhere(Box<Elsewhere>),
+    /// What it saved is being read.
+    Reread(Box<Elsewhere>),
+    /// The session is being given the node's new generation.
+    Restamp(ConnId),
+}
+
+/// A client that was connected to another node when it was claimed.
+struct Elsewhere {
+    conn: ConnId,
+    client: ClientKey,
+    expiry_seconds: u32,
+    claimed: Claimed,
 }
 
 /// A client broke the rules: what it is told before it is cut off.
@@ -229,6 +249,7 @@ impl Shard {
             sys: BTreeMap::new(),
             assigned: 0,
             stopping: false,
+            cluster: setup.cluster.map(cluster::Cluster::new),
             scratch: Scratch::default(),
         };
         shard.recover(recovery);
@@ -412,7 +433,20 @@ impl Shard {
                 },
             ));
         }
-        u32::from(self.count - 1)
+        let mut answers = u32::from(self.count - 1);
+        if self.cluster.is_some() {
+            self.effects.mail.push((
+                ShardId::HUB,
+                Mail::Interest {
+                    from: self.id,
+                    app,
+                    change: change.clone(),
+                    ticket,
+                },
+            ));
+            answers += 1;
+        }
+        answers
     }
 
     /// Counts a lazy request's failure. What it carried is repeated by later requests, or by the client after its next connect.

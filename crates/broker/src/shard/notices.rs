@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     effects::Ticket,
-    ids::{AppId, ClientKey, MessageId, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, MessageId, Millis, Offset, ShardId},
     mail::{Interest, Mail},
     message::{Kind, Message},
-    store::{Change, InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
+    store::{InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
 };
 
 impl Shard {
@@ -33,9 +33,10 @@ impl Shard {
                 message,
                 filter,
                 client_id,
+                keeper,
             } => {
                 let app = self.app(&app);
-                self.on_deliver_shared(app, &filter, &client_id, &message);
+                self.on_deliver_shared(app, &filter, &client_id, &message, keeper);
             }
             Mail::Interest {
                 from,
@@ -57,6 +58,13 @@ impl Shard {
                     self.on_session_ended(&client, &filters);
                 }
             }
+            Mail::Wills(wills) => {
+                for owed in &wills {
+                    self.recover_will(owed);
+                }
+                self.publish_due_wills();
+            }
+            Mail::Cluster(mail) => self.on_cluster_mail(mail),
         }
     }
 
@@ -77,7 +85,9 @@ impl Shard {
                     return;
                 };
                 let ix = routes.intern(&behind.into());
-                routes.set_member(ix, &filter, &client_id, member);
+                if routes.may_say(ix, &filter, &client_id, from, member.as_ref()) {
+                    routes.set_member(ix, &filter, &client_id, member);
+                }
                 routes.tidy(ix);
             }
         }
@@ -101,20 +111,13 @@ impl Shard {
             } => {
                 self.on_topic_entry(&app, partition, previous, entry);
             }
-            Notice::Inbox { client, entry, .. } => self.on_inbox_entry(&client, entry),
-            Notice::Change {
-                app,
-                change: Change::Retained { topic, message },
+            Notice::Inbox {
+                client,
+                previous,
+                entry,
                 ..
-            } => {
-                let app = self.app(&app);
-                let retained = &mut self.apps[usize::from(app)].retained;
-                match message {
-                    Some(message) => retained.set(topic, message),
-                    None => retained.remove(&topic),
-                }
-            }
-            Notice::Change { .. } => {}
+            } => self.on_inbox_entry(&client, previous, entry),
+            Notice::Change { app, change, .. } => self.on_change(&app, change),
             Notice::Instant {
                 app,
                 clients,
@@ -158,6 +161,7 @@ impl Shard {
             retain: false,
             subscription_ids: Default::default(),
             shared: None,
+            keeper: None,
         };
         self.send_or_queue(slot, queued);
     }
@@ -194,7 +198,7 @@ impl Shard {
         }
     }
 
-    fn on_inbox_entry(&mut self, client: &ClientKey, entry: InboxEntry) {
+    fn on_inbox_entry(&mut self, client: &ClientKey, previous: Offset, entry: InboxEntry) {
         let app = self.app(&client.app);
         let Some(&slot) = self.apps[usize::from(app)].clients.get(&client.client_id) else {
             return;
@@ -217,6 +221,10 @@ impl Shard {
         if entry.offset <= live.push.inbox_read {
             // It was read from the store before this notice came.
             return;
+        }
+        if previous > live.push.inbox_read {
+            // The word of an entry before it is still under way: both are read.
+            return self.look_into_inbox(slot);
         }
         let room = live.has_room();
         match &mut live.push.replay {
@@ -312,9 +320,15 @@ impl Shard {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
-        self.settle_fact(ticket, outcome.as_ref().err());
+        self.settle_fact(ticket, &outcome);
+        if outcome == Err(StoreError::Fenced)
+            && self.cluster.is_some()
+            && let Some(conn) = self.conn_of(&pending)
+        {
+            self.lose(conn);
+        }
         match pending {
-            Pending::Nobody => {
+            Pending::Nobody | Pending::Save(_) => {
                 if let Err(error) = &outcome {
                     self.on_lazy_failure(error);
                 }
@@ -358,12 +372,36 @@ impl Shard {
                 }
             },
             Pending::Job(job) => self.on_job_answer(job, outcome.map(drop)),
-            Pending::TopicPage { .. }
+            Pending::Restamp(conn) => match outcome {
+                // Between the generations nobody may have been told of what came.
+                Ok(_) if self.slot_of(conn).is_some() => self.look_into_inbox(conn.slot),
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                    self.restamp_later(conn);
+                }
+                _ => {}
+            },
+            Pending::Elsewhere(_) => unreachable!("the hub answers this"),
+            Pending::Reread(_)
+            | Pending::TopicPage { .. }
             | Pending::PushPage(_)
             | Pending::InboxPage(_)
             | Pending::Resend(_) => {
                 unreachable!("queries are answered by pages")
             }
+        }
+    }
+
+    /// The connection that a request was made for.
+    fn conn_of(&self, pending: &Pending) -> Option<ConnId> {
+        match pending {
+            Pending::Publish { conn, .. }
+            | Pending::PubComp { conn, .. }
+            | Pending::PubRel { conn, .. }
+            | Pending::Send { conn, .. }
+            | Pending::Save(conn)
+            | Pending::Restamp(conn) => Some(*conn),
+            Pending::Job(job) => self.jobs.get(job)?.conn(),
+            _ => None,
         }
     }
 
@@ -380,6 +418,7 @@ impl Shard {
             (Pending::PushPage(conn) | Pending::InboxPage(conn), page) => {
                 self.on_replay_page(conn, None, page.ok());
             }
+            (Pending::Reread(elsewhere), page) => self.on_reread(*elsewhere, page),
             (Pending::Resend(conn), Ok(Page::Entries(items))) => self.on_resend_page(conn, items),
             (Pending::Resend(conn), _) => {
                 if self.answered(conn).is_some() {

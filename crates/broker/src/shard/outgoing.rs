@@ -60,6 +60,7 @@ impl Shard {
                 retain,
                 subscription_ids: subscription_ids.iter().copied().collect(),
                 shared: None,
+                keeper: None,
             };
             return self.enqueue(slot, queued, 0);
         }

@@ -21,9 +21,9 @@ use crate::{
 
 /// A QoS 2 message that live subscribers get once it is kept.
 pub(super) struct Late {
-    app: u16,
-    message: Arc<Message>,
-    chosen: Vec<Chosen>,
+    pub app: u16,
+    pub message: Arc<Message>,
+    pub chosen: Vec<Chosen>,
 }
 
 /// Whether a topic belongs to the server: clients must not publish to it.
@@ -278,6 +278,12 @@ impl Shard {
         })
     }
 
+    /// Live subscribers get a message that is kept now.
+    pub(super) fn route_late(&mut self, late: &Late) {
+        let mut incoming = Incoming::of(&late.message);
+        self.route_live(late.app, &mut incoming, &late.chosen);
+    }
+
     /// The store's answer for an incoming message.
     pub(super) fn on_kept(
         &mut self,
@@ -288,8 +294,7 @@ impl Shard {
         result: Result<(), StoreError>,
     ) {
         if let (Ok(()), Some(late)) = (&result, &route) {
-            let mut incoming = Incoming::of(&late.message);
-            self.route_live(late.app, &mut incoming, &late.chosen);
+            self.route_late(late);
         }
         if result.is_err() {
             self.stats.refused_store += 1;

@@ -55,11 +55,8 @@ impl Shard {
         text: &str,
         encode: impl Fn(Version, Properties<'_>, &mut Vec<u8>),
     ) -> bool {
-        let config = self.config.clone();
-        let reference = match reason {
-            Reason::UseAnotherServer => &config.server_reference,
-            _ => "",
-        };
+        let reference = self.server_reference(reason);
+        let reference = &*reference;
         let mut bytes = Vec::new();
         for (text, reference) in [(text, reference), ("", reference), ("", "")] {
             let mut properties = PropertiesBuf::new();
@@ -102,6 +99,12 @@ impl Shard {
 
     /// Tells a client why, if its version allows and it is not too early, and closes its connection.
     pub(super) fn refuse(&mut self, slot: u32, reason: Reason, text: &str) {
+        self.say_goodbye(slot, reason, text);
+        self.close(slot, true);
+    }
+
+    /// Tells a client why it is cut off, if its version and its phase allow.
+    pub(super) fn say_goodbye(&mut self, slot: u32, reason: Reason, text: &str) {
         let Some(conn) = &self.conns[slot as usize] else {
             return;
         };
@@ -125,7 +128,6 @@ impl Shard {
             }
             Phase::New { .. } | Phase::Turning => {}
         }
-        self.close(slot, true);
     }
 
     pub(super) fn write_disconnect(

@@ -192,6 +192,7 @@ impl Shard {
             retain: item.retain,
             subscription_ids: item.subscription_ids,
             shared: None,
+            keeper: None,
         };
         self.send_kept(slot, tag, queued);
     }
@@ -228,6 +229,7 @@ impl Shard {
             retain: false,
             subscription_ids: SmallVec::new(),
             shared: None,
+            keeper: None,
         };
         self.send_kept(slot, tag, queued);
     }
@@ -391,6 +393,7 @@ impl Shard {
             retain: found.retain,
             subscription_ids: found.subscription_ids,
             shared: None,
+            keeper: None,
         };
         if queued.qos == QoS::ExactlyOnce {
             let packet_id = live

@@ -10,7 +10,7 @@ use crate::{
     ids::{MessageId, Millis},
     mail::Mail,
     message::{Kind, Message},
-    store::InboxItem,
+    store::{ALL_FILTERS, InboxItem},
 };
 
 /// A message on its way through the routes. Made into a shared [`Message`] only when somebody must keep it.
@@ -99,14 +99,15 @@ impl Shard {
         filters.clear();
         let routes = &self.apps[usize::from(app)].routes;
         routes.matching(name, &mut filters);
-        let needs = filters.iter().any(|&ix| {
-            let filter = routes.filter(ix);
-            filter.durable != 0
-                || filter
-                    .groups
-                    .iter()
-                    .any(|g| g.members.iter().any(|(_, m)| m.durable))
-        });
+        let needs = self.is_in_doubt()
+            || filters.iter().any(|&ix| {
+                let filter = routes.filter(ix);
+                filter.durable != 0
+                    || filter
+                        .groups
+                        .iter()
+                        .any(|g| g.members.iter().any(|(_, m)| m.durable))
+            });
         filters.clear();
         self.scratch.filters = filters;
         needs
@@ -157,6 +158,10 @@ impl Shard {
             }
             remote |= filter.remote;
             grouped |= !filter.groups.is_empty();
+        }
+        if self.is_in_doubt() && incoming.qos > QoS::AtMostOnce {
+            routed.matched = true;
+            routed.durable = vec![ALL_FILTERS.into()];
         }
         if send && remote != 0 {
             self.forward(app, incoming, remote);

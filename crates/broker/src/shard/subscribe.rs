@@ -80,6 +80,18 @@ struct Granted {
     options: SubscriptionOptions,
 }
 
+impl Job {
+    /// The connection that waits.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match &self.kind {
+            JobKind::Welcome(conn)
+            | JobKind::Subscribe { conn, .. }
+            | JobKind::Unsubscribe { conn, .. }
+            | JobKind::UnsubAck { conn, .. } => Some(*conn),
+        }
+    }
+}
+
 impl Shard {
     pub(super) fn on_subscribe(
         &mut self,
@@ -109,7 +121,7 @@ impl Shard {
         }
         let (conn, mut live) = self.take_live(slot);
         let job = self.next_job;
-        let since = self.ids.next(self.now);
+        let since = self.subscribed_since();
         let mut waits = 0;
         let mut inbox = Vec::new();
         let mut retained = Vec::new();
@@ -318,6 +330,7 @@ impl Shard {
                     retain: true,
                     subscription_ids,
                     shared: None,
+                    keeper: None,
                 });
             }
         }

@@ -2,7 +2,7 @@
 
 use campanile_mqtt::Reason;
 
-use super::{Phase, Shard, live_in};
+use super::{Phase, Shard, cluster::Cluster, live_in};
 use crate::ids::{ConnId, Millis};
 
 /// Keep-alives and connect timeouts are looked at this often.
@@ -16,6 +16,7 @@ impl Shard {
             self.save_progress();
         }
         self.publish_due_wills();
+        self.restamp_some();
         if self.sweep_due <= now {
             self.sweep_due = Millis(now.0 + SWEEP_MS);
             self.sweep_silent();
@@ -33,7 +34,8 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Millis> {
         let is_due = self.stats.connections > 0 || !self.unwritten.is_empty();
         let sweep = is_due.then_some(self.sweep_due);
-        [self.save_due, self.wills.next(), sweep]
+        let stamps = self.cluster.as_ref().and_then(Cluster::next_deadline);
+        [self.save_due, self.wills.next(), stamps, sweep]
             .into_iter()
             .flatten()
             .min()

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shard, routing::Incoming};
+use super::{Shard, publish::Late, routing::Incoming};
 use crate::{
     ids::{ClientKey, Millis},
     message::Message,
@@ -116,10 +116,27 @@ impl Shard {
             .map(|seconds| self.now.plus_seconds(seconds));
         let message = Arc::new(message);
         let mut incoming = Incoming::of(&message);
-        let routed = self.route(app, &mut incoming);
+        // In a cluster another node may have published it, or have taken the session: the store knows.
+        let late = self.cluster.is_some();
+        let mut routed = match late {
+            true => self.plan(app, &mut incoming),
+            false => self.route(app, &mut incoming),
+        };
+        let chosen = std::mem::take(&mut routed.chosen);
         if let Some(mut publish) = self.keep(app, &mut incoming, routed, true) {
             publish.spends_will = Some((client.client_id.clone(), will.message.id));
-            self.command_fact(Command::Publish(publish));
+            let command = Command::Publish(publish);
+            match late {
+                true => self.command_late(
+                    command,
+                    Late {
+                        app,
+                        message,
+                        chosen,
+                    },
+                ),
+                false => self.command_fact(command),
+            }
         }
         self.stats.wills_published += 1;
     }

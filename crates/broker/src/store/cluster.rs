@@ -114,6 +114,8 @@ pub struct Changes {
     pub notes: Vec<Note>,
     /// Notes were forgotten before they were read: any inbox may have new entries.
     pub notes_lost: bool,
+    /// Generations that own connections, or did and were not voided.
+    pub owners: Vec<Generation>,
     /// A limit was reached: ask again at once.
     pub more: bool,
 }
@@ -136,6 +138,8 @@ pub struct Note {
     pub offset: Offset,
     /// Whose inbox.
     pub client: ClientKey,
+    /// Place of the entry.
+    pub entry: Offset,
 }
 
 /// What a node must know of an app before it serves it.

@@ -1,10 +1,9 @@
 //! The operator's end: apps of a data directory, whether a node runs on it or not.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    io,
     path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use campanile_backends::{
@@ -17,10 +16,11 @@ use campanile_push::{
     store::Unavailable,
 };
 
-use super::{LONGEST_LINE, Reply, Request, Wanted, list, reply_to_write, show_hash, socket_path};
-
-/// How long the node may take for a command; a little more than it allows itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{
+    Reply, Request, Wanted,
+    conversation::{ConversationError, Node},
+    list, reply_to_write, show_hash, socket_path,
+};
 
 /// Why apps cannot be seen or changed.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +42,8 @@ pub enum AppsError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The conversation with the node broke.
-    #[error("asking the node at {}: {cause}", socket.display())]
-    Conversation {
-        /// Where it listens.
-        socket: PathBuf,
-        /// What happened.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Conversation(#[from] ConversationError),
     /// The node did not carry it out.
     #[error("refused: {0}")]
     Refused(String),
@@ -62,17 +57,11 @@ pub enum Apps {
     Stopped(Box<dyn Backend>),
 }
 
-/// A conversation with a node.
-pub struct Node {
-    socket: PathBuf,
-    stream: BufReader<UnixStream>,
-}
-
 impl Apps {
     /// Finds the node that uses a data directory, or opens the directory if none does. Makes the directory if it is not there.
     pub fn of(config: EmbeddedConfig) -> Result<Apps, AppsError> {
         let socket = socket_path(&config.path);
-        let cause = match Node::connect(socket.clone()) {
+        let cause = match Node::connect(&socket) {
             Ok(node) => return Ok(Apps::Running(node)),
             Err(cause) => cause,
         };
@@ -136,13 +125,7 @@ impl Apps {
 
     fn ask(&mut self, request: &Request) -> Result<Reply, AppsError> {
         let reply = match self {
-            Apps::Running(node) => {
-                let conversation = |cause| AppsError::Conversation {
-                    socket: node.socket.clone(),
-                    cause,
-                };
-                converse(&mut node.stream, request).map_err(conversation)?
-            }
+            Apps::Running(node) => node.ask(request)?,
             Apps::Stopped(store) => carry_out(store.as_mut(), request),
         };
         match reply {
@@ -152,41 +135,13 @@ impl Apps {
     }
 }
 
-impl Node {
-    fn connect(socket: PathBuf) -> io::Result<Node> {
-        let stream = UnixStream::connect(&socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Node {
-            socket,
-            stream: BufReader::new(stream),
-        })
-    }
-}
-
-fn converse(stream: &mut BufReader<UnixStream>, request: &Request) -> io::Result<Reply> {
-    let mut line = serde_json::to_string(request).map_err(io::Error::other)?;
-    line.push('\n');
-    stream.get_mut().write_all(line.as_bytes())?;
-    line.clear();
-    stream.take(LONGEST_LINE).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "it closed the connection without an answer",
-        ));
-    }
-    serde_json::from_str(&line).map_err(|error| {
-        io::Error::other(format!(
-            "it answered what this version does not understand: {error}"
-        ))
-    })
-}
-
 fn carry_out(store: &mut dyn Backend, request: &Request) -> Reply {
     use campanile_backends::{Reply as Stored, Request as Write};
     match request.wanted(now_ms()) {
         Err(refused) => refused,
+        Ok(Wanted::OfCluster(_)) => Reply::Refused {
+            detail: "only a node that runs knows the cluster".to_owned(),
+        },
         Ok(Wanted::Apps(after)) => list(&*store.reader(), after.as_ref()),
         Ok(Wanted::Write(command)) => {
             match store.commit(vec![Write::Push(command)]).replies.pop() {

@@ -1,15 +1,18 @@
-//! Commands of an operator on the node's machine: making apps and keys.
+//! Commands of an operator on the node's machine: making apps and keys, orders to the cluster.
 //!
 //! A node that runs listens on a Unix socket in its data directory, which only its own user can use ([`AdminSocket`]). Without a node, the same
-//! commands work on the data directory itself. [`Apps`] finds out which it is.
+//! commands work on the data directory itself. [`Apps`] finds out which it is. What [`Members`] asks needs a node that runs.
 
 mod apps;
+mod cluster;
+mod conversation;
 mod server;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
+use campanile_api::cluster::{Located, Overview};
 use campanile_push::{
     app::{AppName, KeyHash},
     store::{Command, Outcome, Reader, Unavailable},
@@ -17,6 +20,8 @@ use campanile_push::{
 use serde::{Deserialize, Serialize};
 
 pub use apps::{Apps, AppsError};
+pub use cluster::{ClusterRequest, Members};
+pub use conversation::{ConversationError, Node};
 pub use server::{AdminSocket, SocketError};
 
 /// Apps listed in one reply.
@@ -47,6 +52,11 @@ pub enum Request {
         /// The last name of the page before.
         after: Option<String>,
     },
+    /// About the cluster.
+    Cluster {
+        /// What.
+        request: ClusterRequest,
+    },
 }
 
 /// A reply: one line of JSON.
@@ -66,6 +76,16 @@ pub enum Reply {
         /// Whether there are more after the last.
         more: bool,
     },
+    /// The cluster as the node knows it.
+    Cluster {
+        /// All of it.
+        overview: Overview,
+    },
+    /// Where a client is.
+    Located {
+        /// The answers of all nodes.
+        located: Located,
+    },
     /// Not carried out.
     Refused {
         /// Why, for people.
@@ -78,10 +98,11 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("admin.sock")
 }
 
-/// What a request asks of the store.
+/// What a request asks for, and of whom.
 enum Wanted {
     Write(Command),
     Apps(Option<AppName>),
+    OfCluster(ClusterRequest),
 }
 
 impl Request {
@@ -102,6 +123,7 @@ impl Request {
                 app: name(app)?,
                 key: hash(key_sha256)?,
             }),
+            Request::Cluster { request } => Wanted::OfCluster(request.clone()),
             Request::ListApps { after } => Wanted::Apps(after.as_deref().map(name).transpose()?),
         })
     }

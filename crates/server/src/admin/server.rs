@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use campanile_api::Store;
+use campanile_api::{Store, cluster::Cluster};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{LONGEST_LINE, Reply, Request, Wanted, list, reply_to_write, socket_path};
+use super::{LONGEST_LINE, Reply, Request, Wanted, cluster, list, reply_to_write, socket_path};
 
 /// Conversations at a time; more wait.
 const MOST_CONVERSATIONS: usize = 8;
@@ -65,7 +65,12 @@ impl AdminSocket {
     }
 
     /// Carries out commands until `shutdown` is ready.
-    pub async fn serve(self, store: Arc<dyn Store>, shutdown: impl Future<Output = ()>) {
+    pub async fn serve(
+        self,
+        store: Arc<dyn Store>,
+        cluster: Arc<dyn Cluster>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let mut conversations = JoinSet::new();
         tokio::pin!(shutdown);
         loop {
@@ -73,7 +78,7 @@ impl AdminSocket {
                 () = &mut shutdown => break,
                 Some(_) = conversations.join_next(), if !conversations.is_empty() => {}
                 stream = self.accept(), if conversations.len() < MOST_CONVERSATIONS => {
-                    conversations.spawn(timeout(CONVERSATION, converse(stream, store.clone())));
+                    conversations.spawn(timeout(CONVERSATION, converse(stream, store.clone(), cluster.clone())));
                 }
             }
         }
@@ -120,7 +125,7 @@ fn bind(data_dir: &Path, path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn converse(stream: UnixStream, store: Arc<dyn Store>) {
+async fn converse(stream: UnixStream, store: Arc<dyn Store>, cluster: Arc<dyn Cluster>) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).take(LONGEST_LINE);
     let mut line = String::new();
@@ -132,13 +137,13 @@ async fn converse(stream: UnixStream, store: Arc<dyn Store>) {
         }
         lines.set_limit(LONGEST_LINE);
         let reply = match serde_json::from_str(&line) {
-            Ok(request) => carry_out(request, &*store).await,
+            Ok(request) => carry_out(request, &*store, &*cluster).await,
             Err(error) => Reply::Refused {
                 detail: format!("not a request of this version: {error}"),
             },
         };
-        let mut text =
-            serde_json::to_string(&reply).expect("a reply has only strings and truth values");
+        let mut text = serde_json::to_string(&reply)
+            .expect("a reply has only strings, numbers and truth values");
         text.push('\n');
         if write.write_all(text.as_bytes()).await.is_err() {
             return;
@@ -146,12 +151,13 @@ async fn converse(stream: UnixStream, store: Arc<dyn Store>) {
     }
 }
 
-async fn carry_out(request: Request, store: &dyn Store) -> Reply {
+async fn carry_out(request: Request, store: &dyn Store, cluster: &dyn Cluster) -> Reply {
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64);
     match request.wanted(now_ms) {
         Err(refused) => refused,
+        Ok(Wanted::OfCluster(request)) => cluster::carry_out(request, cluster).await,
         Ok(Wanted::Write(command)) => {
             let reply = match store.submit(command).await {
                 Ok(outcome) => reply_to_write(outcome),

@@ -5,6 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use campanile_api::cluster::{
+    Answer, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal,
+};
 use campanile_backends::embedded::EmbeddedConfig;
 use campanile_push::{
     app::AppName,
@@ -70,6 +73,117 @@ impl Reader for FakeReader {
     }
 }
 
+/// Two nodes, of which one does not answer; ZooKeeper is away.
+struct FakeCluster;
+
+fn status(name: &str, connections: u64) -> NodeStatus {
+    NodeStatus {
+        name: name.to_owned(),
+        this: name == "a",
+        generation: Some("2a".to_owned()),
+        version: "1.2.3".to_owned(),
+        started_ms: 0,
+        addresses: vec![format!("mqtt://{name}:1883")],
+        http: String::new(),
+        connections,
+        capacity: 1000,
+        draining: false,
+        drain: None,
+        leader: name == "a",
+        linked: (name != "a").then_some(true),
+    }
+}
+
+impl Cluster for FakeCluster {
+    fn overview(&self) -> Overview {
+        Overview {
+            cluster: "test".to_owned(),
+            member: true,
+            membership_reachable: true,
+            store_failing: None,
+            nodes: vec![status("a", 1), status("b", 2)],
+        }
+    }
+
+    fn locate<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
+        let connection = (app.as_str() == "shop" && client == "d1").then(|| ClientConnection {
+            node: "a".to_owned(),
+            epoch: 7,
+            protocol_level: 5,
+            subscriptions: 2,
+            in_flight: 0,
+        });
+        let silent = vec!["b".to_owned()];
+        Box::pin(async { Ok(Located { connection, silent }) })
+    }
+
+    fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()> {
+        Box::pin(async move {
+            assert_eq!(order.rate, Some(5));
+            match node {
+                "a" | "b" => Ok(()),
+                name => Err(Refusal::UnknownNode {
+                    name: name.to_owned(),
+                    known: vec!["a".to_owned(), "b".to_owned()],
+                }),
+            }
+        })
+    }
+
+    fn undrain<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        Box::pin(async { Err(Refusal::Unreachable("no connection".to_owned())) })
+    }
+
+    fn rebalance(&self) -> Answer<'_, ()> {
+        Box::pin(async { Err(Refusal::Alone) })
+    }
+}
+
+#[tokio::test]
+async fn the_cluster_is_shown_and_takes_orders() {
+    with_socket(Fake::default(), |dir| {
+        let mut members = Members::of(dir).unwrap();
+        assert_eq!(members.status().unwrap(), FakeCluster.overview());
+        let shop = AppName::new("shop").unwrap();
+        let located = members.locate(&shop, "d1").unwrap();
+        assert_eq!(located.connection.unwrap().node, "a");
+        assert_eq!(located.silent, ["b"]);
+        assert_eq!(members.locate(&shop, "d2").unwrap().connection, None);
+
+        let order = DrainOrder {
+            rate: Some(5),
+            deadline_ms: Some(6),
+        };
+        let drain = |node: &str| ClusterRequest::Drain {
+            node: node.to_owned(),
+            order,
+        };
+        members.order(drain("b")).unwrap();
+        let mut refusal = |request| members.order(request).unwrap_err().to_string();
+        assert_eq!(
+            refusal(drain("c")),
+            "refused: node \"c\": none of that name is registered; there are: a, b"
+        );
+        assert!(refusal(ClusterRequest::Rebalance).contains("not a member of a cluster"));
+        let node = "b".to_owned();
+        assert!(refusal(ClusterRequest::Undrain { node }).contains("nothing was changed"));
+    })
+    .await;
+}
+
+#[test]
+fn without_a_node_that_runs_the_error_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let Err(error) = Members::of(dir.path()) else {
+        panic!("nobody listens")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("admin.sock") && text.contains("--data"),
+        "{text}"
+    );
+}
+
 /// Runs `act` on a thread of its own while a socket serves.
 async fn with_socket<T: Send + 'static>(
     store: Fake,
@@ -78,7 +192,9 @@ async fn with_socket<T: Send + 'static>(
     let dir = tempfile::tempdir().unwrap();
     let socket = AdminSocket::open(dir.path()).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(socket.serve(Arc::new(store), async { drop(stopped.await) }));
+    let serving = tokio::spawn(socket.serve(Arc::new(store), Arc::new(FakeCluster), async {
+        drop(stopped.await)
+    }));
     let path = dir.path().to_owned();
     let answer = tokio::task::spawn_blocking(move || act(&path))
         .await

@@ -119,6 +119,11 @@ impl PlaceArgs {
         if settings.store.kind == StoreKind::Memory && !socket_path(dir).exists() {
             bail!("the store is in memory (store.kind): start the node first");
         }
+        if settings.store.kind == StoreKind::Redis && !socket_path(dir).exists() {
+            bail!(
+                "the store is in Redis (store.kind): start a node of it first, and name its data directory"
+            );
+        }
         let mut apps = Apps::of(settings.embedded())?;
         let done = act(&mut apps);
         apps.close().context("closing the data directory")?;

@@ -2,6 +2,7 @@
 
 mod app;
 mod check_config;
+mod cluster;
 mod completions;
 pub mod mqtt_connection;
 mod passwd;
@@ -47,6 +48,8 @@ enum Command {
     Push(push::PushArgs),
     /// Makes and lists apps and their API keys
     App(app::AppArgs),
+    /// Shows the nodes of a cluster, drains and balances them, finds clients
+    Cluster(cluster::ClusterArgs),
     /// Sets, changes or deletes a user's password in a password file
     Passwd(passwd::PasswdArgs),
     /// Finds all mistakes in a configuration
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Push(args) => push::run(&args),
         Command::App(args) => app::run(args),
+        Command::Cluster(args) => cluster::run(args),
         Command::Passwd(args) => passwd::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Pub(args) => publish::run(args),
@@ -137,6 +141,11 @@ mod tests {
             "campanile push --title x",
             "campanile serve --mqtt localhost",
             "campanile passwd f",
+            "campanile cluster",
+            "campanile cluster drain",
+            "campanile cluster drain a --rate 0",
+            "campanile cluster drain a --deadline 10",
+            "campanile cluster where Shop d1",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -13,7 +13,7 @@ use super::{ConfigArg, say};
 use crate::{
     auth::ClientAccess,
     banner::{Banner, Listening},
-    config::{Loaded, LogFormat, Overrides, Settings},
+    config::{Loaded, LogFormat, Overrides, Settings, StoreKind},
     logging,
     net::listener::ListenError,
     node::{Ended, Node, StartError},
@@ -80,6 +80,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    if settings.store.kind == StoreKind::Redis {
+        let problem = loaded.problem("store.kind", "this version cannot serve from Redis");
+        bail!(problem.to_string());
+    }
     let access = Arc::new(ClientAccess::open(&settings.clients)?);
     let mut node = Node::start(settings.node_config(access.clone()))
         .map_err(|error| explain(error, &loaded))?;
@@ -110,7 +114,7 @@ fn run_node(
     } else {
         None
     };
-    let operator = Operator::start(data_dir, node.store(), access)?;
+    let operator = Operator::start(data_dir, node.store(), node.cluster(), access)?;
     announce(
         node,
         settings,

@@ -25,6 +25,8 @@ impl Settings {
         config.store = match self.store.kind {
             StoreKind::Memory => StoreSpec::Memory(self.stored()),
             StoreKind::Embedded => StoreSpec::Embedded(self.embedded()),
+            // Whoever starts the node connects first, and puts the connection here.
+            StoreKind::Redis => StoreSpec::Memory(self.stored()),
         };
         config.broker = self.limits.clone();
         config.auth_threads = self.clients.password_threads;

@@ -1,6 +1,6 @@
 //! Rules that span keys.
 
-use super::{ClientAuth, Loaded, Problem, Transport};
+use super::{ClientAuth, Loaded, Problem, Transport, cluster_checks};
 
 /// Most listeners of a node: each shard watches every one.
 const MOST_LISTENERS: usize = 64;
@@ -10,6 +10,7 @@ pub(super) fn check(loaded: &mut Loaded, problems: &mut Vec<Problem>) {
     check_node(loaded, problems);
     check_listeners(loaded, problems);
     check_limits(loaded, problems);
+    cluster_checks::check(loaded, problems);
     let warnings = warnings(loaded);
     loaded.warnings = warnings;
 }
@@ -173,5 +174,6 @@ fn warnings(loaded: &Loaded) -> Vec<Problem> {
         let message = "anybody who reaches a listener may publish and subscribe everywhere: set clients.acl_file, or clients.allow_anonymous = false";
         warnings.push(loaded.problem("clients.allow_anonymous", message));
     }
+    cluster_checks::warn(loaded, &mut warnings);
     warnings
 }

@@ -6,11 +6,16 @@
 
 mod assemble;
 mod checks;
+mod cluster;
+mod cluster_checks;
 mod limits;
 mod listener;
 mod problem;
 mod reader;
+mod redis;
+mod secret;
 mod sections;
+mod tls_files;
 mod tree;
 mod units;
 
@@ -20,11 +25,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use cluster::{ClusterSettings, Rebalance};
 pub use listener::{ClientAuth, Listener, Transport};
 pub use problem::{Origin, Problem, Problems};
+pub use redis::{RedisDurability, RedisMode, RedisSettings};
+pub use secret::Secret;
 pub use sections::{Clients, Durability, Http, Log, LogFormat, Node, Settings, Store, StoreKind};
+pub use tls_files::TlsFiles;
 
-pub use units::parse_duration;
+pub use units::{parse_duration, show_duration};
 
 use reader::{Findings, Reader};
 use tree::Table;
@@ -61,6 +70,11 @@ impl Loaded {
     /// Where a key was set, such as `listeners[0].address`.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Mistakes in the TLS files that `[cluster]` and `[redis]` name.
+    pub fn cluster_file_mistakes(&self) -> Vec<Problem> {
+        cluster_checks::file_mistakes(self)
     }
 
     /// A problem with the value of a key that only its use brought to light.

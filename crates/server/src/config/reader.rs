@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use super::{
+    Secret,
     problem::{Origin, Problem, nearest},
     tree::{Entry, Table, Value},
     units::{parse_bytes, parse_duration, show_bytes, show_duration},
@@ -200,6 +201,47 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// Reads a password that passes `check`, whose messages must not show it.
+    pub fn secret(
+        &mut self,
+        key: &str,
+        target: &mut Secret,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) {
+        self.value(key, target, |value| match value {
+            Value::Text(text) => check(text).map(|()| text.clone().into()),
+            other => Err(format!("a string is expected, found {}", other.kind())),
+        });
+    }
+
+    /// Reads a list of strings that each pass `check`; from the environment one string, with commas between them.
+    pub fn texts(
+        &mut self,
+        key: &str,
+        target: &mut Vec<String>,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) {
+        let mut mistakes = Vec::new();
+        let path = self.path_of(key);
+        self.value(key, target, |value| {
+            let texts = strings_of(value)?;
+            for (index, text) in texts.iter().enumerate() {
+                if let Err(message) = check(text) {
+                    mistakes.push((format!("{path}[{index}]"), message));
+                }
+            }
+            Ok(texts)
+        });
+        for (element, message) in mistakes {
+            let origin = self.findings.origins.get(&path).cloned();
+            self.findings.problems.push(Problem {
+                key: element,
+                origin: origin.unwrap_or(Origin::Default),
+                message,
+            });
+        }
+    }
+
     /// Reads a path; "" is none.
     pub fn path(&mut self, key: &str, target: &mut Option<std::path::PathBuf>) {
         self.value(key, target, |value| match value {
@@ -218,6 +260,18 @@ impl<'a> Reader<'a> {
             Value::Text(text) => parse_address(text),
             other => Err(format!(
                 "an address such as \"127.0.0.1:1883\" is expected, found {}",
+                other.kind()
+            )),
+        });
+    }
+
+    /// Reads an address with a port; "" is none.
+    pub fn address_or_none(&mut self, key: &str, target: &mut Option<SocketAddr>) {
+        self.value(key, target, |value| match value {
+            Value::Text(text) if text.is_empty() => Ok(None),
+            Value::Text(text) => parse_address(text).map(Some),
+            other => Err(format!(
+                "an address such as \"10.0.0.1:7883\" is expected, found {}",
                 other.kind()
             )),
         });
@@ -413,6 +467,43 @@ fn within<T: Number>(
                 show(range.end().as_u64())
             )
         })
+}
+
+/// Most elements of a list of strings.
+const LONGEST_LIST: usize = 256;
+
+fn strings_of(value: &Value) -> Result<Vec<String>, String> {
+    let texts: Vec<String> = match value {
+        Value::Text(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Value::List(items) => items
+            .iter()
+            .map(|item| match &item.value {
+                Value::Text(text) => Ok(text.clone()),
+                other => Err(format!(
+                    "a list of strings is expected, found {} in it",
+                    other.kind()
+                )),
+            })
+            .collect::<Result<_, _>>()?,
+        other => {
+            return Err(format!(
+                "a list of strings is expected, found {}",
+                other.kind()
+            ));
+        }
+    };
+    if texts.len() > LONGEST_LIST {
+        return Err(format!(
+            "{} elements are too many: at most {LONGEST_LIST}",
+            texts.len()
+        ));
+    }
+    Ok(texts)
 }
 
 fn duration_of(value: &Value) -> Result<Duration, String> {

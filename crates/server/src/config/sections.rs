@@ -7,9 +7,11 @@ use std::{
 };
 
 use super::{
+    cluster::ClusterSettings,
     limits::{mqtt_string, read_limits},
     listener::{Listener, Transport},
     reader::Reader,
+    redis::RedisSettings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +24,10 @@ pub struct Settings {
     pub node: Node,
     /// `[store]`
     pub store: Store,
+    /// `[redis]`; used if `store.kind` says so.
+    pub redis: RedisSettings,
+    /// `[cluster]`
+    pub cluster: ClusterSettings,
     /// `[[listeners]]`
     pub listeners: Vec<Listener>,
     /// `[limits]`; `server_reference` comes from `[node]`.
@@ -39,6 +45,8 @@ impl Default for Settings {
         Settings {
             node: Node::default(),
             store: Store::default(),
+            redis: RedisSettings::default(),
+            cluster: ClusterSettings::default(),
             listeners: vec![Listener::default()],
             limits: campanile_broker::config::Config::default(),
             clients: Clients::default(),
@@ -76,6 +84,8 @@ impl Settings {
         let Settings {
             node,
             store,
+            redis,
+            cluster,
             listeners,
             limits,
             clients,
@@ -84,6 +94,8 @@ impl Settings {
         } = self;
         root.section("node", |keys| node.read(&mut limits.server_reference, keys));
         root.section("store", |keys| store.read(keys));
+        root.section("redis", |keys| redis.read(keys));
+        root.section("cluster", |keys| cluster.read(keys));
         root.sections("listeners", listeners, Listener::read);
         root.section("limits", |keys| read_limits(limits, keys));
         root.section("clients", |keys| clients.read(keys));
@@ -155,9 +167,9 @@ impl Node {
 /// Where messages are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Store {
-    /// Embedded in the node, or memory only.
+    /// Embedded in the node, in a Redis, or memory only.
     pub kind: StoreKind,
-    /// What "accepted" means.
+    /// Embedded: what "accepted" means.
     pub durability: Durability,
     /// How long QoS 1 and 2 publishes are kept for sessions that are away.
     pub retention: Duration,
@@ -169,9 +181,9 @@ pub struct Store {
     pub inbox_max_entries: u32,
     /// Bytes that wait for one device; the oldest message is dropped at the limit.
     pub inbox_max_bytes: u64,
-    /// Free space on the disk below which nothing new is accepted.
+    /// Embedded: free space on the disk below which nothing new is accepted.
     pub min_free_bytes: u64,
-    /// Memory for what is read from the disk.
+    /// Embedded: memory for what is read from the disk.
     pub cache_bytes: u64,
 }
 
@@ -180,6 +192,8 @@ pub struct Store {
 pub enum StoreKind {
     /// On this machine's disk, under the data directory.
     Embedded,
+    /// In the Redis of `[redis]`.
+    Redis,
     /// Nothing outlives the process.
     Memory,
 }
@@ -216,6 +230,7 @@ impl Store {
             &mut self.kind,
             &[
                 ("embedded", StoreKind::Embedded),
+                ("redis", StoreKind::Redis),
                 ("memory", StoreKind::Memory),
             ],
         );

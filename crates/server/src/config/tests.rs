@@ -68,6 +68,36 @@ fn every_key_of_the_sample_file_is_explained_in_the_docs() {
 }
 
 #[test]
+fn example_files_of_clusters_have_no_mistake() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/cluster");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("the examples") {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = parse(&path, &text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(loaded.settings.cluster.is_member(), "{}", path.display());
+        names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+    }
+    names.sort();
+    assert_eq!(names, ["local", "redis-cluster", "sentinel"]);
+}
+
+/// All TOML blocks of docs/operations.md are one configuration each.
+#[test]
+fn examples_of_the_operations_page_have_no_mistake() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    let text = std::fs::read_to_string(&page).expect("the page");
+    let blocks = text.split("```toml\n").skip(1);
+    let examples: Vec<&str> = blocks
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        assert_eq!(messages(example), [""; 0]);
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_with_path_line_and_way_out() {
     let text = r#"
 [limits]
@@ -119,6 +149,11 @@ fn environment_is_laid_over_and_its_mistakes_are_named() {
         ("CAMPANILE_LISTENERS__0__ADDRESS", "127.0.0.1:0"),
         ("CAMPANILE_CLIENTS__ALLOW_ANONYMOUS", "true"),
         ("CAMPANILE_LIMITS__RECEIVE_MAXIMUM", "7"),
+        ("CAMPANILE_STORE__KIND", "redis"),
+        ("CAMPANILE_REDIS__MODE", "sentinel"),
+        ("CAMPANILE_REDIS__MASTER_NAME", "push"),
+        ("CAMPANILE_REDIS__ADDRESSES", "a:26379, b:26379"),
+        ("CAMPANILE_REDIS__PASSWORD", "hunter2"),
         ("CAMPANILE_LOG", "trace"),
         ("CAMPANILE_PORT", "tcp://10.0.0.1:80"),
     ])
@@ -130,6 +165,9 @@ fn environment_is_laid_over_and_its_mistakes_are_named() {
         "127.0.0.1:0".parse().unwrap()
     );
     assert!(loaded.settings.clients.allow_anonymous);
+    assert_eq!(loaded.settings.redis.addresses, ["a:26379", "b:26379"]);
+    assert_eq!(loaded.settings.redis.password.reveal(), "hunter2");
+    assert!(!format!("{loaded:?}").contains("hunter2"));
     assert_eq!(
         loaded.origin("limits.receive_maximum"),
         Origin::Environment("CAMPANILE_LIMITS__RECEIVE_MAXIMUM".to_owned())
@@ -255,6 +293,8 @@ fn any_configuration() -> impl Strategy<Value = String> {
     let section = prop::sample::select(vec![
         "[node]",
         "[store]",
+        "[redis]",
+        "[cluster]",
         "[[listeners]]",
         "[limits]",
         "[clients]",
@@ -272,6 +312,10 @@ fn any_configuration() -> impl Strategy<Value = String> {
         "kind",
         "retention",
         "address",
+        "addresses",
+        "zookeeper",
+        "password",
+        "peer_advertise",
         "transport",
         "app",
         "path",

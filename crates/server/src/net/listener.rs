@@ -122,6 +122,23 @@ impl Listening {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// What devices connect to: `mqtt://`, `mqtts://`, `ws://` or `wss://`.
+    pub fn url(&self) -> String {
+        let scheme = match (&self.websocket_path, &self.tls) {
+            (None, None) => "mqtt",
+            (None, Some(_)) => "mqtts",
+            (Some(_), None) => "ws",
+            (Some(_), Some(_)) => "wss",
+        };
+        let path = self.websocket_path.as_deref().unwrap_or_default();
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// Most connections at a time.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
     /// Connections now, all shards.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)

@@ -4,7 +4,8 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    client::ResolvesClientCert,
     crypto::aws_lc_rs,
     server::{
         ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier,
@@ -87,6 +88,11 @@ impl ServerTls {
         &self.config
     }
 
+    /// The same certificate, shown by the end that dials: where nodes talk to each other, each is both.
+    pub fn client_certificate(&self) -> Arc<dyn ResolvesClientCert> {
+        self.certificate.clone()
+    }
+
     /// Reads certificate and key again. New connections get them; with a mistake in the files all stays as it is.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.certificate.0.store(Arc::new(self.spec.certified()?));
@@ -101,6 +107,16 @@ struct Current(ArcSwap<CertifiedKey>);
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Current {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -156,14 +172,19 @@ impl TlsSpec {
             return Ok(Arc::new(NoClientAuth));
         }
         let path = self.client_ca_file.as_ref().ok_or(TlsError::NoClientCa)?;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates(path)?);
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let mut builder = WebPkiClientVerifier::builder_with_provider(authorities(path)?, provider);
         if self.client_auth == ClientAuth::Optional {
             builder = builder.allow_unauthenticated();
         }
         Ok(builder.build()?)
     }
+}
+
+/// The certificates of a file as what others are checked against.
+pub fn authorities(path: &PathBuf) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(path)?);
+    Ok(Arc::new(roots))
 }
 
 fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -12,7 +12,7 @@ use campanile_push::{id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::{Inner, StartError, metrics, store::Tag};
+use super::{Inner, StartError, alone::Alone, metrics, store::Tag};
 
 /// Connections that the kernel keeps while none is accepted.
 const BACKLOG: i32 = 1024;
@@ -34,13 +34,14 @@ pub(super) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, StartEr
 /// The API's state over this node.
 pub(super) fn state(node: &Arc<Inner>, config: api::Config) -> ApiState {
     metrics::recorder();
-    let clock = node.shared.clock;
-    let ids = node.ids.clone();
+    let clock = node.shared.clock.clone();
+    let (ids, id_clock) = (node.ids.clone(), clock.clone());
     ApiState::new(Parts {
         store: Arc::new(Store(node.clone())),
         node: Arc::new(Health(node.clone())),
+        cluster: Arc::new(Alone(node.clone())),
         now_ms: Arc::new(move || clock.now().0),
-        new_id: Arc::new(move || PushId(ids.next(clock.now()).0)),
+        new_id: Arc::new(move || PushId(ids.next(id_clock.now()).0)),
         config,
     })
 }

@@ -3,6 +3,7 @@
 //! Start at [`Node::start`]. Threads: one per shard (`shard-N`, a `Driver`), the store's writer and readers, those that judge
 //! credentials (`auth`), the `ticker`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
 
+mod alone;
 mod auth;
 mod config;
 mod http;
@@ -116,6 +117,7 @@ pub struct Node {
 
 /// What the parts of a node share.
 struct Inner {
+    name: String,
     shared: Arc<Shared>,
     ids: Arc<IdSource>,
     store: StoreMailbox<Tag>,
@@ -198,6 +200,7 @@ impl Node {
             config.auth_queue,
         )?;
         let inner = Arc::new(Inner {
+            name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
             reads: reads.mailbox(),
@@ -261,6 +264,11 @@ impl Node {
     /// The way to durable state, as the HTTP API has it.
     pub fn store(&self) -> Arc<dyn campanile_api::Store> {
         Arc::new(http::Store(self.inner.clone()))
+    }
+
+    /// The nodes that serve together, as operators and the HTTP API see them.
+    pub fn cluster(&self) -> Arc<dyn campanile_api::cluster::Cluster> {
+        Arc::new(alone::Alone(self.inner.clone()))
     }
 
     /// Where tasks beside those of the node may run. They are cut off when the node stops.
@@ -401,6 +409,7 @@ fn spawn_shards(
             access: config.access.clone(),
             ids: inner.ids.clone(),
             seed,
+            cluster: None,
         };
         let services = ShardServices {
             shard: id,

@@ -366,6 +366,7 @@ mod tests {
             Notice::Inbox {
                 client: client.clone(),
                 owner: Generation::ALONE,
+                previous: Offset::default(),
                 entry: InboxEntry {
                     offset: Offset(1),
                     item,

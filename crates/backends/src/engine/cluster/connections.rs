@@ -1,5 +1,7 @@
 //! Whose connection each client has, and what becomes of those of a node that is gone.
 
+use std::ops::ControlFlow;
+
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Millis},
     store::{Outcome, OwedWill, Previous, StoreError, Voided},
@@ -8,7 +10,7 @@ use campanile_broker::{
 use super::records::{ClientRecord, EphemeralRecord};
 use crate::engine::{
     keys::{ExpiryKind, Subject, Table},
-    kv::{KvError, View},
+    kv::{KvError, View, after_prefix},
     records::{DeviceRecord, WillRecord, decode, encode, session_end},
     recover::for_each,
     sessions::Owner,
@@ -239,4 +241,27 @@ pub fn load_ephemeral(view: &dyn View, state: &mut State) -> Result<(), KvError>
         app.set_ephemeral(&client.client_id, Some(entry));
         Ok(())
     })
+}
+
+/// The nodes that have connections.
+pub fn owners(view: &dyn View) -> Result<Vec<Generation>, KvError> {
+    let table = Subject::all().key(Table::Connection);
+    let (mut from, to) = (table.clone(), after_prefix(&table));
+    let mut owners = Vec::new();
+    loop {
+        let mut found = None;
+        view.scan(&from, &to, &mut |key, _| {
+            let generation = key[table.len()..].first_chunk::<8>();
+            found = generation.copied().map(u64::from_be_bytes);
+            ControlFlow::Break(())
+        })?;
+        let Some(generation) = found else {
+            return Ok(owners);
+        };
+        owners.push(Generation(generation));
+        let Some(next) = generation.checked_add(1) else {
+            return Ok(owners);
+        };
+        from = Subject::generation(Generation(next)).key(Table::Connection);
+    }
 }

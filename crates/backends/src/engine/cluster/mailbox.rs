@@ -5,7 +5,7 @@ use campanile_broker::{
     store::StoreError,
 };
 
-use super::records::{ClientRecord, MailboxRecord};
+use super::records::{ClientRecord, MailboxRecord, NoteRecord};
 use crate::{
     config::MAX_NOTES,
     engine::{
@@ -22,6 +22,7 @@ impl Txn<'_> {
         &mut self,
         client: &ClientKey,
         subject: &Subject,
+        entry: Offset,
     ) -> Result<Generation, StoreError> {
         if !self.config.shared {
             return Ok(Generation::ALONE);
@@ -29,12 +30,17 @@ impl Txn<'_> {
         let connection = self.connection(client, subject)?;
         let owner = connection.map_or(Generation::ALONE, |connection| connection.generation);
         if owner != Generation::ALONE {
-            self.append_note(owner, client)?;
+            self.append_note(owner, client, entry)?;
         }
         Ok(owner)
     }
 
-    fn append_note(&mut self, node: Generation, client: &ClientKey) -> Result<(), StoreError> {
+    fn append_note(
+        &mut self,
+        node: Generation,
+        client: &ClientKey,
+        entry: Offset,
+    ) -> Result<(), StoreError> {
         let subject = Subject::generation(node);
         let mailbox: Option<MailboxRecord> = self.record(Table::Mailbox, &subject, "mailbox")?;
         let mut mailbox = mailbox.unwrap_or_default();
@@ -44,7 +50,10 @@ impl Txn<'_> {
         self.put_record(
             Table::Note,
             &subject.clone().offset(offset),
-            &ClientRecord::of(client),
+            &NoteRecord {
+                client: ClientRecord::of(client),
+                entry: entry.0,
+            },
         )?;
         mailbox.notes += 1;
         while mailbox.notes > MAX_NOTES {

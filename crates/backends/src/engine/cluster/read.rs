@@ -9,9 +9,8 @@ use campanile_broker::{
 
 use super::{
     WithReaders,
-    records::{
-        ChangeRecord, ChangesRecord, ClientRecord, FilterRecord, MailboxRecord, MemberRecord,
-    },
+    connections::owners,
+    records::{ChangeRecord, ChangesRecord, FilterRecord, MailboxRecord, MemberRecord, NoteRecord},
 };
 use crate::engine::{
     inbox::offset_of_key,
@@ -55,6 +54,7 @@ pub fn read_changes(
 ) -> Result<Page, KvError> {
     let mut changes = Changes {
         now: shared.clock(),
+        owners: owners(view)?,
         ..Changes::default()
     };
     add_changes(view, query, &mut changes)?;
@@ -128,10 +128,11 @@ fn add_notes(
         .key(Table::Note);
     let to = subject.offset(Offset(u64::MAX)).key(Table::Note);
     let at_end = read_page(view, &from, &to, query.limit, |key, value| {
-        let record: ClientRecord = decode(value, "note")?;
+        let record: NoteRecord = decode(value, "note")?;
         changes.notes.push(Note {
             offset: offset_of_key(key)?,
-            client: record.client(),
+            client: record.client.client(),
+            entry: Offset(record.entry),
         });
         Ok(value.len())
     })?;

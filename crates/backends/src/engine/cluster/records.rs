@@ -35,6 +35,15 @@ impl ClientRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub struct NoteRecord {
+    #[prost(message, required, tag = "1")]
+    pub client: ClientRecord,
+    /// The entry of its inbox.
+    #[prost(uint64, tag = "2")]
+    pub entry: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct EphemeralRecord {
     #[prost(message, required, tag = "1")]
     pub client: ClientRecord,

@@ -155,8 +155,10 @@ end
 
 read.changes = function(after, logs, mailbox, notes_after, limit)
   local more = false
+  -- Who knows more than there is knows what the store has lost.
+  local lost = after < counter('ht') or after > counter('h')
   local changes, changes_full, add_change = page(limit)
-  if not each_entry(CHANGES, after, function(place, fields)
+  if not lost and not each_entry(CHANGES, after, function(place, fields)
     if changes_full() then return false end
     local size = #fields.s + (fields.v and #fields.v or 0)
     add_change(size, place, fields.k, fields.s, fields.c or false, fields.v or false)
@@ -173,12 +175,12 @@ read.changes = function(after, logs, mailbox, notes_after, limit)
   local notes, key = {}, K .. 'n:' .. mailbox
   local found = call('XRANGE', key, '(' .. stream_id(notes_after), '+', 'COUNT', limit + 1)
   for number, entry in ipairs(found) do
-    if number > limit then more = true else notes[number] = { place_of(entry[1]), entry[2][2] } end
+    if number > limit then more = true else notes[number] = { place_of(entry[1]), entry[2][2], tonumber(entry[2][4]) } end
   end
   if call('XRANGE', key, '-', stream_id(notes_after), 'COUNT', 1)[1] then
     write('XTRIM', key, 'MINID', stream_id(notes_after + 1))
   end
-  return { server_ms, changes, counter('ht') > after, news, notes, counter('nt' .. mailbox) > notes_after, more }
+  return { server_ms, changes, lost, news, notes, counter('nt' .. mailbox) > notes_after, call('SMEMBERS', K .. 'gs'), more }
 end
 
 read.report = function(push)

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, thread::JoinHandle};
 
 use anyhow::Context;
-use campanile_api::Store;
+use campanile_api::{Store, cluster::Cluster};
 use tokio::{
     runtime::{Builder, Runtime},
     select,
@@ -24,17 +24,27 @@ impl Operator {
     pub fn start(
         data_dir: &Path,
         store: Arc<dyn Store>,
+        cluster: Arc<dyn Cluster>,
         access: Arc<ClientAccess>,
     ) -> anyhow::Result<Operator> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let in_runtime = runtime.enter();
         let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
-        let socket = AdminSocket::open(data_dir).inspect_err(|error| tracing::warn!(%error, "no admin socket: \"campanile app\" needs the node stopped")).ok();
+        let socket = AdminSocket::open(data_dir).inspect_err(|error| tracing::warn!(%error, "no admin socket: \"campanile app\" needs the node stopped, and \"campanile cluster\" cannot reach it")).ok();
         drop(in_runtime);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("operator".to_owned())
-            .spawn(move || run(&runtime, socket, store, hangups, &access, stopped))?;
+            .spawn(move || {
+                run(
+                    &runtime,
+                    socket,
+                    (store, cluster),
+                    hangups,
+                    &access,
+                    stopped,
+                )
+            })?;
         Ok(Operator { stop, thread })
     }
 
@@ -50,7 +60,7 @@ impl Operator {
 fn run(
     runtime: &Runtime,
     socket: Option<AdminSocket>,
-    store: Arc<dyn Store>,
+    (store, cluster): (Arc<dyn Store>, Arc<dyn Cluster>),
     mut hangups: Signal,
     access: &ClientAccess,
     stopped: oneshot::Receiver<()>,
@@ -60,7 +70,7 @@ fn run(
         let serving = async {
             if let Some(socket) = socket {
                 socket
-                    .serve(store, async { drop(socket_stopped.await) })
+                    .serve(store, cluster, async { drop(socket_stopped.await) })
                     .await;
             }
         };

@@ -1,0 +1,77 @@
+//! Parameters of a query, strictly: what is misspelt is refused, not ignored.
+
+use std::fmt::Display;
+
+use crate::problem::{Code, Problem};
+
+/// Reads `name=value&..` with percent-encoding. Each name is one of `known` and occurs once.
+pub(crate) fn parse<'k>(text: &str, known: &[&'k str]) -> Result<Vec<(&'k str, String)>, Problem> {
+    let mut pairs: Vec<(&'k str, String)> = Vec::new();
+    for part in text.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let Some(name) = known.iter().copied().find(|known| *known == name) else {
+            let known = known.join(", ");
+            return Err(wrong(
+                name,
+                format_args!("there is no such parameter; there are: {known}"),
+            ));
+        };
+        if pairs.iter().any(|(earlier, _)| *earlier == name) {
+            return Err(wrong(name, "it occurs twice"));
+        }
+        let value = decode(value)
+            .ok_or_else(|| wrong(name, "the value is not UTF-8 with percent-encoding"))?;
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+/// A parameter that is not as it should be.
+pub(crate) fn wrong(name: &str, rule: impl Display) -> Problem {
+    Problem::new(
+        Code::InvalidParameter,
+        format!("query parameter {name:?}: {rule}"),
+    )
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_and_strangers_are_refused() {
+        let parsed = parse("app=shop&device=a%2Fb+%C3%A9", &["app", "device"]).unwrap();
+        assert_eq!(
+            parsed,
+            [("app", "shop".to_owned()), ("device", "a/b é".to_owned())]
+        );
+        assert_eq!(parse("", &["app"]).unwrap(), []);
+        for bad in [
+            "ap=1",
+            "app=1&app=2",
+            "app=%",
+            "app=%zz",
+            "app=%ff",
+            "app=%+1",
+        ] {
+            let problem = parse(bad, &["app"]).unwrap_err();
+            assert_eq!(problem.code(), Code::InvalidParameter, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,546 @@
+//! A shard of a node that is a member of a cluster: what the hub says, sessions that come from and go to other nodes, generations.
+
+use std::{mem::take, sync::Arc};
+
+use campanile_mqtt::{Reason, Version};
+
+use super::{Elsewhere, Pending, Phase, Shard, conn::Replay, live_in};
+use crate::{
+    cluster::peer::Connected,
+    effects::Ticket,
+    ids::{AppId, ClientKey, ConnId, Epoch, Generation, MessageId, Millis, Offset, ShardId},
+    mail::{ClusterMail, Mail},
+    routes::Routes,
+    store::{
+        Change, Claimed, Command, Cursor, DurableMember, LogKind, Page, Previous, Query, Snapshot,
+        StoreError,
+    },
+    tail::Tail,
+};
+
+/// Sessions that are given a new generation in one go; the next ones follow after [`RESTAMP_PAUSE_MS`], so that the store is not flooded.
+const RESTAMPED_AT_ONCE: usize = 500;
+/// See [`RESTAMPED_AT_ONCE`].
+const RESTAMP_PAUSE_MS: u64 = 50;
+/// How long to wait before sessions are restamped that the store refused.
+const RESTAMP_RETRY_MS: u64 = 1000;
+
+/// How far the clocks of two nodes may be apart. They are set by the store's.
+const CLOCK_MARGIN_MS: u64 = 2000;
+
+/// What a shard knows of its cluster.
+pub(super) struct Cluster {
+    /// Whose the node's sessions are.
+    generation: Generation,
+    /// Until then no node can have a durable subscription that this shard does not route by.
+    known_until: Millis,
+    /// Connections whose sessions are of an earlier generation.
+    unstamped: Vec<ConnId>,
+    stamp_due: Option<Millis>,
+    /// Where new clients are sent.
+    draining: Option<Arc<str>>,
+    /// Where the clients are sent that are being moved.
+    reference: Arc<str>,
+    /// Slot at which the next move begins to look.
+    next_moved: u32,
+}
+
+impl Cluster {
+    pub(super) fn new(generation: Generation) -> Cluster {
+        Cluster {
+            generation,
+            known_until: Millis(0),
+            unstamped: Vec::new(),
+            stamp_due: None,
+            draining: None,
+            reference: "".into(),
+            next_moved: 0,
+        }
+    }
+
+    /// When [`Shard::restamp_some`] is needed next.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        self.stamp_due
+    }
+}
+
+impl Shard {
+    /// From the node's hub.
+    pub(super) fn on_cluster_mail(&mut self, mail: ClusterMail) {
+        match mail {
+            ClusterMail::Generation(generation) => self.on_generation(generation),
+            ClusterMail::KnownUntil(until) => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.known_until = until;
+                }
+            }
+            ClusterMail::Snapshot { app, snapshot } => self.on_snapshot(&app, &snapshot),
+            ClusterMail::PeerGone(peer) => {
+                for app in &mut self.apps {
+                    app.routes.forget_peer(peer);
+                }
+            }
+            ClusterMail::Sync { ticket } => self.mail_hub(ClusterMail::Synced { ticket }),
+            ClusterMail::InboxWaits { client, entry } => self.on_inbox_waits(&client, entry),
+            ClusterMail::InboxesWait(app) => {
+                let app = self.app(&app);
+                let clients = &self.apps[usize::from(app)].clients;
+                let slots: Vec<u32> = clients.values().copied().collect();
+                for slot in slots {
+                    self.look_into_inbox(slot);
+                }
+            }
+            ClusterMail::Release {
+                client,
+                epoch,
+                resumes,
+                ticket,
+            } => self.on_release(&client, epoch, resumes, ticket),
+            ClusterMail::Released { ticket } => self.on_released_elsewhere(ticket),
+            ClusterMail::Redeliver {
+                app,
+                message,
+                filter,
+            } => {
+                let app = self.app(&app);
+                self.deliver_to_group(app, &filter, &message, None, None);
+            }
+            ClusterMail::Move { count, reference } => self.move_away(count, reference),
+            ClusterMail::Draining(draining) => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.draining = draining;
+                }
+            }
+            ClusterMail::WhereIs { client, ticket } => {
+                let connected = self.connected(&client);
+                self.mail_hub(ClusterMail::Here { ticket, connected });
+            }
+            ClusterMail::ReleaseElsewhere { .. }
+            | ClusterMail::SharedDone(_)
+            | ClusterMail::Synced { .. }
+            | ClusterMail::Here { .. } => unreachable!("the hub gets this"),
+        }
+    }
+
+    pub(super) fn mail_hub(&mut self, mail: ClusterMail) {
+        self.effects.mail.push((ShardId::HUB, Mail::Cluster(mail)));
+    }
+
+    /// Whose the sessions are that are claimed now.
+    pub(super) fn generation(&self) -> Generation {
+        self.cluster
+            .as_ref()
+            .map_or(Generation::ALONE, |cluster| cluster.generation)
+    }
+
+    /// Whether another node may have a durable subscription that is not known here: then every QoS 1 and 2 message is kept for it.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.known_until < self.now)
+    }
+
+    /// What a subscription that is made now begins with. In a cluster it is dated back by [`CLOCK_MARGIN_MS`]: the clocks of other nodes, whose messages
+    /// it is to get, may be that much behind.
+    pub(super) fn subscribed_since(&self) -> MessageId {
+        match self.cluster {
+            None => self.ids.next(self.now),
+            Some(_) => MessageId::first_at(self.now.0.saturating_sub(CLOCK_MARGIN_MS) << 16),
+        }
+    }
+
+    /// Where new clients are sent while the node drains.
+    pub(super) fn draining(&self) -> Option<&Arc<str>> {
+        self.cluster.as_ref()?.draining.as_ref()
+    }
+
+    /// The server reference that goes with a reason.
+    pub(super) fn server_reference(&self, reason: Reason) -> Arc<str> {
+        match (reason, &self.cluster) {
+            (Reason::UseAnotherServer | Reason::ServerMoved, Some(cluster)) => {
+                match (&cluster.draining, cluster.reference.is_empty()) {
+                    (_, false) => cluster.reference.clone(),
+                    (Some(draining), true) => draining.clone(),
+                    (None, true) => self.config.server_reference.as_str().into(),
+                }
+            }
+            (Reason::UseAnotherServer, None) => self.config.server_reference.as_str().into(),
+            _ => "".into(),
+        }
+    }
+
+    /// Takes what the cluster routes by, instead of what was known of it.
+    fn on_snapshot(&mut self, app: &AppId, snapshot: &Snapshot) {
+        let app = self.app(app);
+        let (entries, bytes) = (self.config.tail_entries, self.config.tail_bytes);
+        let app = &mut self.apps[usize::from(app)];
+        app.routes.forget_peer(ShardId::STORE);
+        app.retained = Default::default();
+        for message in &snapshot.retained {
+            app.retained.set(message.topic().into(), message.clone());
+        }
+        for filter in &snapshot.filters {
+            app.routes.set_remote(filter, ShardId::STORE, true, true);
+        }
+        for (filter, client_id, member) in &snapshot.members {
+            set_stored_member(&mut app.routes, filter, client_id, Some(*member));
+        }
+        for &(log, end) in &snapshot.log_ends {
+            let tail = match log {
+                LogKind::Push => Some(&mut app.push_tail),
+                LogKind::Topic(partition) => app.topic_tails.get_mut(usize::from(partition)),
+            };
+            // Later ones continue what was announced.
+            if let Some(tail) = tail.filter(|tail| tail.end() == Offset::default()) {
+                *tail = Tail::new(end, entries, bytes);
+            }
+        }
+    }
+
+    /// Something changed in the store that is routed by.
+    pub(super) fn on_change(&mut self, app: &AppId, change: Change) {
+        let app = self.app(app);
+        let app = &mut self.apps[usize::from(app)];
+        match change {
+            Change::Retained { topic, message } => match message {
+                Some(message) => app.retained.set(topic, message),
+                None => app.retained.remove(&topic),
+            },
+            Change::Filter { filter, present } => {
+                app.routes
+                    .set_remote(&filter, ShardId::STORE, true, present);
+            }
+            Change::Member {
+                filter,
+                client_id,
+                member,
+            } => set_stored_member(&mut app.routes, &filter, &client_id, member),
+        }
+    }
+
+    /// The other node that has the client, if a claim says so.
+    pub(super) fn elsewhere(&self, claimed: &Claimed) -> Option<Previous> {
+        let own = self.cluster.as_ref()?.generation;
+        claimed.previous.filter(|previous| {
+            previous.generation != own && previous.generation != Generation::ALONE
+        })
+    }
+
+    /// Asks the other node to let go of a client that was claimed here.
+    pub(super) fn release_elsewhere(
+        &mut self,
+        previous: Previous,
+        conn: ConnId,
+        client: ClientKey,
+        expiry_seconds: u32,
+        claimed: Claimed,
+    ) {
+        let (epoch, resumes) = (claimed.epoch, claimed.resumed.is_some());
+        let ticket = self.ticket(Pending::Elsewhere(Box::new(Elsewhere {
+            conn,
+            client: client.clone(),
+            expiry_seconds,
+            claimed,
+        })));
+        self.mail_hub(ClusterMail::ReleaseElsewhere {
+            client,
+            previous,
+            epoch,
+            resumes,
+            ticket: ticket.0,
+        });
+    }
+
+    fn on_released_elsewhere(&mut self, ticket: u64) {
+        let Some(Pending::Elsewhere(elsewhere)) = self.pending.remove(&Ticket(ticket)) else {
+            return;
+        };
+        if elsewhere.claimed.resumed.is_none() && elsewhere.expiry_seconds == 0 {
+            return self.take_up_from_elsewhere(*elsewhere);
+        }
+        let query = Query::Session {
+            client: elsewhere.client.clone(),
+        };
+        self.query(query, Pending::Reread(elsewhere));
+    }
+
+    /// The session as the other node left it.
+    pub(super) fn on_reread(&mut self, mut elsewhere: Elsewhere, page: Result<Page, StoreError>) {
+        let claimed = &mut elsewhere.claimed;
+        match page {
+            Ok(Page::Session(Some(session))) if session.epoch == claimed.epoch => {
+                if let Some(resumed) = &mut claimed.resumed {
+                    *resumed = session.state;
+                }
+                claimed.push_cursor = session.push_cursor;
+                claimed.inbox_waiting = session.inbox_waiting;
+            }
+            // What the claim said is older: at worst something is repeated. Whoever claimed the session since fences this one.
+            _ => {}
+        }
+        self.take_up_from_elsewhere(elsewhere);
+    }
+
+    fn take_up_from_elsewhere(&mut self, elsewhere: Elsewhere) {
+        let Elsewhere {
+            conn,
+            client,
+            expiry_seconds,
+            claimed,
+        } = elsewhere;
+        let Some(slot) = self.slot_of(conn) else {
+            return self.release_unwanted(client, expiry_seconds, &claimed);
+        };
+        self.welcome_claimed(slot, claimed);
+    }
+
+    /// Another node has claimed a client.
+    fn on_release(&mut self, client: &ClientKey, epoch: Epoch, resumes: bool, ticket: u64) {
+        let app = self.app(&client.app);
+        let slot = self.apps[usize::from(app)]
+            .clients
+            .get(&client.client_id)
+            .copied();
+        if let Some(slot) = slot {
+            let phase = self.conns[slot as usize]
+                .as_mut()
+                .map(|conn| &mut conn.phase);
+            match phase {
+                Some(Phase::Live(live) | Phase::Announcing(live)) if live.epoch < epoch => {
+                    return self.hand_over(slot, epoch, resumes, ticket);
+                }
+                // Its claim is under way: which of the two came first is seen from its epoch.
+                Some(Phase::Claiming(connecting)) => {
+                    connecting.outrun = connecting.outrun.max(epoch);
+                }
+                _ => {}
+            }
+        }
+        self.mail_hub(ClusterMail::Released { ticket });
+    }
+
+    /// Closes a connection whose client another node has claimed, and saves under that claim's epoch what is not saved yet.
+    fn hand_over(&mut self, slot: u32, epoch: Epoch, resumes: bool, ticket: u64) {
+        self.stats.takeovers += 1;
+        self.say_goodbye(
+            slot,
+            Reason::SessionTakenOver,
+            "another connection uses this client id",
+        );
+        let Some((client, mut live)) = self.take_out(slot) else {
+            return;
+        };
+        self.detach(slot, &live, live.is_durable());
+        let mut progress = self.progress_of(&client, &mut live);
+        self.pass_on_all(&mut live);
+        progress.epoch = epoch;
+        if !resumes {
+            // The other session is a new one. The place in the push log is the device's.
+            progress.unfinished = None;
+            if let Some(cursors) = &mut progress.cursors {
+                cursors.retain(|cursor: &Cursor| cursor.log == LogKind::Push);
+            }
+        }
+        let nothing = progress.cursors.is_none()
+            && progress.inbox_done.is_empty()
+            && progress.receipts.is_empty();
+        if nothing {
+            self.mail_hub(ClusterMail::Released { ticket });
+        } else {
+            self.command_hand_over(Command::Progress(progress), ticket);
+        }
+    }
+
+    /// The store says that a connection's session was claimed by another node.
+    pub(super) fn lose(&mut self, conn: ConnId) {
+        if self.answered(conn).is_none() {
+            return;
+        }
+        self.stats.takeovers += 1;
+        self.say_goodbye(
+            conn.slot,
+            Reason::SessionTakenOver,
+            "another connection uses this client id",
+        );
+        if let Some((client, mut live)) = self.take_out(conn.slot) {
+            // A receipt is a fact, and is taken whatever the epoch.
+            let progress = self.progress_of(&client, &mut live);
+            self.detach(conn.slot, &live, live.is_durable());
+            self.pass_on_all(&mut live);
+            if !progress.receipts.is_empty() {
+                self.command_fact(Command::Progress(progress));
+            }
+        }
+    }
+
+    /// The node is another one for the cluster, with the same connections.
+    fn on_generation(&mut self, generation: Generation) {
+        let connections = self.conns.iter().flatten();
+        let serving = connections.filter_map(|conn| match &conn.phase {
+            Phase::Live(_) | Phase::Announcing(_) | Phase::Claiming(_) => Some(conn.id),
+            _ => None,
+        });
+        let serving: Vec<ConnId> = serving.collect();
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        if cluster.generation == generation {
+            return;
+        }
+        cluster.generation = generation;
+        cluster.unstamped = serving;
+        cluster.stamp_due = Some(self.now);
+        self.restamp_some();
+    }
+
+    /// Gives some of the sessions the node's generation.
+    pub(super) fn restamp_some(&mut self) {
+        let now = self.now;
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        if cluster.stamp_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let generation = cluster.generation;
+        let mut unstamped = take(&mut cluster.unstamped);
+        let later = unstamped.split_off(unstamped.len().min(RESTAMPED_AT_ONCE));
+        cluster.stamp_due = (!later.is_empty()).then_some(Millis(now.0 + RESTAMP_PAUSE_MS));
+        cluster.unstamped = later;
+        for conn in unstamped {
+            if self.slot_of(conn).is_none() {
+                continue;
+            }
+            let conn_phase = self.conns[conn.slot as usize]
+                .as_ref()
+                .map(|conn| &conn.phase);
+            let (client, epoch) = match conn_phase {
+                Some(Phase::Live(live) | Phase::Announcing(live)) => {
+                    (self.key_of(live), live.epoch)
+                }
+                // Its claim may have named the old generation: it is looked at again.
+                Some(Phase::Claiming(_)) => {
+                    self.restamp_later(conn);
+                    continue;
+                }
+                _ => continue,
+            };
+            let command = Command::Restamp {
+                client,
+                epoch,
+                generation,
+            };
+            self.command(command, Pending::Restamp(conn));
+        }
+    }
+
+    /// The store could not say whose a session is.
+    pub(super) fn restamp_later(&mut self, conn: ConnId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.unstamped.push(conn);
+            let retry = Millis(self.now.0 + RESTAMP_RETRY_MS);
+            cluster.stamp_due = Some(cluster.stamp_due.map_or(retry, |due| due.min(retry)));
+        }
+    }
+
+    fn on_inbox_waits(&mut self, client: &ClientKey, entry: Offset) {
+        let app = self.app(&client.app);
+        let clients = &self.apps[usize::from(app)].clients;
+        let Some(&slot) = clients.get(&client.client_id) else {
+            return;
+        };
+        let known = match self.conns[slot as usize].as_ref().map(|conn| &conn.phase) {
+            Some(Phase::Live(live) | Phase::Announcing(live)) => entry <= live.push.inbox_read,
+            _ => false,
+        };
+        if !known {
+            self.look_into_inbox(slot);
+        }
+    }
+
+    /// A client's inbox may have entries that nobody announced.
+    pub(super) fn look_into_inbox(&mut self, slot: u32) {
+        let phase = self.conns[slot as usize]
+            .as_mut()
+            .map(|conn| &mut conn.phase);
+        match phase {
+            Some(Phase::Claiming(connecting)) => connecting.inbox_noticed = true,
+            Some(Phase::Announcing(live) | Phase::Live(live)) => {
+                let replay = live.push.replay.get_or_insert_with(Default::default);
+                let replay: &mut Replay = replay;
+                replay.inbox_noticed |= replay.reading;
+                replay.inbox_more = true;
+            }
+            _ => return,
+        }
+        if live_in(&mut self.conns, slot).is_some() {
+            self.pump(slot);
+        }
+    }
+
+    /// Sends clients to another node: those that have waited longest since the last move.
+    fn move_away(&mut self, count: u32, reference: Arc<str>) {
+        let slots = self.conns.len() as u32;
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        cluster.reference = reference;
+        let start = cluster.next_moved;
+        let mut left = count;
+        for step in 0..slots {
+            let slot = (start + step) % slots;
+            if left == 0 {
+                break;
+            }
+            if self.live(slot).is_some() {
+                self.refuse(
+                    slot,
+                    Reason::UseAnotherServer,
+                    "this server is being relieved",
+                );
+                self.stats.moved += 1;
+                left -= 1;
+            }
+            if let Some(cluster) = &mut self.cluster {
+                cluster.next_moved = slot + 1;
+            }
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.reference = "".into();
+        }
+    }
+
+    fn connected(&mut self, client: &ClientKey) -> Option<Connected> {
+        let app = self.app(&client.app);
+        let slot = *self.apps[usize::from(app)].clients.get(&client.client_id)?;
+        let live = self.live(slot)?;
+        Some(Connected {
+            epoch: live.epoch,
+            protocol_level: match live.version {
+                Version::V31 => 3,
+                Version::V311 => 4,
+                Version::V5 => 5,
+            },
+            subscriptions: live.subscriptions.len() as u32,
+            in_flight: live.outbound.unfinished().count() as u32,
+        })
+    }
+}
+
+/// Sets a durable member of a shared subscription as the store knows it. One that is connected somewhere is known better by its node.
+fn set_stored_member(
+    routes: &mut Routes,
+    filter: &Arc<str>,
+    client_id: &Arc<str>,
+    member: Option<DurableMember>,
+) {
+    let member = member.map(|member| crate::mail::Member {
+        shard: ShardId::STORE,
+        qos: member.qos,
+        durable: true,
+        live: false,
+        subscription_id: member.subscription_id,
+        retain_as_published: member.retain_as_published,
+    });
+    routes.set_stored_member(filter, client_id, member);
+}
