@@ -76,6 +76,11 @@ const RULES: &[Rule] = &[
         ours: &["campanile-mqtt"],
         never: &["fjall", "axum"],
     },
+    Rule {
+        name: "campanile-testbed",
+        ours: &[],
+        never: &["redis", "zookeeper-client"],
+    },
 ];
 
 /// Crates that no rule is needed for.

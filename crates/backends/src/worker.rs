@@ -11,17 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use campanile_broker::store::{Notice, Page, Query, StoreError};
+use campanile_broker::{
+    ids::{AppId, Offset},
+    store::{Notice, Page, Query, StoreError},
+};
 
 use crate::backend::{Backend, Reader, Reply, Request};
 
 /// Where the results of commits go. `T` is what the submitter calls its request by.
 pub trait Deliver<T>: Send + 'static {
-    /// Takes the results of one commit. The notices are to be announced before the replies are passed on.
+    /// Takes the results of one commit. The notices are to be announced before the replies are passed on. `changed`: as [`Committed::changed`](crate::Committed).
     fn deliver(
         &mut self,
         notices: Vec<Notice>,
         replies: Vec<(T, Result<Reply, StoreError>)>,
+        changed: Vec<(usize, AppId, Offset)>,
         stats: CommitStats,
     );
 }
@@ -117,6 +121,7 @@ impl<T: Send + 'static> StoreWorker<T> {
                     deliver.deliver(
                         committed.notices,
                         tags.into_iter().zip(committed.replies).collect(),
+                        committed.changed,
                         stats,
                     );
                 }

@@ -12,7 +12,7 @@ use campanile_backends::{
     worker::{CommitStats, Deliver, DeliverPages, ReadPool, StoreWorker, WorkerConfig},
 };
 use campanile_broker::{
-    ids::{MessageId, Millis, Offset},
+    ids::{AppId, MessageId, Millis, Offset},
     message::{Kind, Message},
     store::{Command, LogKind, Notice, Outcome, Page, Publish, Query, Recovery, StoreError},
 };
@@ -32,6 +32,7 @@ impl Deliver<u32> for Deliveries {
         &mut self,
         notices: Vec<Notice>,
         replies: Vec<(u32, Result<Reply, StoreError>)>,
+        _: Vec<(usize, AppId, Offset)>,
         stats: CommitStats,
     ) {
         let _ = self.0.send((notices, replies, stats));

@@ -93,7 +93,7 @@ impl Node {
     fn start_in(runtime: &Runtime, config: &ZooKeeperConfig, name: &str) -> Node {
         let (config, name) = (config.clone(), name.to_owned());
         let start = runtime.spawn(async move { Node::start(&config, &name).await });
-        futures_wait(start)
+        wait_elsewhere(start)
     }
 
     /// Waits until it sees that.
@@ -121,7 +121,7 @@ impl Node {
 }
 
 /// Waits for a task of another runtime.
-fn futures_wait<T: Send + 'static>(task: tokio::task::JoinHandle<T>) -> T {
+fn wait_elsewhere<T: Send + 'static>(task: tokio::task::JoinHandle<T>) -> T {
     let wait = std::thread::spawn(move || {
         let here = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -178,6 +178,72 @@ async fn nodes_see_each_other_come_change_and_go() {
     assert_eq!(listed(&config, "/nodes").await, ["a"]);
     let error = b.handle.set_setting("late", "").await.unwrap_err();
     assert!(matches!(error, Error::Stopped));
+}
+
+#[tokio::test]
+async fn news_of_a_node_are_written_once_a_second_at_most() {
+    let (_ensemble, config) = shared();
+    let started = Instant::now();
+    let a = Node::start(&config, "a").await;
+    let mut b = Node::start(&config, "b").await;
+    b.sees_nodes(&["a", "b"]).await;
+    let mut connections = 0;
+    while started.elapsed() < Duration::from_secs(3) {
+        connections += 1;
+        a.handle.update(|info| info.load.connections = connections);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    b.sees("the newest", |seen| {
+        seen.nodes["a"].info.load.connections == connections
+    })
+    .await;
+    let client = zookeeper_client::Client::connect(&config.servers.join(","))
+        .await
+        .unwrap();
+    let registration = format!("{}/nodes/a", config.chroot);
+    let (_, stat) = client.get_data(&registration).await.unwrap();
+    let writes = u64::try_from(stat.version).unwrap();
+    assert!(
+        (1..=started.elapsed().as_secs()).contains(&writes),
+        "{writes}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_whose_handle_is_dropped_leaves() {
+    let (_ensemble, config) = shared();
+    let mut a = Node::start(&config, "a").await;
+    let b = Node::start(&config, "b").await;
+    a.sees_nodes(&["a", "b"]).await;
+    let left = Instant::now();
+    drop(b);
+    a.sees_nodes(&["a"]).await;
+    assert!(left.elapsed() < SESSION);
+}
+
+#[tokio::test]
+async fn a_session_that_thaws_after_its_client_gave_it_up_leaves_nothing_double() {
+    let ensemble = Ensemble::start(1).unwrap();
+    let config = config(&ensemble);
+    let mut a = Node::start(&config, "a").await;
+    ensemble.stop(0).unwrap();
+    let gave_up = |error: &Error| error.to_string().contains("no available hosts");
+    let deadline = Instant::now() + PATIENCE;
+    while !a.handle.trouble().as_ref().is_some_and(gave_up) {
+        assert!(Instant::now() < deadline, "{:?}", a.handle.trouble());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(a.handle.membership().own, Some(a.generation));
+    ensemble.cont(0).unwrap();
+    let before = a.generation;
+    a.sees("a new generation, leading", |seen| {
+        seen.reachable
+            && seen.own.is_some_and(|own| own != before)
+            && seen.leader.as_deref() == Some("a")
+    })
+    .await;
+    assert_eq!(listed(&config, "/nodes").await, ["a"]);
+    assert_eq!(listed(&config, "/leader").await.len(), 1);
 }
 
 #[tokio::test]

@@ -207,6 +207,11 @@ pub trait Place {
     fn open(&mut self, config: Config) -> Box<dyn Backend>;
 }
 
+/// Texts as the ports have them.
+pub fn texts<const N: usize>(texts: [&str; N]) -> Vec<Arc<str>> {
+    texts.into_iter().map(Arc::from).collect()
+}
+
 /// The app that the tests use.
 pub const APP: &str = "app";
 

@@ -1,7 +1,5 @@
 //! Apps and pushes.
 
-use std::sync::Arc;
-
 use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, Generation, Millis, Offset},
@@ -13,7 +11,7 @@ use campanile_push::{
     store::{self as push, Accept, Command, Idempotency},
 };
 
-use super::{APP, World, client, cursor, message_id, text};
+use super::{APP, World, client, cursor, message_id, text, texts};
 
 /// A key belongs to one app.
 pub fn apps_have_names_and_keys(world: &mut World) {
@@ -227,7 +225,7 @@ pub fn a_push_without_time_to_live_is_announced_and_not_stored(world: &mut World
     else {
         panic!("not announced: {notices:?}");
     };
-    assert_eq!(clients.as_ref(), ["live", "unknown"].map(Arc::from));
+    assert_eq!(clients.as_ref(), texts(["live", "unknown"]));
     assert_eq!(text(message), format!("push {id}"));
     assert_eq!(world.inbox("live"), vec![]);
     assert_eq!(world.inbox("unknown"), vec![]);

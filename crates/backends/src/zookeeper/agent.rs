@@ -25,6 +25,7 @@ use super::{
     Error, ZooKeeperConfig, layout, payload,
     plan::{self, Own, Step},
     tree::{Kind, Tree},
+    view::View,
 };
 
 /// How often everything is read although no watch fired.
@@ -57,7 +58,10 @@ pub(super) struct Agent {
     pub(super) session: watch::Sender<Option<Client>>,
     pub(super) belief: Belief,
     pub(super) started: Instant,
+    /// When the registration was last written.
     pub(super) updated: Option<Instant>,
+    /// What was last complained about.
+    pub(super) unreadable: BTreeSet<String>,
 }
 
 /// Where the waiting for a state of the session ended.
@@ -306,59 +310,26 @@ impl Agent {
     }
 
     fn publish(&mut self, client: &Client, tree: &Tree, trouble: Option<Error>) {
-        let mut registered = BTreeMap::new();
-        let mut own = None;
-        for (name, entry) in tree.entries(Kind::Nodes) {
-            let generation = Generation(entry.stat.czxid.cast_unsigned());
-            match payload::read_node(name, &entry.data) {
-                Ok(info) => {
-                    registered.insert(info.name.clone(), Registered { generation, info });
-                }
-                Err(error) => warn!(node = %name, %error, "a registration that cannot be read"),
+        let view = View::of(|kind| tree.entries(kind));
+        if view.unreadable != self.unreadable {
+            if !view.unreadable.is_empty() {
+                warn!(entries = ?view.unreadable, "entries in ZooKeeper that cannot be read are passed over");
             }
-            if **name == *self.name && entry.stat.ephemeral_owner == client.session_id().0 {
-                own = Some(generation);
-            }
+            self.unreadable = view.unreadable;
         }
-        let now = self.now();
-        let links_down = self.links_down.borrow_and_update().clone();
-        let doubted = self.belief.doubted();
-        let is_down = |generation| links_down.contains(&generation);
-        self.belief.on_read(&self.name, &registered, is_down, now);
-        if self.belief.doubted().difference(&doubted).next().is_some() {
-            let nodes = self.belief.doubted();
-            warn!(
-                ?nodes,
-                "ZooKeeper lost most nodes at once: they are kept until that is confirmed"
-            );
-        }
+        let registration = tree.entries(Kind::Nodes).get(&*self.name);
+        let own = registration
+            .filter(|entry| entry.stat.ephemeral_owner == client.session_id().0)
+            .map(|entry| Generation(entry.stat.czxid.cast_unsigned()));
+        self.believe(&view.nodes);
         let nodes = self.belief.nodes().clone();
-        let drain = |(name, data): (&String, &[u8])| {
-            let order = payload::read_drain(data);
-            let order = order.inspect_err(
-                |error| warn!(node = %name, %error, "a drain order that cannot be read"),
-            );
-            Some((Arc::from(name.as_str()), order.ok()?))
-        };
-        let setting = |(key, data): (&String, &[u8])| {
-            let value = std::str::from_utf8(data);
-            let value = value
-                .inspect_err(|error| warn!(key = %key, %error, "a setting that cannot be read"));
-            Some((Arc::from(key.as_str()), Arc::from(value.ok()?)))
-        };
-        let entries = |kind| {
-            let entries = tree.entries(kind).iter();
-            entries.map(|(name, entry)| (name, entry.data.as_slice()))
-        };
         let membership = Membership {
             own,
-            leader: plan::leader(tree.entries(Kind::Leader))
-                .map(Arc::from)
-                .filter(|leader| nodes.contains_key(leader)),
+            leader: view.leader.filter(|leader| nodes.contains_key(leader)),
             nodes,
             doubted: self.belief.doubted(),
-            drains: entries(Kind::Drains).filter_map(drain).collect(),
-            settings: entries(Kind::Settings).filter_map(setting).collect(),
+            drains: view.drains,
+            settings: view.settings,
             reachable: true,
         };
         match trouble {
@@ -366,6 +337,21 @@ impl Agent {
             None => drop(self.trouble.send_replace(None)),
         }
         self.replace(membership);
+    }
+
+    fn believe(&mut self, registered: &BTreeMap<Arc<str>, Registered>) {
+        let links_down = self.links_down.borrow_and_update().clone();
+        let is_down = |generation| links_down.contains(&generation);
+        let doubted = self.belief.doubted();
+        let now = self.now();
+        self.belief.on_read(&self.name, registered, is_down, now);
+        let nodes = self.belief.doubted();
+        if !nodes.is_subset(&doubted) {
+            warn!(
+                ?nodes,
+                "ZooKeeper lost most nodes at once: they are kept until that is confirmed"
+            );
+        }
     }
 
     /// The ensemble is out of reach: all goes on being believed.

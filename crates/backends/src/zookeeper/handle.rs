@@ -72,6 +72,7 @@ impl ZooKeeperMembership {
             belief: Belief::new(confirmation),
             started: Instant::now(),
             updated: None,
+            unreadable: BTreeSet::new(),
         };
         tokio::spawn(async move {
             agent.run().await;

@@ -16,6 +16,7 @@ mod layout;
 mod payload;
 mod plan;
 mod tree;
+mod view;
 
 pub use config::{DigestAuth, TlsFiles, TlsIdentityFiles, ZooKeeperConfig};
 pub use error::Error;

@@ -86,14 +86,6 @@ pub(super) fn plan(
     steps
 }
 
-/// The name of the node that leads.
-pub(super) fn leader(candidates: &BTreeMap<String, Entry>) -> Option<String> {
-    // Names are `n-` and ten digits: their order is that of their creation.
-    let (_, first) = candidates.first_key_value()?;
-    let candidate = payload::read_candidate(&first.data).ok()?;
-    Some(candidate.name)
-}
-
 #[cfg(test)]
 mod tests {
     use zookeeper_client::Stat;

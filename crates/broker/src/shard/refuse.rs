@@ -10,7 +10,7 @@ use crate::ids::ConnId;
 impl Shard {
     /// Why a stopping node sends clients away.
     pub(super) fn goodbye(&self) -> Reason {
-        if self.config.server_reference.is_empty() {
+        if self.server_reference(Reason::UseAnotherServer).is_empty() {
             Reason::ServerShuttingDown
         } else {
             Reason::UseAnotherServer

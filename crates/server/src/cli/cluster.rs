@@ -9,8 +9,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{anyhow, bail};
-use campanile_api::cluster::DrainOrder;
+use anyhow::bail;
+use campanile_api::cluster::{DrainOrder, NodeStatus};
 use campanile_push::app::AppName;
 use clap::Subcommand;
 use serde_json::json;
@@ -187,45 +187,58 @@ impl DrainArgs {
         let node = &self.node;
         let give_up_ms =
             deadline_ms.map(|deadline| deadline.saturating_add(AFTER_DEADLINE.as_millis() as u64));
-        let mut is_own = false;
-        let mut last = None;
+        let mut last: Option<NodeStatus> = None;
         loop {
-            let overview = match members.status() {
+            let status = match members.status() {
                 // An empty node stops, and with it the conversation.
-                Err(ConversationError::Broken { .. }) if is_own => {
-                    say(format_args!("{node} has stopped"));
-                    return Ok(());
+                Err(ConversationError::Broken { .. })
+                    if last.as_ref().is_some_and(|last| last.this) =>
+                {
+                    None
                 }
-                other => other?,
+                other => other?.nodes.into_iter().find(|status| status.name == *node),
             };
-            match overview.nodes.iter().find(|status| status.name == *node) {
-                None => {
-                    say(format_args!("{node} has left the cluster"));
+            match progress(last.as_ref(), status.as_ref()) {
+                Progress::Done(what) => {
+                    say(format_args!("{node} {what}"));
                     return Ok(());
                 }
-                Some(status) if status.connections == 0 => {
-                    say(format_args!("{node} has no device any more"));
-                    return Ok(());
-                }
-                Some(status) if !status.draining && last.is_some() => {
-                    bail!(
-                        "{node} is no longer being drained: someone withdrew the order, or it was started again"
-                    );
-                }
-                Some(status) => {
-                    is_own = status.this;
-                    if last.replace(status.connections) != Some(status.connections) {
-                        complain(format_args!("{node}: {} devices left", status.connections));
+                Progress::Withdrawn => bail!(
+                    "{node} is no longer being drained: someone withdrew the order, or it was started again"
+                ),
+                Progress::Left(count) => {
+                    if last.as_ref().map(|last| last.connections) != Some(count) {
+                        complain(format_args!("{node}: {count} devices left"));
                     }
                 }
             }
             if give_up_ms.is_some_and(|give_up_ms| now_ms() > give_up_ms) {
-                return Err(anyhow!(
-                    "{node} still has devices after its deadline: look at its log"
-                ));
+                bail!("{node} still has devices after its deadline: look at its log");
             }
+            last = status;
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+}
+
+/// How far a drain is.
+#[derive(Debug, PartialEq)]
+enum Progress {
+    Done(&'static str),
+    Withdrawn,
+    Left(u64),
+}
+
+/// Compares what was last seen of a node with what is seen now; `None`: it is not there.
+fn progress(last: Option<&NodeStatus>, now: Option<&NodeStatus>) -> Progress {
+    match now {
+        None => Progress::Done("has left the cluster"),
+        // The order may take a moment to reach the node that is asked.
+        Some(now) if !now.draining && last.is_some_and(|last| last.draining) => Progress::Withdrawn,
+        Some(now) if now.draining && now.connections == 0 => {
+            Progress::Done("has no device any more")
+        }
+        Some(now) => Progress::Left(now.connections),
     }
 }
 
@@ -233,4 +246,48 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(draining: bool, connections: u64) -> NodeStatus {
+        NodeStatus {
+            name: "a".to_owned(),
+            this: false,
+            generation: None,
+            version: "0.1.0".to_owned(),
+            started_ms: 0,
+            addresses: Vec::new(),
+            http: String::new(),
+            connections,
+            capacity: 10,
+            draining,
+            drain: None,
+            leader: false,
+            linked: Some(true),
+        }
+    }
+
+    #[test]
+    fn a_drain_is_over_when_the_node_is_empty_or_gone() {
+        let draining = node(true, 2);
+        let check = |last: Option<&NodeStatus>, now: Option<&NodeStatus>, expected| {
+            assert_eq!(progress(last, now), expected);
+        };
+        check(None, Some(&draining), Progress::Left(2));
+        check(None, Some(&node(false, 0)), Progress::Left(0));
+        check(
+            Some(&draining),
+            Some(&node(true, 0)),
+            Progress::Done("has no device any more"),
+        );
+        check(
+            Some(&draining),
+            None,
+            Progress::Done("has left the cluster"),
+        );
+        check(Some(&draining), Some(&node(false, 2)), Progress::Withdrawn);
+    }
 }

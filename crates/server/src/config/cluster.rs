@@ -37,18 +37,6 @@ pub struct ClusterSettings {
     pub http_advertise: String,
     /// Devices a second that a drain moves away, where its order names no rate.
     pub drain_rate: u32,
-    /// How long a client that moved here waits for the node that it came from.
-    pub takeover_wait: Duration,
-    /// How long a new subscription waits for the other nodes to know of it.
-    pub interest_wait: Duration,
-    /// How long a node is trusted to route by what it last said it knows.
-    pub interest_lease: Duration,
-    /// How often the store is asked for what no peer announced.
-    pub poll_interval: Duration,
-    /// Sessions of dead nodes whose wills are dealt with, a second.
-    pub void_rate: u32,
-    /// Sessions a second that are marked anew after this node had to register again.
-    pub restamp_rate: u32,
     /// When devices move to a node that has room.
     pub rebalance: Rebalance,
     /// Percent above its fair share that a node keeps without moving any device away.
@@ -81,12 +69,6 @@ impl Default for ClusterSettings {
             advertise: Vec::new(),
             http_advertise: String::new(),
             drain_rate: 200,
-            takeover_wait: SECOND,
-            interest_wait: SECOND,
-            interest_lease: SECOND,
-            poll_interval: Duration::from_millis(250),
-            void_rate: 1000,
-            restamp_rate: 1000,
             rebalance: Rebalance::Automatic,
             rebalance_tolerance_percent: 10,
             rebalance_interval: 10 * SECOND,
@@ -142,13 +124,6 @@ impl ClusterSettings {
         keys.texts("advertise", &mut self.advertise, device_url);
         keys.text("http_advertise", &mut self.http_advertise, http_url);
         keys.integer("drain_rate", &mut self.drain_rate, 1..=1_000_000);
-        let waits = Duration::from_millis(10)..=MINUTE;
-        keys.duration("takeover_wait", &mut self.takeover_wait, waits.clone());
-        keys.duration("interest_wait", &mut self.interest_wait, waits.clone());
-        keys.duration("interest_lease", &mut self.interest_lease, waits.clone());
-        keys.duration("poll_interval", &mut self.poll_interval, waits);
-        keys.integer("void_rate", &mut self.void_rate, 1..=1_000_000);
-        keys.integer("restamp_rate", &mut self.restamp_rate, 1..=1_000_000);
         let choices = [
             ("automatic", Rebalance::Automatic),
             ("manual", Rebalance::Manual),

@@ -3,7 +3,7 @@
 use campanile_broker::{
     access::{AuthRequest, Verdict},
     effects::{Effects, Origin, Progress, Ticket},
-    ids::{ConnId, Millis},
+    ids::{ConnId, Millis, ShardId},
     mail::Mail,
     outbox::Outbox,
     shard::Shard,
@@ -38,6 +38,8 @@ pub trait Services {
     fn commands(&mut self, commands: Vec<(Ticket, Command)>);
     /// Reads.
     fn queries(&mut self, queries: Vec<(Ticket, Query)>);
+    /// Mail to the node's hub, and to peers that stand among the shards.
+    fn cluster_mail(&mut self, mail: Vec<(ShardId, Mail)>);
     /// Credentials to be judged.
     fn authenticate(&mut self, requests: Vec<(ConnId, Box<AuthRequest>)>);
 }

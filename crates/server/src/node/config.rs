@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use campanile_backends::{self as backends, embedded::EmbeddedConfig, worker::WorkerConfig};
+use campanile_backends::{
+    self as backends, embedded::EmbeddedConfig, redis::RedisConfig, worker::WorkerConfig,
+};
 use campanile_broker::access::Access;
 
+use super::cluster::ClusterSpec;
 use crate::net::listener::ListenerSpec;
 
 /// Everything a node is made with. Every queue, wait and table that is the node's own has its bound here.
@@ -20,6 +23,8 @@ pub struct NodeConfig {
     pub http: Option<HttpSpec>,
     /// Where state is kept.
     pub store: StoreSpec,
+    /// The cluster that it is a member of; `None`: it is alone.
+    pub cluster: Option<ClusterSpec>,
     /// Limits and policies of the broker.
     pub broker: campanile_broker::config::Config,
     /// Authentication and authorisation.
@@ -66,6 +71,8 @@ pub enum StoreSpec {
     Memory(backends::Config),
     /// In a data directory.
     Embedded(EmbeddedConfig),
+    /// In a Redis.
+    Redis(Box<RedisConfig>, backends::Config),
 }
 
 impl NodeConfig {
@@ -77,6 +84,7 @@ impl NodeConfig {
             listeners: Vec::new(),
             http: None,
             store: StoreSpec::Memory(backends::Config::default()),
+            cluster: None,
             broker: campanile_broker::config::Config::default(),
             access,
             worker: WorkerConfig::default(),

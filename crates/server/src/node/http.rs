@@ -12,7 +12,7 @@ use campanile_push::{id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::{Inner, StartError, alone::Alone, metrics, store::Tag};
+use super::{Inner, StartError, metrics, store::Tag};
 
 /// Connections that the kernel keeps while none is accepted.
 const BACKLOG: i32 = 1024;
@@ -39,7 +39,7 @@ pub(super) fn state(node: &Arc<Inner>, config: api::Config) -> ApiState {
     ApiState::new(Parts {
         store: Arc::new(Store(node.clone())),
         node: Arc::new(Health(node.clone())),
-        cluster: Arc::new(Alone(node.clone())),
+        cluster: node.cluster(),
         now_ms: Arc::new(move || clock.now().0),
         new_id: Arc::new(move || PushId(ids.next(id_clock.now()).0)),
         config,

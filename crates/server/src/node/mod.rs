@@ -5,6 +5,7 @@
 
 mod alone;
 mod auth;
+mod cluster;
 mod config;
 mod http;
 mod metrics;
@@ -21,7 +22,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::RecvTimeoutError,
     },
     thread::JoinHandle,
@@ -32,11 +33,12 @@ use campanile_backends::{
     Backend, Reader,
     embedded::{Embedded, OpenError},
     memory::Memory,
+    redis::{self, Redis, RedisConfig},
     worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
 };
 use campanile_broker::{
     effects::Ticket,
-    ids::{IdSource, ShardId},
+    ids::{Generation, IdSource, ShardId},
     shard::{Setup, Shard},
     store::{Recovery, StoreError},
 };
@@ -47,8 +49,12 @@ use tokio::{
 
 pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
+pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
     auth::AuthPool,
+    cluster::{
+        Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
+    },
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
@@ -63,6 +69,10 @@ use crate::net::{
 
 /// How long shards may take to stop: their own limit and some.
 const SHARDS_STOP: Duration = Duration::from_millis(3500);
+/// How long a node waits for what the store holds before it gives up starting.
+const READY: Duration = Duration::from_secs(60);
+/// How long a node that stops waits for ZooKeeper.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long HTTP requests may go on when the node stops.
 const HTTP_DRAIN: Duration = Duration::from_secs(2);
 
@@ -80,9 +90,15 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
+    /// The Redis cannot be used.
+    #[error("redis: {0}")]
+    Redis(#[from] redis::OpenError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The node cannot become a member of its cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// What is stored cannot be read.
     #[error("cannot read what is stored: {0}")]
     Recover(StoreError),
@@ -113,6 +129,7 @@ pub struct Node {
     reads: ReadPool<(ShardId, Ticket)>,
     auth: Vec<JoinHandle<()>>,
     worker: StoreWorker<Tag>,
+    hub: Option<HubThread>,
 }
 
 /// What the parts of a node share.
@@ -124,7 +141,41 @@ struct Inner {
     reads: ReadMailbox<(ShardId, Ticket)>,
     reader: Arc<dyn Reader>,
     store_figures: Arc<Mutex<StoreFigures>>,
+    redis_figures: Option<Arc<redis::Figures>>,
     stopping: AtomicBool,
+    /// Of a member of a cluster, once it serves.
+    member: MemberCell,
+    /// The way to the hub of a member of a cluster.
+    hub: Option<HubMailbox>,
+}
+
+impl Inner {
+    /// The nodes that serve together, as operators and the HTTP API see them.
+    fn cluster(self: &Arc<Inner>) -> Arc<dyn campanile_api::cluster::Cluster> {
+        match self.member.get() {
+            Some(member) => Arc::new(Desk {
+                node: self.clone(),
+                member: member.clone(),
+            }),
+            None => Arc::new(alone::Alone(self.clone())),
+        }
+    }
+
+    /// Whether this node is the one that removes what has expired. While nobody can say who leads, all do: it costs, but harms nothing.
+    fn may_sweep(&self) -> bool {
+        if self.hub.is_none() {
+            return true;
+        }
+        let Some(member) = self.member.get() else {
+            return false;
+        };
+        let membership = member.zookeeper.membership();
+        let leads = membership
+            .leader
+            .as_deref()
+            .is_some_and(|leader| leader == self.name);
+        leads || !membership.reachable
+    }
 }
 
 /// What a shard's thread holds while it lives.
@@ -153,7 +204,12 @@ impl Node {
             .map(|http| http::bind(http.address))
             .transpose()?;
 
-        let mut backend = open(&config.store)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.control_threads.max(1))
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let (mut backend, redis_figures) = open(&config.store)?;
         let recovery = backend.recover(clock.now()).map_err(StartError::Recover)?;
         let reader = backend.reader();
         tracing::info!(
@@ -164,7 +220,22 @@ impl Node {
             "state recovered"
         );
 
+        let joined = config
+            .cluster
+            .as_ref()
+            .map(|spec| {
+                let http = http_socket
+                    .as_ref()
+                    .and_then(|socket| socket.local_addr().ok());
+                let info = presentation(&config, spec, &listeners, http, &clock);
+                Joined::join(spec.clone(), info, runtime.handle())
+            })
+            .transpose()?;
+
         let count = config.shard_count();
+        let hub_waiting = Arc::<AtomicUsize>::default();
+        let (hub, hub_letters) = HubMailbox::new(hub_waiting.clone());
+        let hub = joined.as_ref().map(|_| hub);
         let seats: io::Result<Vec<_>> = (0..count).map(|_| driver::seat()).collect();
         let (polls, mailboxes): (Vec<_>, Vec<_>) = seats?.into_iter().unzip();
         let shared = Arc::new(Shared {
@@ -181,17 +252,26 @@ impl Node {
                 .max(1),
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
             mailboxes,
+            hub_waiting,
         });
 
         let (failed, failures) = mpsc::unbounded_channel();
         let store_figures = Arc::new(Mutex::new(StoreFigures::default()));
-        let router = Router::new(shared.clone(), store_figures.clone(), failed.clone());
+        let router = Router::new(
+            shared.clone(),
+            hub.clone(),
+            store_figures.clone(),
+            failed.clone(),
+        );
         let worker = StoreWorker::spawn(backend, config.worker.clone(), router)?;
         let reads = ReadPool::spawn(
             reader.clone(),
             config.read_threads,
             config.read_queue,
-            PageRouter(shared.clone()),
+            PageRouter {
+                shared: shared.clone(),
+                hub: hub.clone(),
+            },
         )?;
         let (auth_pool, auth) = AuthPool::spawn(
             &config.access,
@@ -206,13 +286,59 @@ impl Node {
             reads: reads.mailbox(),
             reader,
             store_figures,
+            redis_figures,
             stopping: AtomicBool::new(false),
+            member: MemberCell::new(),
+            hub: hub.clone(),
             shared,
         });
+        let generation = joined.as_ref().map(|joined| joined.generation);
+        let hub = match (joined, hub) {
+            (Some(joined), Some(hub)) => {
+                let surroundings = Surroundings {
+                    shared: inner.shared.clone(),
+                    store: inner.store.clone(),
+                    reads: inner.reads.clone(),
+                    hub,
+                    letters: hub_letters,
+                    failed: failed.clone(),
+                };
+                let apps = inner
+                    .shared
+                    .listeners
+                    .iter()
+                    .map(|listener| listener.app.clone());
+                let apps: std::collections::BTreeSet<_> = apps.collect();
+                let partitions = config.broker.topic_partitions;
+                let (member, thread) = joined.start(
+                    surroundings,
+                    apps.into_iter().collect(),
+                    partitions,
+                    runtime.handle(),
+                )?;
+                if !thread.wait_ready(READY) {
+                    return Err(StartError::Recover(StoreError::Unavailable(
+                        "it did not say in time what it holds".into(),
+                    )));
+                }
+                let member = Arc::new(member);
+                let relief = relieve(
+                    member.clone(),
+                    inner.shared.clone(),
+                    config.name.as_str().into(),
+                );
+                runtime.spawn(relief);
+                let _ = inner.member.set(member);
+                Some(thread)
+            }
+            _ => None,
+        };
 
         let (running, shards_ended) = std::sync::mpsc::channel();
         let alarm = Alarm { failed, running };
-        let shards = spawn_shards(&config, &inner, polls, recovery, &auth_pool, &alarm)?;
+        let shards = spawn_shards(
+            &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
+        )?;
         drop(alarm);
         let ticker = Ticker::spawn(
             inner.clone(),
@@ -222,11 +348,6 @@ impl Node {
                 sys_every: config.sys_every,
             },
         )?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.control_threads.max(1))
-            .thread_name("control")
-            .enable_all()
-            .build()?;
         let http = match (config.http, http_socket) {
             (Some(spec), Some(socket)) => Some(Http::start(&runtime, &inner, spec, socket)?),
             _ => None,
@@ -243,6 +364,7 @@ impl Node {
             reads,
             auth,
             worker,
+            hub,
         };
         node.announce(&config.name);
         Ok(node)
@@ -268,7 +390,7 @@ impl Node {
 
     /// The nodes that serve together, as operators and the HTTP API see them.
     pub fn cluster(&self) -> Arc<dyn campanile_api::cluster::Cluster> {
-        Arc::new(alone::Alone(self.inner.clone()))
+        self.inner.cluster()
     }
 
     /// Where tasks beside those of the node may run. They are cut off when the node stops.
@@ -316,6 +438,9 @@ impl Node {
     pub fn stop(self) -> Result<(), StoreError> {
         let began = Instant::now();
         self.inner.stopping.store(true, Ordering::Relaxed);
+        if let Some(member) = self.inner.member.get() {
+            member.say_goodbye(&self.inner);
+        }
         let http = self.http.map(|http| {
             // Dropped, it says stop.
             drop(http.stop);
@@ -351,6 +476,16 @@ impl Node {
             }
             Err(error) => tracing::error!(%error, "the store did not close in order"),
         }
+        if let Some(hub) = self.hub {
+            // Until now it has passed on the store's answers.
+            hub.stop();
+        }
+        if let Some(member) = self.inner.member.get() {
+            let left = async { tokio::time::timeout(LEAVE, member.leave()).await };
+            if self.runtime.block_on(left).is_err() {
+                tracing::warn!("ZooKeeper did not answer; the others will miss this node soon");
+            }
+        }
         // To the end somebody listens for a second signal.
         self.runtime.shutdown_timeout(Duration::from_millis(100));
         closed
@@ -380,11 +515,19 @@ impl Node {
     }
 }
 
-fn open(spec: &StoreSpec) -> Result<Box<dyn Backend>, OpenError> {
-    Ok(match spec {
+/// The store, and its own figures if it has some.
+fn open(spec: &StoreSpec) -> Result<(Box<dyn Backend>, Option<Arc<redis::Figures>>), StartError> {
+    let mut figures = None;
+    let backend: Box<dyn Backend> = match spec {
         StoreSpec::Memory(config) => Box::new(Memory::new(config.clone())),
         StoreSpec::Embedded(config) => Box::new(Embedded::open(config.clone())?),
-    })
+        StoreSpec::Redis(config, rules) => {
+            let redis = Redis::open(RedisConfig::clone(config), rules.clone())?;
+            figures = Some(redis.figures());
+            Box::new(redis)
+        }
+    };
+    Ok((backend, figures))
 }
 
 fn spawn_shards(
@@ -392,6 +535,7 @@ fn spawn_shards(
     inner: &Arc<Inner>,
     polls: Vec<mio::Poll>,
     recovery: Recovery,
+    cluster: Option<Generation>,
     auth: &AuthPool,
     alarm: &Alarm,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
@@ -409,7 +553,7 @@ fn spawn_shards(
             access: config.access.clone(),
             ids: inner.ids.clone(),
             seed,
-            cluster: None,
+            cluster,
         };
         let services = ShardServices {
             shard: id,
@@ -417,6 +561,7 @@ fn spawn_shards(
             store: inner.store.clone(),
             reads: inner.reads.clone(),
             auth: auth.clone(),
+            hub: inner.hub.clone(),
         };
         let (shared, recovery, alarm) = (inner.shared.clone(), recovery.clone(), alarm.clone());
         let serve = move || -> io::Result<()> {

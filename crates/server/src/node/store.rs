@@ -12,7 +12,7 @@ use campanile_backends::{
 use campanile_broker::{
     access::AuthRequest,
     effects::Ticket,
-    ids::{ConnId, ShardId},
+    ids::{AppId, ConnId, Offset, ShardId},
     mail::Mail,
     shard::Shard,
     store::{Command, Notice, Outcome, Page, Query, StoreError, Swept},
@@ -20,7 +20,10 @@ use campanile_broker::{
 use campanile_push::store as push;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::auth::AuthPool;
+use super::{
+    auth::AuthPool,
+    cluster::{HubLetter, HubMailbox},
+};
 use crate::net::{driver::Shared, figures::Histogram, mailbox::Letter, ports::Services};
 
 /// Whose a request is.
@@ -32,6 +35,8 @@ pub enum Tag {
     Api(oneshot::Sender<Result<push::Outcome, push::Unavailable>>),
     /// The sweeper's; it is told whether there is more to remove.
     Sweep(mpsc::Sender<bool>),
+    /// The hub's.
+    Hub(u64),
 }
 
 /// Figures of the store, as others read them.
@@ -48,36 +53,77 @@ pub struct StoreFigures {
     pub failing: Option<Arc<str>>,
 }
 
-/// Takes what the store's thread has done to those who wait for it: notices first, then answers, each shard's in one batch.
+/// Takes letters to shards, and answers of the store to whoever waits for them; what is for one shard in one batch.
 #[derive(Debug)]
-pub struct Router {
+pub struct Postman {
     shared: Arc<Shared>,
-    figures: Arc<Mutex<StoreFigures>>,
-    failed: UnboundedSender<String>,
     batches: Vec<Vec<Letter>>,
 }
 
-impl Router {
-    /// A router to the shards of a node. `failed` is told if the store's thread, which owns the router, panics.
-    pub fn new(
-        shared: Arc<Shared>,
-        figures: Arc<Mutex<StoreFigures>>,
-        failed: UnboundedSender<String>,
-    ) -> Router {
-        Router {
-            failed,
+impl Postman {
+    /// A postman to the shards of a node.
+    pub fn new(shared: Arc<Shared>) -> Postman {
+        Postman {
             batches: shared.mailboxes.iter().map(|_| Vec::new()).collect(),
             shared,
-            figures,
         }
+    }
+
+    /// Takes a letter along.
+    pub fn take(&mut self, shard: ShardId, letter: Letter) {
+        self.batches[shard.0 as usize].push(letter);
+    }
+
+    /// Delivers what was taken along.
+    pub fn deliver(&mut self) {
+        for (mailbox, batch) in self.shared.mailboxes.iter().zip(&mut self.batches) {
+            if !batch.is_empty() {
+                mailbox.post_all(take(batch));
+            }
+        }
+    }
+
+    /// Takes answers of the store to whoever waits for them, and what was taken along before. What a sweep found is returned.
+    pub fn answer(&mut self, replies: Vec<(Tag, Result<Reply, StoreError>)>) -> Vec<Swept> {
+        let (mut swept, mut others) = (Vec::new(), Vec::new());
+        for (tag, reply) in replies {
+            match (tag, reply) {
+                (Tag::Shard(shard, ticket), reply) => {
+                    self.take(shard, Letter::Outcome(ticket, reply.map(outcome_of_broker)));
+                }
+                (Tag::Sweep(done), reply) => {
+                    let more = match reply.map(outcome_of_broker) {
+                        Ok(Outcome::Swept(found)) => {
+                            let more = found.more;
+                            swept.push(found);
+                            more
+                        }
+                        _ => false,
+                    };
+                    // Nobody waits for it any more when the node stops.
+                    let _ = done.send(more);
+                }
+                other => others.push(other),
+            }
+        }
+        self.deliver();
+        for (tag, reply) in others {
+            let Tag::Api(answer) = tag else { continue };
+            // A caller that has given up does not want to know.
+            let _ = answer.send(match reply {
+                Ok(Reply::Push(outcome)) => Ok(outcome),
+                Ok(Reply::Broker(_)) => unreachable!("the API asks for nothing of the broker"),
+                Err(error) => Err(unavailable(&error)),
+            });
+        }
+        swept
     }
 
     fn announce(&mut self, notice: Notice) {
         if let Notice::Inbox { client, .. } = &notice {
             let count = self.batches.len() as u8;
             let shard = Shard::of_client(&client.app, &client.client_id, count);
-            self.batches[shard.0 as usize].push(Letter::Mail(Mail::Notice(notice)));
-            return;
+            return self.take(shard, Letter::Mail(Mail::Notice(notice)));
         }
         let (last, others) = self.batches.split_last_mut().expect("a node has shards");
         for batch in others {
@@ -97,6 +143,33 @@ impl Router {
             if !ended.is_empty() {
                 batch.push(Letter::Mail(Mail::Ended(ended)));
             }
+        }
+        self.deliver();
+    }
+}
+
+/// Takes what the store's thread has done to those who wait for it: notices first, then answers. In a cluster, the hub does that.
+#[derive(Debug)]
+pub struct Router {
+    postman: Postman,
+    hub: Option<HubMailbox>,
+    figures: Arc<Mutex<StoreFigures>>,
+    failed: UnboundedSender<String>,
+}
+
+impl Router {
+    /// A router to the shards of a node, by way of the hub if it has one. `failed` is told if the store's thread, which owns the router, panics.
+    pub fn new(
+        shared: Arc<Shared>,
+        hub: Option<HubMailbox>,
+        figures: Arc<Mutex<StoreFigures>>,
+        failed: UnboundedSender<String>,
+    ) -> Router {
+        Router {
+            postman: Postman::new(shared),
+            hub,
+            figures,
+            failed,
         }
     }
 
@@ -149,52 +222,28 @@ impl Deliver<Tag> for Router {
         &mut self,
         notices: Vec<Notice>,
         replies: Vec<(Tag, Result<Reply, StoreError>)>,
+        changed: Vec<(usize, AppId, Offset)>,
         stats: CommitStats,
     ) {
         self.count(&replies, stats);
-        for notice in notices {
-            self.announce(notice);
-        }
-        let mut others = Vec::new();
-        for (tag, reply) in replies {
-            match (tag, reply) {
-                (Tag::Shard(shard, ticket), reply) => {
-                    let outcome = reply.map(outcome_of_broker);
-                    self.batches[shard.0 as usize].push(Letter::Outcome(ticket, outcome));
-                }
-                (Tag::Sweep(done), reply) => {
-                    let more = match reply.map(outcome_of_broker) {
-                        Ok(Outcome::Swept(swept)) => {
-                            let more = swept.more;
-                            self.announce_ended(swept);
-                            more
-                        }
-                        _ => false,
-                    };
-                    // Nobody waits for it any more when the node stops.
-                    let _ = done.send(more);
-                }
-                other => others.push(other),
-            }
-        }
-        for (mailbox, batch) in self.shared.mailboxes.iter().zip(&mut self.batches) {
-            if !batch.is_empty() {
-                mailbox.post_all(take(batch));
-            }
-        }
-        for (tag, reply) in others {
-            let Tag::Api(answer) = tag else { continue };
-            // A caller that has given up does not want to know.
-            let _ = answer.send(match reply {
-                Ok(Reply::Push(outcome)) => Ok(outcome),
-                Ok(Reply::Broker(_)) => unreachable!("the API asks for nothing of the broker"),
-                Err(error) => Err(unavailable(&error)),
+        if let Some(hub) = &self.hub {
+            return hub.post(HubLetter::Commit {
+                notices,
+                replies,
+                changed,
             });
+        }
+        for notice in notices {
+            self.postman.announce(notice);
+        }
+        for swept in self.postman.answer(replies) {
+            self.postman.announce_ended(swept);
         }
     }
 }
 
-fn outcome_of_broker(reply: Reply) -> Outcome {
+/// The broker's part of an answer to it.
+pub fn outcome_of_broker(reply: Reply) -> Outcome {
     match reply {
         Reply::Broker(outcome) => outcome,
         Reply::Push(_) => unreachable!("shards ask for nothing of the push domain"),
@@ -210,14 +259,22 @@ fn unavailable(error: &StoreError) -> push::Unavailable {
     }
 }
 
-/// Takes pages to the shards that asked for them.
+/// Takes pages to the shards, or the hub, that asked for them.
 #[derive(Debug)]
-pub struct PageRouter(pub Arc<Shared>);
+pub struct PageRouter {
+    /// The shards.
+    pub shared: Arc<Shared>,
+    /// The hub, if there is one.
+    pub hub: Option<HubMailbox>,
+}
 
 impl DeliverPages<(ShardId, Ticket)> for PageRouter {
     fn deliver(&self, pages: Vec<((ShardId, Ticket), Result<Page, StoreError>)>) {
         for ((shard, ticket), page) in pages {
-            self.0.mailboxes[shard.0 as usize].post(Letter::Page(ticket, page));
+            match (&self.hub, shard) {
+                (Some(hub), ShardId::HUB) => hub.post(HubLetter::Page(ticket.0, page)),
+                _ => self.shared.mailboxes[shard.0 as usize].post(Letter::Page(ticket, page)),
+            }
         }
     }
 }
@@ -234,6 +291,8 @@ pub struct ShardServices {
     pub reads: ReadMailbox<(ShardId, Ticket)>,
     /// Where credentials are judged.
     pub auth: AuthPool,
+    /// The hub, if there is one.
+    pub hub: Option<HubMailbox>,
 }
 
 impl Services for ShardServices {
@@ -267,6 +326,12 @@ impl Services for ShardServices {
             .into_iter()
             .map(|((_, ticket), _)| Letter::Page(ticket, Err(too_busy())));
         self.shared.mailboxes[shard.0 as usize].post_all(answers);
+    }
+
+    fn cluster_mail(&mut self, mail: Vec<(ShardId, Mail)>) {
+        if let Some(hub) = &self.hub {
+            hub.post(HubLetter::Mail(mail));
+        }
     }
 
     fn authenticate(&mut self, requests: Vec<(ConnId, Box<AuthRequest>)>) {
@@ -305,6 +370,7 @@ mod tests {
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: 1,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
+            hub_waiting: Arc::default(),
             mailboxes,
         };
         (polls, Arc::new(shared))
@@ -314,7 +380,7 @@ mod tests {
         let figures = Arc::<Mutex<StoreFigures>>::default();
         let (failed, _) = tokio::sync::mpsc::unbounded_channel();
         (
-            Router::new(shared.clone(), figures.clone(), failed),
+            Router::new(shared.clone(), None, figures.clone(), failed),
             figures,
         )
     }
@@ -388,7 +454,7 @@ mod tests {
             (Tag::Shard(home, Ticket(8)), Err(StoreError::Fenced)),
             (Tag::Sweep(sweep), Ok(Reply::Broker(Outcome::Swept(swept)))),
         ];
-        router.deliver(notices, replies, CommitStats::default());
+        router.deliver(notices, replies, Vec::new(), CommitStats::default());
         for (shard, told) in told(&shared).into_iter().enumerate() {
             if shard == home.0 as usize {
                 assert_eq!(told, ["notice", "inbox", "7", "8 failed", "ended 1"]);
@@ -409,7 +475,7 @@ mod tests {
                 writes,
                 ..CommitStats::default()
             };
-            router.deliver(Vec::new(), replies, stats);
+            router.deliver(Vec::new(), replies, Vec::new(), stats);
             figures.lock().unwrap().failing.is_some()
         };
         let done = || Ok(Reply::Broker(Outcome::Done));
@@ -423,7 +489,7 @@ mod tests {
     fn panic_of_the_owner_is_reported() {
         let (_polls, shared) = shared();
         let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
-        let router = Router::new(shared, Arc::default(), failed);
+        let router = Router::new(shared, None, Arc::default(), failed);
         let died = AtomicBool::new(false);
         let thread = std::thread::spawn(move || {
             let _owned = router;

@@ -75,7 +75,7 @@ fn run(node: &Inner, rhythm: Rhythm, stopped: &Receiver<()>) {
             _ => return,
         }
         let now = Instant::now();
-        if sweep.is_due(now) {
+        if sweep.is_due(now) && node.may_sweep() {
             sweep_all(node, rhythm.sweep_limit, stopped);
         }
         if figures.is_due(now) {

@@ -107,9 +107,9 @@ pub struct LinkLimits {
     pub heartbeat: Duration,
     /// Larger frames are not read.
     pub frame_bytes_max: usize,
-    /// Bounds of the queue.
+    /// Messages that wait for being written.
     pub queue_messages_max: usize,
-    /// Bounds of the queue.
+    /// Their bytes, about.
     pub queue_bytes_max: usize,
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Start at [`Links`]: the node tells it who the peers are, sends [`PeerMessage`]s, and hears [`LinkEvent`]s. Between two nodes there is one connection,
 //! dialed by the one with the smaller generation; `keeper` owns the tasks that dial and accept, `hello` decides whether two nodes understand each
-//! other, [`wire`] is the schema, `convert` translates, `queue` bounds what waits, [`link`] reads and writes.
+//! other, [`wire`] is the schema, `convert` translates, `queue` bounds what waits, `link` reads and writes.
 //!
 //! A link keeps the order of what is sent and loses nothing while it is up. Either end may break it at any time: what was under way is lost then, and the
-//! node starts anew with [`LinkEvent::Up`]. Links carry no promises (ADR: what must not be lost is in the store), so nothing is repeated here.
+//! node starts anew with [`LinkEvent::Up`]. Links carry no promises, so nothing is repeated here: what must not be lost is in the store.
 //!
 //! **Without TLS everybody who reaches the address can pose as a node**: it then belongs into a network that only nodes are in. With [`PeerTls`]
 //! both ends show a certificate of the cluster's authority.

@@ -11,7 +11,10 @@ use std::{
     collections::VecDeque,
     io,
     mem::take,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,6 +67,19 @@ pub struct Shared {
     pub mailboxes: Vec<Mailbox>,
     /// Figures of all shards, by number.
     pub figures: Vec<Mutex<Figures>>,
+    /// What waits for the hub, if the node is a member of a cluster.
+    pub hub_waiting: Arc<AtomicUsize>,
+}
+
+/// Letters for the hub above which the node stops reading from clients.
+const HUB_CONGESTED: usize = 65_536;
+
+impl Shared {
+    /// Whether so much waits inside the node that nothing more should come in.
+    fn is_congested(&self) -> bool {
+        self.mailboxes.iter().any(Mailbox::is_congested)
+            || self.hub_waiting.load(Ordering::Relaxed) > HUB_CONGESTED
+    }
 }
 
 /// A poll with the mailbox that wakes it: made before the drivers, so that they know each other's mailboxes.
@@ -190,7 +206,7 @@ impl<M: Machine, S: Services> Driver<M, S> {
     fn turn(&mut self, events: &Events) {
         let began = Instant::now();
         let now = self.shared.clock.at(began);
-        self.congested = self.shared.mailboxes.iter().any(Mailbox::is_congested);
+        self.congested = self.shared.is_congested();
         self.unfinished = false;
 
         let mut letters = take(&mut self.letters);

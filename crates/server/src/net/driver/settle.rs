@@ -49,8 +49,16 @@ impl<M: Machine, S: Services> Driver<M, S> {
             busy = true;
             self.services.queries(take(&mut self.effects.queries));
         }
+        let mut cluster = Vec::new();
         for (shard, mail) in self.effects.mail.drain(..) {
-            self.outgoing[shard.0 as usize].push(Letter::Mail(mail));
+            match self.outgoing.get_mut(shard.0 as usize) {
+                Some(letters) => letters.push(Letter::Mail(mail)),
+                None => cluster.push((shard, mail)),
+            }
+        }
+        if !cluster.is_empty() {
+            busy = true;
+            self.services.cluster_mail(cluster);
         }
         if !self.effects.authenticate.is_empty() {
             busy = true;

@@ -194,6 +194,7 @@ impl Machine for Lines {
 struct NoServices;
 
 impl Services for NoServices {
+    fn cluster_mail(&mut self, _: Vec<(ShardId, Mail)>) {}
     fn commands(&mut self, _: Vec<(Ticket, Command)>) {}
     fn queries(&mut self, _: Vec<(Ticket, Query)>) {}
     fn authenticate(&mut self, _: Vec<(ConnId, Box<AuthRequest>)>) {}
@@ -232,6 +233,7 @@ impl World {
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: usize::MAX,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
+            hub_waiting: Arc::default(),
             mailboxes,
         });
         let (sender, events) = mpsc::channel();
