@@ -257,16 +257,30 @@ fn what_was_accepted_survives_a_failover_once() {
 #[test]
 fn too_few_replicas_leave_requests_unknown() {
     let server = servers::Redis::start().unwrap();
+    let replica = RedisOptions {
+        config: vec![format!("replicaof 127.0.0.1 {}", server.port())],
+        ..RedisOptions::default()
+    };
+    let mut replica = servers::Redis::start_with(&replica).unwrap();
+    wait_for("the replica to be online", PATIENCE, || {
+        let info = server.ask(&["INFO", "replication"])?;
+        Ok(info.contains("state=online").then_some(()))
+    })
+    .unwrap();
     let mut config = alone(&server.address());
     config.durability = Durability::Replicated;
-    config.command_timeout = Duration::from_millis(100);
     let mut redis = Redis::open(config, Config::default()).unwrap();
-    let outcome = run(&mut redis, append(1));
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    let before = redis.figures().counts().round_trips;
+    assert_eq!(run(&mut redis, append(2)), Ok(Outcome::Done));
+    assert_eq!(redis.figures().counts().round_trips, before + 1);
+    replica.kill();
+    let outcome = run(&mut redis, append(3));
     let Err(StoreError::Unknown(reason)) = &outcome else {
         panic!("{outcome:?}");
     };
     assert!(reason.ends_with("0 of 1 replicas have it"), "{reason}");
-    assert!(redis.figures().counts().unknown > 0);
+    assert_eq!(redis.figures().counts().unknown, 1);
 }
 
 #[test]
@@ -333,6 +347,10 @@ fn users_and_certificates_are_shown() {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // One that has the name of its issuer is taken for self-signed.
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "authority");
     let authority_certificate = authority.self_signed(&authority_key).unwrap();
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let certificate = |name: &str| {
