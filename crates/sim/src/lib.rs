@@ -3,6 +3,7 @@
 //! [`node`] is the node, [`pair`] its clients in conversation with it, [`packets`] what they say.
 
 pub mod ends;
+pub mod fleet;
 pub mod model;
 pub mod node;
 pub mod operations;
