@@ -18,3 +18,12 @@ fn nothing_is_lost_when_a_node_is_killed() {
     let figures = fleet.settle(PATIENCE).unwrap();
     println!("{figures:?}");
 }
+
+#[test]
+fn nothing_is_lost_while_nothing_fails() {
+    let cluster = Cluster::start(3);
+    let fleet = Fleet::start(cluster.addresses(), &FleetOptions::default()).unwrap();
+    fleet.wait_accepted(900, PATIENCE).unwrap();
+    let figures = fleet.settle(PATIENCE).unwrap();
+    println!("{figures:?}");
+}

@@ -3,4 +3,5 @@
 //! [`setup`] starts them. The modules beside it hold the tests, one theme each. `./test` installs the servers.
 
 mod crashes;
+mod crossing;
 mod setup;

@@ -92,8 +92,9 @@ pub struct Figures {
     pub connects: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
+    began: Instant,
     streams: Vec<Stream>,
     receivers: Vec<Receiver>,
     figures: Figures,
@@ -108,8 +109,25 @@ struct Books {
 }
 
 /// The account of a fleet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Account(Mutex<Books>);
+
+impl Default for Account {
+    fn default() -> Account {
+        Account(Mutex::new(Books {
+            began: Instant::now(),
+            streams: Vec::new(),
+            receivers: Vec::new(),
+            figures: Figures::default(),
+            violations: Vec::new(),
+            violations_count: 0,
+            superseded: BTreeMap::new(),
+            next_superseded: 0,
+            faults: 0,
+            last_heal: None,
+        }))
+    }
+}
 
 impl Account {
     /// Opens a stream.
@@ -168,7 +186,7 @@ impl Account {
     }
 
     /// A message has arrived.
-    pub fn receive(&self, receiver: ReceiverId, stream: StreamId, number: usize) {
+    pub fn receive(&self, receiver: ReceiverId, stream: StreamId, number: usize, dup: bool) {
         let mut books = self.books();
         let books = &mut *books;
         let Some(sent) = books.streams.get(stream.0) else {
@@ -191,7 +209,10 @@ impl Account {
         if got.times[number] > 1 {
             match promise {
                 Promise::ExactlyOnce => {
-                    let text = format!("{} got {}:{number} twice, QoS 2", who.name, sent.name);
+                    let text = format!(
+                        "{} got {}:{number} twice, QoS 2, DUP {dup}",
+                        who.name, sent.name
+                    );
                     books.violate(text);
                 }
                 Promise::AtLeastOnce if who.is_ordered => books.figures.duplicates_qos1 += 1,
@@ -339,7 +360,8 @@ impl Books {
     fn violate(&mut self, text: String) {
         self.violations_count += 1;
         if self.violations.len() < SHOWN {
-            self.violations.push(text);
+            let at = self.began.elapsed().as_secs_f64();
+            self.violations.push(format!("{at:7.3} {text}"));
         }
     }
 }
@@ -365,7 +387,7 @@ mod tests {
         assert_eq!(account.missing().0, 0);
         account.accept(stream, 1);
         assert_eq!(account.missing(), (1, vec!["r lacks s:1".to_owned()]));
-        account.receive(receiver, stream, 1);
+        account.receive(receiver, stream, 1, false);
         assert_eq!(account.missing().0, 0);
     }
 
@@ -373,8 +395,8 @@ mod tests {
     fn what_is_repeated_is_counted_or_a_violation() {
         for (promise, violations) in [(Promise::AtLeastOnce, 0), (Promise::ExactlyOnce, 1)] {
             let (account, stream, receiver) = account(promise);
-            account.receive(receiver, stream, 0);
-            account.receive(receiver, stream, 0);
+            account.receive(receiver, stream, 0, false);
+            account.receive(receiver, stream, 0, false);
             assert_eq!(account.violations().0, violations);
             assert_eq!(account.figures().duplicates_qos1, 1 - violations as u64);
         }
@@ -384,12 +406,12 @@ mod tests {
     fn first_deliveries_have_an_order() {
         let (account, stream, receiver) = account(Promise::AtLeastOnce);
         for number in [0, 2, 0, 2] {
-            account.receive(receiver, stream, number);
+            account.receive(receiver, stream, number, false);
         }
         assert_eq!(account.violations().0, 0, "repeats may be in any order");
-        account.receive(receiver, stream, 1);
-        assert_eq!(account.violations().1, ["r got s:1 after s:2"]);
-        account.receive(receiver, stream, 7);
+        account.receive(receiver, stream, 1, false);
+        assert!(account.violations().1[0].ends_with("r got s:1 after s:2"));
+        account.receive(receiver, stream, 7, false);
         assert_eq!(account.violations().0, 2, "never sent");
     }
 }

@@ -29,6 +29,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long a node may take to answer CONNECT.
 const CONNACK: Duration = Duration::from_secs(5);
 
+/// Where pushes arrive.
+const PUSHES: &str = "push/in";
+
 /// What a session does.
 #[derive(Clone, Debug)]
 pub struct Role {
@@ -40,6 +43,8 @@ pub struct Role {
     pub filters: Vec<String>,
     /// In whose name it receives.
     pub receiver: ReceiverId,
+    /// In whose name it receives what it does not get alone.
+    pub group: Option<ReceiverId>,
     /// What it publishes: topic, QoS and stream.
     pub publishes: Vec<(String, QoS, StreamId)>,
     /// Messages a second of each of them.
@@ -104,6 +109,7 @@ impl Member {
     /// Connects, subscribes at the first time.
     fn connect(&mut self, node: usize) -> bool {
         let address = self.shared.places[node].mqtt;
+        self.node = node;
         if self.conversation.dial(address, false).is_err() {
             return false;
         }
@@ -116,7 +122,6 @@ impl Member {
                 return false;
             }
         }
-        self.node = node;
         if !self.is_subscribed {
             self.subscribe();
         }
@@ -187,6 +192,9 @@ impl Member {
 
     fn on_connected(&mut self, session_present: bool) {
         self.shared.account.connected();
+        let client = &self.role.client_id;
+        self.shared
+            .note(format!("{client} is at node {}", self.node + 1));
         if self.had_session && !session_present {
             let client = &self.role.client_id;
             let text = format!("the session of {client} is gone");
@@ -199,9 +207,12 @@ impl Member {
     fn on_message(&mut self, message: &Message) {
         match stamp(message) {
             Some((stream, number)) => {
-                self.shared
-                    .account
-                    .receive(self.role.receiver, stream, number);
+                let receiver = match self.role.group {
+                    Some(group) if message.topic != PUSHES => group,
+                    _ => self.role.receiver,
+                };
+                let account = &self.shared.account;
+                account.receive(receiver, stream, number, message.dup);
             }
             None => self.shared.account.violate(format!(
                 "{} got what nobody sent: {} {:?}",
@@ -247,7 +258,6 @@ impl Member {
         }
     }
 
-    /// Messages that were sent and not yet answered; what the fleet waits for.
     fn roam_if_due(&mut self) {
         let now = Instant::now();
         if now < self.next_roam || !self.is_subscribed {
@@ -269,6 +279,7 @@ impl Member {
         if !self.conversation.client().is_connected() {
             return;
         }
+        self.shared.note(format!("{} moves", self.role.client_id));
         let Some(stream) = self.conversation.abandon() else {
             return;
         };
@@ -300,7 +311,7 @@ fn stamp(message: &Message) -> Option<(StreamId, usize)> {
         let (stream, number) = text.split_once(':')?;
         Some((StreamId(stream.parse().ok()?), number.parse().ok()?))
     };
-    if message.topic != "push/in" {
+    if message.topic != PUSHES {
         return of(payload);
     }
     let push: serde_json::Value = serde_json::from_str(payload).ok()?;

@@ -78,6 +78,7 @@ pub struct Shared {
     pushing: AtomicUsize,
     watchers: Mutex<Vec<JoinHandle<()>>>,
     notes: Mutex<Vec<String>>,
+    began: Instant,
 }
 
 impl Shared {
@@ -89,7 +90,7 @@ impl Shared {
     fn note(&self, text: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < NOTES {
-            notes.push(text);
+            notes.push(format!("{:7.3} {text}", self.began.elapsed().as_secs_f64()));
         }
     }
 }
@@ -113,6 +114,7 @@ impl Fleet {
             pushing: AtomicUsize::new(0),
             watchers: Mutex::default(),
             notes: Mutex::default(),
+            began: Instant::now(),
         });
         let mut fleet = Fleet {
             shared: shared.clone(),
@@ -189,6 +191,11 @@ impl Fleet {
         self.shared.sending.store(true, Ordering::Relaxed);
     }
 
+    /// A moment that helps to understand a failure.
+    pub fn note(&self, text: &str) {
+        self.shared.note(text.to_owned());
+    }
+
     fn trouble(&self) -> String {
         let notes = &self.shared.notes;
         let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,6 +229,7 @@ fn plan(shared: &Arc<Shared>, options: &FleetOptions, rng: &mut Rng) -> (Vec<Rol
         version: version(index),
         filters: Vec::new(),
         receiver,
+        group: None,
         publishes: Vec::new(),
         rate: options.rate,
         roams: None,
@@ -263,7 +271,9 @@ fn plan(shared: &Arc<Shared>, options: &FleetOptions, rng: &mut Rng) -> (Vec<Rol
             .filter(|(_, promise)| *promise == Promise::AtLeastOnce);
         once.for_each(|(stream, _)| account.owe(group, *stream));
         for index in 0..options.sharers {
-            let mut role = session(format!("sharer-{index}"), index, group);
+            let name = format!("sharer-{index}");
+            let mut role = session(name.clone(), index, account.receiver(&name, true));
+            role.group = Some(group);
             role.filters = vec!["$share/group/p/+/1".to_owned()];
             role.roams = options.roams.map(|roams| roams * 2);
             roles.push(role);
