@@ -471,3 +471,15 @@ fn a_store_of_a_newer_version_is_refused() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_reader_may_outlive_the_backend_into_another_runtime() {
+    let server = servers::Redis::start().unwrap();
+    let redis = Redis::open(alone(&server.address()), Config::default()).unwrap();
+    let reader = redis.reader();
+    drop(redis);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async { drop(reader) });
+}

@@ -1,8 +1,8 @@
 //! The store that several nodes share: a Redis, alone, watched by sentinels, or a cluster.
 //!
 //! All state of an app lies under one hash tag, so that each request is one run of a Lua script on one server, atomic in a cluster
-//! too (`docs/adr/0006-one-slot-per-app.md`). [`lua`] has the rules, [`request`] and [`reply`] their language, [`commit`] makes each chunk of
-//! a batch happen exactly once, [`servers`] finds the servers, [`health`] judges them.
+//! too (`docs/adr/0006-one-slot-per-app.md`). `lua` has the rules, `request` and `reply` their language, `commit` makes each chunk of a batch
+//! happen exactly once, `servers` finds the servers, `health` judges them.
 //!
 //! Deliberately absent: copies of state in the node. Other nodes write to the same Redis at any time.
 
@@ -70,7 +70,7 @@ pub enum OpenError {
 
 /// A [`Backend`] that keeps its state in a Redis.
 pub struct Redis {
-    runtime: Arc<Runtime>,
+    runtime: Arc<Driver>,
     committer: Committer,
     reader: RedisReader,
     figures: Arc<Figures>,
@@ -109,7 +109,7 @@ impl Redis {
             rules: packed_rules(&rules),
         };
         runtime.block_on(judge(&committer.servers, &config))?;
-        let runtime = Arc::new(runtime);
+        let runtime = Arc::new(Driver(Some(runtime)));
         let reader = RedisReader {
             servers: servers(),
             config,
@@ -397,6 +397,26 @@ impl Redis {
                 Ok(false)
             }
             None => Ok(true),
+        }
+    }
+}
+
+/// The runtime that drives the connections. The last handle may be dropped in a task of another runtime, where a [`Runtime`] itself would panic.
+struct Driver(Option<Runtime>);
+
+impl Driver {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.0
+            .as_ref()
+            .expect("there until it is dropped")
+            .block_on(future)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }

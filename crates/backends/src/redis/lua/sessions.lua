@@ -16,10 +16,11 @@ end
 local function drop_will(client)
   if write('HDEL', WILLS, client) == 1 and config.shared then unindex('W' .. client) end
 end
-local function set_due(client, will, due)
+-- `ends_at`: when the session ends, which makes the will due too.
+local function set_due(client, will, due, ends_at)
   will.due = due
   write('HSET', WILLS, client, format_will(will))
-  if config.shared then index(due + PATIENCE_MS, 'W' .. client) end
+  if config.shared then index(math.min(due, ends_at or due) + PATIENCE_MS, 'W' .. client) end
 end
 
 -- Removes what ends with a session, but not the device. Returns its filters.
@@ -231,7 +232,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   save(device, cursors, unfinished, inbox_done)
   local will = will_of(client)
   if will and will_at then
-    set_due(client, will, will_at)
+    set_due(client, will, will_at, ends_at)
   elseif will then
     drop_will(client)
   end
@@ -265,6 +266,12 @@ run.restamp = function(client, epoch, owner)
   end
   set_owner(device, owner)
   write('HSET', device_key(client), 'g', owner)
+  local will = will_of(client)
+  if will and will.due then
+    will.due = nil
+    write('HSET', WILLS, client, format_will(will))
+    unindex('W' .. client)
+  end
   return true
 end
 
