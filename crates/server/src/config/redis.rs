@@ -23,7 +23,7 @@ pub struct RedisSettings {
     /// Password at the Sentinels.
     pub sentinel_password: Secret,
     /// Number of the database; 0 in Cluster mode.
-    pub database: u16,
+    pub database: u8,
     /// What every key begins with, so that several clusters can share a Redis.
     pub prefix: String,
     /// Whether connections are encrypted.
@@ -108,7 +108,7 @@ impl RedisSettings {
         keys.text("username", &mut self.username, any);
         keys.secret("password", &mut self.password, any);
         keys.secret("sentinel_password", &mut self.sentinel_password, any);
-        keys.integer("database", &mut self.database, 0..=u16::MAX);
+        keys.integer("database", &mut self.database, 0..=u8::MAX);
         keys.text("prefix", &mut self.prefix, prefix);
         keys.boolean("tls", &mut self.tls);
         self.tls_files.read("tls_", keys);
