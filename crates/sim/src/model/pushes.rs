@@ -34,6 +34,8 @@ pub struct Push {
     pub delivered: u64,
     /// Figures of the last report.
     pub dropped: u64,
+    /// The store may have lost it and got it again.
+    pub was_undone: bool,
 }
 
 /// For whom a push is.
@@ -81,6 +83,7 @@ impl Model {
             got: BTreeMap::new(),
             delivered: 0,
             dropped: 0,
+            was_undone: false,
         });
         self.pushes.len() - 1
     }
