@@ -13,6 +13,7 @@ mod config;
 pub mod embedded;
 mod engine;
 pub mod memory;
+pub mod redis;
 pub mod suite;
 pub mod worker;
 pub mod zookeeper;

@@ -2,13 +2,13 @@
 
 mod cluster;
 mod inbox;
-mod keys;
+pub(crate) mod keys;
 mod kv;
 mod progress;
 mod publish;
 mod pushes;
 mod read;
-mod records;
+pub(crate) mod records;
 mod recover;
 mod sessions;
 mod state;

@@ -13,7 +13,7 @@ use campanile_broker::{
     },
 };
 
-use super::{APP, World, client, publish, subscription, text};
+use super::{APP, World, client, publish, subscription, text, texts};
 use crate::{MAX_CHANGES, Reply, Request};
 
 const NODE: Generation = Generation(0x401);
@@ -124,7 +124,7 @@ pub fn a_filter_is_announced_with_its_first_and_its_last_session(world: &mut Wor
         world.unsubscribe("one", one.epoch, "x");
         world.unsubscribe("one", one.epoch, "x");
         assert_eq!(world.take_changes(), [], "{ending}");
-        assert_eq!(world.snapshot().filters, ["x".into()]);
+        assert_eq!(world.snapshot().filters, texts(["x"]));
         match ending {
             "unsubscribe" => world.unsubscribe("other", other.epoch, "x"),
             "clean start" => {
@@ -233,7 +233,7 @@ pub fn a_snapshot_is_what_the_changes_say(world: &mut World) {
     let mut snapshot = world.snapshot();
     assert_eq!(snapshot.changes, news.changes.last().expect("some").offset);
     snapshot.filters.sort();
-    assert_eq!(snapshot.filters, ["x".into(), "y".into(), "z".into()]);
+    assert_eq!(snapshot.filters, texts(["x", "y", "z"]));
     let mut of_snapshot = Sum::default();
     for message in &snapshot.retained {
         of_snapshot.add(&Change::Retained {

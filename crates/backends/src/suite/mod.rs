@@ -86,6 +86,7 @@ macro_rules! shared_conformance_tests {
             mailboxes {
                 notes_wait_for_the_node_of_a_connection
                 notes_that_are_known_are_removed
+                a_claim_leaves_word_for_the_node_that_had_the_client
                 a_full_mailbox_forgets_the_oldest
                 a_void_removes_the_mailbox
             }
@@ -205,6 +206,11 @@ macro_rules! behaviour_tests {
 pub trait Place {
     /// Opens the backend: with what the one before left, after that was closed or dropped.
     fn open(&mut self, config: Config) -> Box<dyn Backend>;
+}
+
+/// Texts as the ports have them.
+pub fn texts<const N: usize>(texts: [&str; N]) -> Vec<Arc<str>> {
+    texts.into_iter().map(Arc::from).collect()
 }
 
 /// The app that the tests use.

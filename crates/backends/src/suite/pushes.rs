@@ -11,7 +11,7 @@ use campanile_push::{
     store::{self as push, Accept, Command, Idempotency},
 };
 
-use super::{APP, World, client, cursor, message_id, text};
+use super::{APP, World, client, cursor, message_id, text, texts};
 
 /// A key belongs to one app.
 pub fn apps_have_names_and_keys(world: &mut World) {
@@ -225,7 +225,7 @@ pub fn a_push_without_time_to_live_is_announced_and_not_stored(world: &mut World
     else {
         panic!("not announced: {notices:?}");
     };
-    assert_eq!(clients.as_ref(), ["live".into(), "unknown".into()]);
+    assert_eq!(clients.as_ref(), texts(["live", "unknown"]));
     assert_eq!(text(message), format!("push {id}"));
     assert_eq!(world.inbox("live"), vec![]);
     assert_eq!(world.inbox("unknown"), vec![]);

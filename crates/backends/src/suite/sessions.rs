@@ -6,7 +6,7 @@ use campanile_broker::{
     store::{Command, Cursor, LogKind, Outcome, Source, StoreError, Subscribe, Unfinished},
 };
 
-use super::{World, client, cursor, progress, publish, subscription};
+use super::{World, client, cursor, progress, publish, subscription, texts};
 use crate::{Reply, Request};
 
 const TOPICS: LogKind = LogKind::Topic(0);
@@ -17,7 +17,7 @@ pub fn a_new_client_has_no_session(world: &mut World) {
     let end = world.append_end();
     let claimed = world.claim("a", 60);
     assert_eq!(claimed.resumed, None);
-    assert_eq!(claimed.ended_filters, vec![]);
+    assert_eq!(claimed.ended_filters, texts([]));
     assert_eq!(claimed.owed_will, None);
     assert_eq!(claimed.push_cursor, cursor(LogKind::Push, Offset(0)));
     assert_eq!(claimed.topic_ends, vec![end]);
@@ -62,7 +62,7 @@ pub fn a_durable_session_goes_on_where_it_was(world: &mut World) {
     assert_eq!(resumed.cursors, cursors[..1]);
     assert_eq!(resumed.unfinished, unfinished);
     assert_eq!(second.push_cursor, cursors[1]);
-    assert_eq!(second.ended_filters, vec![]);
+    assert_eq!(second.ended_filters, texts([]));
     assert_eq!(second.ordinal, first.ordinal);
 }
 
@@ -70,7 +70,7 @@ pub fn a_durable_session_goes_on_where_it_was(world: &mut World) {
 pub fn a_session_survives_a_restart(world: &mut World) {
     let first = world.claim("a", 60);
     world.subscribe("a", first.epoch, &["x", "y"]);
-    let remove = vec!["x".into()];
+    let remove = texts(["x"]);
     let change = Subscribe {
         client: client("a"),
         epoch: first.epoch,
@@ -99,7 +99,7 @@ pub fn a_clean_start_ends_the_session(world: &mut World) {
     assert_eq!(second.resumed, None);
     let mut ended = second.ended_filters;
     ended.sort();
-    assert_eq!(ended, vec!["x".into(), "y".into()]);
+    assert_eq!(ended, texts(["x", "y"]));
     let third = world.claim("a", 60);
     let resumed = third
         .resumed
@@ -115,7 +115,7 @@ pub fn an_expired_session_is_absent(world: &mut World) {
     world.pass_seconds(60);
     let second = world.claim("a", 60);
     assert_eq!(second.resumed, None);
-    assert_eq!(second.ended_filters, vec!["x".into()]);
+    assert_eq!(second.ended_filters, texts(["x"]));
 }
 
 /// It is named with its filters; one that came back is not.
@@ -134,7 +134,7 @@ pub fn an_expired_session_is_swept_once(world: &mut World) {
     assert_eq!(world.sweep().ended, vec![]);
     world.pass_seconds(1);
     let swept = world.sweep();
-    assert_eq!(swept.ended, vec![(client("gone"), vec!["x".into()])]);
+    assert_eq!(swept.ended, vec![(client("gone"), texts(["x"]))]);
     assert!(!swept.more);
     assert_eq!(world.sweep().removed, 0);
     assert!(world.claim("forever", 60).resumed.is_some());
@@ -301,7 +301,7 @@ pub fn connections_of_the_last_run_begin_to_expire_at_recovery(world: &mut World
     world.pass_seconds(59);
     assert_eq!(world.sweep().ended, vec![]);
     world.pass_seconds(1);
-    assert_eq!(world.sweep().ended, vec![(client("a"), vec!["x".into()])]);
+    assert_eq!(world.sweep().ended, vec![(client("a"), texts(["x"]))]);
 }
 
 /// Replacing changes the options and does not add a second one.

@@ -13,7 +13,7 @@ use super::{ConfigArg, say};
 use crate::{
     auth::ClientAccess,
     banner::{Banner, Listening},
-    config::{Loaded, LogFormat, Overrides, Settings, StoreKind},
+    config::{Loaded, LogFormat, Overrides, Settings},
     logging,
     net::listener::ListenError,
     node::{Ended, Node, StartError},
@@ -80,13 +80,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    if settings.store.kind == StoreKind::Redis {
-        let problem = loaded.problem("store.kind", "this version cannot serve from Redis");
-        bail!(problem.to_string());
-    }
     let access = Arc::new(ClientAccess::open(&settings.clients)?);
-    let mut node = Node::start(settings.node_config(access.clone()))
-        .map_err(|error| explain(error, &loaded))?;
+    let config = settings
+        .node_config(access.clone())
+        .map_err(|error| anyhow!(loaded.problem("redis", error.to_string()).to_string()))?;
+    let mut node = Node::start(config).map_err(|error| explain(error, &loaded))?;
     let ended = run_node(&mut node, settings, args.dev, access);
     let stopped = node.stop();
     let ended = ended?;

@@ -1,15 +1,19 @@
 //! From settings to what the parts of a node take.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use campanile_backends::{
     self as backends, embedded,
     embedded::EmbeddedConfig,
+    redis::{self, RedisConfig, Topology},
     zookeeper::{self, DigestAuth, TlsIdentityFiles, ZooKeeperConfig},
 };
 use campanile_broker::access::Access;
 
-use super::{ClientAuth, Durability, Listener, Rebalance, Settings, StoreKind, TlsFiles};
+use super::{
+    ClientAuth, Durability, Listener, Rebalance, RedisDurability, RedisMode, Settings, StoreKind,
+    TlsFiles,
+};
 use crate::{
     net::{listener::ListenerSpec, tls},
     node::{ClusterSpec, HttpSpec, NodeConfig, StoreSpec},
@@ -20,8 +24,8 @@ use crate::{
 const FRAME_EXTRA: usize = 256 * 1024;
 
 impl Settings {
-    /// What the node is made with.
-    pub fn node_config(&self, access: Arc<dyn Access>) -> NodeConfig {
+    /// What the node is made with. Fails if a file cannot be read that connections to the Redis need.
+    pub fn node_config(&self, access: Arc<dyn Access>) -> io::Result<NodeConfig> {
         let mut config = NodeConfig::new(access);
         config.name = self.node_name();
         config.shards = self.node.shards;
@@ -33,8 +37,7 @@ impl Settings {
         config.store = match self.store.kind {
             StoreKind::Memory => StoreSpec::Memory(self.stored()),
             StoreKind::Embedded => StoreSpec::Embedded(self.embedded()),
-            // Whoever starts the node connects first, and puts the connection here.
-            StoreKind::Redis => StoreSpec::Memory(self.stored()),
+            StoreKind::Redis => StoreSpec::Redis(Box::new(self.redis_config()?), self.stored()),
         };
         config.cluster = self.cluster.is_member().then(|| self.cluster_spec());
         config.broker = self.limits.clone();
@@ -43,7 +46,7 @@ impl Settings {
         config.accepts_per_second = self.node.accepts_per_second;
         config.accept_burst = self.node.accept_burst;
         config.sys_every = self.node.sys_interval;
-        config
+        Ok(config)
     }
 
     /// The name that stands in logs.
@@ -74,6 +77,62 @@ impl Settings {
             store: self.stored(),
             ..EmbeddedConfig::new(&self.node.data_dir)
         }
+    }
+
+    fn redis_config(&self) -> io::Result<RedisConfig> {
+        let redis = &self.redis;
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let addresses = redis.addresses.clone();
+        Ok(RedisConfig {
+            topology: match redis.mode {
+                RedisMode::Standalone => Topology::Standalone { servers: addresses },
+                RedisMode::Sentinel => Topology::Sentinel {
+                    primary: redis.master_name.clone(),
+                    sentinels: addresses,
+                },
+                RedisMode::Cluster => Topology::Cluster { servers: addresses },
+            },
+            tls: self.redis_tls()?,
+            username: some(&redis.username),
+            password: some(redis.password.reveal()),
+            sentinel_password: some(redis.sentinel_password.reveal()),
+            database: redis.database as u8,
+            prefix: redis.prefix.clone(),
+            connect_timeout: redis.connect_timeout,
+            command_timeout: redis.command_timeout,
+            give_up_after: redis.give_up_after,
+            durability: match redis.durability {
+                RedisDurability::Replicated => redis::Durability::Replicated,
+                RedisDurability::Primary => redis::Durability::Primary,
+            },
+            min_replicas: redis.min_replicas,
+            allow_eviction: redis.allow_eviction,
+            allow_no_persistence: redis.allow_no_persistence,
+        })
+    }
+
+    /// The PEM files of connections to the Redis.
+    fn redis_tls(&self) -> io::Result<Option<redis::Tls>> {
+        let files = &self.redis.tls_files;
+        if !self.redis.tls {
+            return Ok(None);
+        }
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })
+        };
+        let client = match (&files.certificate, &files.key) {
+            (Some(certificate), Some(key)) => Some(redis::ClientCertificate {
+                certificates: read(certificate)?,
+                key: read(key)?,
+            }),
+            _ => None,
+        };
+        Ok(Some(redis::Tls {
+            authorities: files.ca.as_deref().map(read).transpose()?,
+            client,
+        }))
     }
 
     /// What the node needs to be a member of its cluster.
@@ -204,7 +263,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_parts() {
         let settings = Settings::default();
-        let ours = settings.node_config(Arc::new(Open));
+        let ours = settings.node_config(Arc::new(Open)).unwrap();
         let theirs = NodeConfig::new(Arc::new(Open));
         assert_eq!(settings.embedded(), EmbeddedConfig::new("campanile-data"));
         assert_eq!(ours.broker, theirs.broker);

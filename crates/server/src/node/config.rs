@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use campanile_backends::{self as backends, embedded::EmbeddedConfig, worker::WorkerConfig};
+use campanile_backends::{
+    self as backends, embedded::EmbeddedConfig, redis::RedisConfig, worker::WorkerConfig,
+};
 use campanile_broker::access::Access;
 
 use super::cluster::ClusterSpec;
@@ -69,6 +71,8 @@ pub enum StoreSpec {
     Memory(backends::Config),
     /// In a data directory.
     Embedded(EmbeddedConfig),
+    /// In a Redis.
+    Redis(Box<RedisConfig>, backends::Config),
 }
 
 impl NodeConfig {

@@ -33,6 +33,7 @@ use campanile_backends::{
     Backend, Reader,
     embedded::{Embedded, OpenError},
     memory::Memory,
+    redis::{self, Redis, RedisConfig},
     worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
 };
 use campanile_broker::{
@@ -89,6 +90,9 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
+    /// The Redis cannot be used.
+    #[error("redis: {0}")]
+    Redis(#[from] redis::OpenError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -137,6 +141,7 @@ struct Inner {
     reads: ReadMailbox<(ShardId, Ticket)>,
     reader: Arc<dyn Reader>,
     store_figures: Arc<Mutex<StoreFigures>>,
+    redis_figures: Option<Arc<redis::Figures>>,
     stopping: AtomicBool,
     /// Of a member of a cluster, once it serves.
     member: MemberCell,
@@ -204,7 +209,7 @@ impl Node {
             .thread_name("control")
             .enable_all()
             .build()?;
-        let mut backend = open(&config.store)?;
+        let (mut backend, redis_figures) = open(&config.store)?;
         let recovery = backend.recover(clock.now()).map_err(StartError::Recover)?;
         let reader = backend.reader();
         tracing::info!(
@@ -281,6 +286,7 @@ impl Node {
             reads: reads.mailbox(),
             reader,
             store_figures,
+            redis_figures,
             stopping: AtomicBool::new(false),
             member: MemberCell::new(),
             hub: hub.clone(),
@@ -509,11 +515,19 @@ impl Node {
     }
 }
 
-fn open(spec: &StoreSpec) -> Result<Box<dyn Backend>, OpenError> {
-    Ok(match spec {
+/// The store, and its own figures if it has some.
+fn open(spec: &StoreSpec) -> Result<(Box<dyn Backend>, Option<Arc<redis::Figures>>), StartError> {
+    let mut figures = None;
+    let backend: Box<dyn Backend> = match spec {
         StoreSpec::Memory(config) => Box::new(Memory::new(config.clone())),
         StoreSpec::Embedded(config) => Box::new(Embedded::open(config.clone())?),
-    })
+        StoreSpec::Redis(config, rules) => {
+            let redis = Redis::open(RedisConfig::clone(config), rules.clone())?;
+            figures = Some(redis.figures());
+            Box::new(redis)
+        }
+    };
+    Ok((backend, figures))
 }
 
 fn spawn_shards(

@@ -1,0 +1,168 @@
+-- Logs: a stream `l:LOG` by place with t the time of the append, m the message, f the filters that it is posted under; `p:LOG:FILTER` are
+-- the postings. Of each log the counters e end, t trimmed to, b bytes.
+local function log_key(log) return K .. 'l:' .. log end
+local function posting_key(log, filter) return K .. 'p:' .. log .. ':' .. filter end
+
+local function append_to_log(log, place, message, at, filters)
+  local packed = ''
+  if #filters > 0 then
+    packed = cmsgpack.pack(filters)
+    for _, filter in ipairs(filters) do write('ZADD', posting_key(log, filter), digits(place), digits(place)) end
+    write('XADD', log_key(log), stream_id(place), 't', digits(at), 'm', message, 'f', packed)
+  else
+    write('XADD', log_key(log), stream_id(place), 't', digits(at), 'm', message)
+  end
+  announce('L', log, counter('e' .. log), place)
+  set_counter('e' .. log, place)
+  set_counter('b' .. log, counter('b' .. log) + #message + #packed)
+end
+
+local function remove_from_log(log, entry)
+  local fields = fields_of(entry[2])
+  write('XDEL', log_key(log), entry[1])
+  local place = place_of(entry[1])
+  if fields.f then
+    for _, filter in ipairs(cmsgpack.unpack(fields.f)) do write('ZREM', posting_key(log, filter), digits(place)) end
+  end
+  local bytes = counter('b' .. log) - #fields.m - (fields.f and #fields.f or 0)
+  set_counter('b' .. log, math.max(bytes, 0))
+  return place
+end
+
+-- Removes the oldest entries that are too old or too many, at most `limit`.
+local function trim_log(log, now, limit)
+  local removed = 0
+  while true do
+    local first = call('XRANGE', log_key(log), '-', '+', 'COUNT', 1)[1]
+    if not first then
+      if removed > 0 then
+        write('DEL', log_key(log))
+        set_counter('b' .. log, 0)
+      end
+      return removed
+    end
+    local too_old = now - tonumber(fields_of(first[2]).t) >= config.log_age
+    if removed >= limit or not (too_old or counter('b' .. log) > config.log_bytes) then return removed end
+    set_counter('t' .. log, remove_from_log(log, first))
+    removed = removed + 1
+  end
+end
+
+-- Retained messages: a hash `r` topic -> `EXPIRY:MESSAGE`.
+local RETAINED = K .. 'r'
+local function retain(topic, message, expires_at)
+  if not message then
+    if write('HDEL', RETAINED, topic) == 0 then return end
+    unindex('T' .. topic)
+    change('R', topic)
+    return
+  end
+  write('HSET', RETAINED, topic, (expires_at and digits(expires_at) or '') .. ':' .. message)
+  if expires_at then index(expires_at, 'T' .. topic) else unindex('T' .. topic) end
+  change('R', topic, 'v', message)
+end
+
+local function spend_will(client, id)
+  local will = will_of(client)
+  if will and will.id == id then
+    return 'stored'
+  elseif call('HEXISTS', OWED, id .. client) == 1 then
+    return 'owed'
+  end
+end
+
+-- received: client, epoch, packet id; spends: client, message id
+run.publish = function(message, log, at, filters, inboxes, retained, topic, expires_at, received, spends)
+  local spent = spends and spend_will(spends[1], spends[2])
+  if spends and not spent then return 'N' end
+  if received and not fence(received[1], received[2]) then return 'F' end
+  if spent == 'stored' then
+    drop_will(spends[1])
+  elseif spent then
+    write('HDEL', OWED, spends[2] .. spends[1])
+    unindex('O' .. spends[2] .. spends[1])
+  end
+  -- Until PUBREL the identifier means the same exchange, so that whatever is there this is a repetition.
+  if received and write('HSETNX', extra_key(received[1]), 'r' .. received[3], '') == 0 then return true end
+  if log then append_to_log(log, next_place(), message, at, filters) end
+  for number, inbox in ipairs(inboxes) do
+    local device = load(inbox[1])
+    if device and (device.expiry or device.pushes) then
+      append_to_inbox(device_for_inbox(inbox[1]), next_place(), inbox[2], number - 1)
+    end
+  end
+  if retained == 1 then retain(topic, message, expires_at) elseif retained == 2 then retain(topic) end
+  return true
+end
+
+-- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is for all, m the message if several devices share it, c
+-- chunks of its bitmaps; the list `P:ID:c` whose inboxes may hold it; the sets t, d, x.
+local function target_all(push)
+  local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
+  local targeted = 0
+  for chunk = 0, chunks - 1 do
+    local key = push_key(push) .. ':t:' .. chunk
+    write('BITOP', 'OR', key, K .. 'b:s:' .. chunk, K .. 'b:e:' .. chunk)
+    targeted = targeted + call('BITCOUNT', key)
+  end
+  set_counter('pa', counter('pa') + 1)
+  write('HSET', push_key(push), 'c', chunks)
+  return targeted
+end
+
+local IDEMPOTENCY = K .. 'k'
+
+-- idempotency: key, hash of the body, expiry
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency)
+  if idempotency then
+    local used = call('HGET', IDEMPOTENCY, idempotency[1])
+    used = used and cmsgpack.unpack(used)
+    if used and used[5] > accepted_at then
+      if used[1] ~= idempotency[2] then return 'K' end
+      return { 'R', used[2], used[3], used[4] }
+    end
+  end
+  local key = push_key(push)
+  local known = call('HGET', key, 'n')
+  if known then return { 'A', tonumber(known) } end
+  local now_or_never, to_all, targeted = expires_at <= accepted_at, not clients, clients and #clients
+  write('HSET', key, 'a', digits(accepted_at), 'x', digits(expires_at), 'l', to_all and 1 or 0, 'n', 0)
+  if now_or_never then
+    if to_all then
+      targeted = target_all(push)
+    else
+      for _, client in ipairs(clients) do
+        local device = load(client)
+        if device then
+          if device.pushes and not device.known then write('HSET', device_key(client), 'k', 1) end
+          write('SADD', key .. ':t', device.number)
+        end
+      end
+    end
+    announce('T')
+    index(expires_at + config.retention, 'R' .. push)
+  else
+    local place = next_place()
+    write('HSET', key, 'o', digits(place))
+    if to_all then
+      append_to_log(0, place, message, accepted_at, {})
+      targeted = target_all(push)
+    else
+      if #clients > 1 then write('HSET', key, 'm', message) end
+      if #clients > 0 then write('RPUSH', key .. ':c', unpack(clients)) end
+      for number, client in ipairs(clients) do
+        local device = device_for_inbox(client)
+        write('SADD', key .. ':t', device.number)
+        append_to_inbox(device, place, item, number - 1)
+      end
+    end
+    index(expires_at, 'P' .. push)
+  end
+  write('HSET', key, 'n', targeted)
+  if idempotency then
+    local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
+    write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))
+    index(idempotency[3], 'I' .. idempotency[1])
+  end
+  return { 'A', targeted }
+end

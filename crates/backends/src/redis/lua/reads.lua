@@ -1,0 +1,222 @@
+-- Answers to queries. A page ends after about this many bytes, but has at least one entry.
+local PAGE_BYTES = 1048576
+local read = {}
+
+local function page(limit)
+  local entries, bytes = {}, 0
+  local full = function() return #entries >= limit or bytes >= PAGE_BYTES end
+  local add = function(size, ...)
+    entries[#entries + 1] = { ... }
+    bytes = bytes + size
+  end
+  return entries, full, add
+end
+
+-- Visits a stream after a place, without reading more than it needs at once.
+local function each_entry(key, after, visit)
+  local from = '(' .. stream_id(after)
+  while true do
+    local entries = call('XRANGE', key, from, '+', 'COUNT', 32)
+    for _, entry in ipairs(entries) do
+      if not visit(place_of(entry[1]), fields_of(entry[2])) then return false end
+    end
+    if #entries < 32 then return true end
+    from = '(' .. entries[#entries][1]
+  end
+end
+
+local function log_page(log, after, limit)
+  local entries, full, add = page(limit)
+  local at_end = each_entry(log_key(log), math.max(after, counter('t' .. log)), function(place, fields)
+    if full() then return false end
+    add(#fields.m, place, fields.m)
+    return true
+  end)
+  return entries, at_end
+end
+
+local function read_to(log, after, entries, at_end)
+  if at_end then return math.max(after, counter('e' .. log)) end
+  return #entries > 0 and entries[#entries][1] or after
+end
+
+read.log = function(log, after, limit)
+  local entries, at_end = log_page(log, after, limit)
+  return { entries, read_to(log, after, entries, at_end), after < counter('t' .. log) }
+end
+
+read.matching = function(log, filters, after, limit)
+  local start = math.max(after, counter('t' .. log))
+  local seen, places, at_end = {}, {}, true
+  filters[#filters + 1] = ''
+  for _, filter in ipairs(filters) do
+    -- The first of the union are among the first of each.
+    local found = call('ZRANGEBYSCORE', posting_key(log, filter), '(' .. digits(start), '+inf', 'LIMIT', 0, limit + 1)
+    for number, place in ipairs(found) do
+      if number > limit then
+        at_end = false
+      elseif not seen[place] then
+        seen[place] = true
+        places[#places + 1] = tonumber(place)
+      end
+    end
+  end
+  table.sort(places)
+  local entries, full, add = page(limit)
+  for _, place in ipairs(places) do
+    if full() then
+      at_end = false
+      break
+    end
+    local entry = call('XRANGE', log_key(log), stream_id(place), stream_id(place))[1]
+    if entry then
+      local message = fields_of(entry[2]).m
+      add(#message, place, message)
+    end
+  end
+  return { entries, read_to(log, after, entries, at_end), after < counter('t' .. log) }
+end
+
+-- An inbox record, with the message that several devices share.
+local function inbox_item(member)
+  local place, bytes, push, at = string.match(member, '^(%d+):(%d+):(%x*):()')
+  return tonumber(place), tonumber(bytes), string.sub(member, at), push
+end
+
+read.inbox = function(client, after, limit)
+  local entries, full, add = page(limit)
+  local from, shared = '(' .. digits(after), {}
+  while true do
+    local members = call('ZRANGEBYSCORE', inbox_key(client), from, '+inf', 'LIMIT', 0, 32)
+    for _, member in ipairs(members) do
+      if full() then return { entries, true } end
+      local place, bytes, record, push = inbox_item(member)
+      add(bytes, place, record, push ~= '' and call('HGET', push_key(push), 'm') or false)
+      from = '(' .. digits(place)
+    end
+    if #members < 32 then return { entries, false } end
+  end
+end
+
+-- places: false for the inbox, or a log's number; and the place
+read.entries = function(client, places)
+  local found = {}
+  for number, where in ipairs(places) do
+    local log, place = where[1], where[2]
+    if log then
+      local entry = call('XRANGE', log_key(log), stream_id(place), stream_id(place))[1]
+      if entry then found[#found + 1] = { number - 1, fields_of(entry[2]).m, false } end
+    else
+      local member = call('ZRANGEBYSCORE', inbox_key(client), place, place)[1]
+      if member then
+        local _, _, record, push = inbox_item(member)
+        found[#found + 1] = { number - 1, record, push ~= '' and call('HGET', push_key(push), 'm') or false }
+      end
+    end
+  end
+  return found
+end
+
+read.session = function(client)
+  local device = load(client)
+  if not device or not device.expiry then return false end
+  local parts = parts_of(client)
+  local cursor = push_cursor(parts) or { 0, digits(counter('e0')), '' }
+  return {
+    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor,
+    call('EXISTS', inbox_key(client)) == 1,
+  }
+end
+
+local function log_ends()
+  local ends, row = {}, call('HGETALL', META)
+  for i = 1, #row, 2 do
+    local log = string.match(row[i], '^e(%d+)$')
+    if log then ends[#ends + 1] = { tonumber(log), tonumber(row[i + 1]) } end
+  end
+  table.sort(ends, function(a, b) return a[1] < b[1] end)
+  return ends
+end
+
+local function retained_messages()
+  local retained = {}
+  for _, value in ipairs(call('HVALS', RETAINED)) do retained[#retained + 1] = string.match(value, '^%d*:(.*)$') end
+  return retained
+end
+
+read.kept = function() return { retained_messages(), log_ends() } end
+
+read.snapshot = function()
+  local members = {}
+  local row = call('HGETALL', K .. 'sm')
+  for i = 1, #row, 2 do members[#members + 1] = { row[i], row[i + 1] } end
+  return { counter('h'), retained_messages(), call('HKEYS', K .. 'fc'), members, log_ends(), server_ms }
+end
+
+read.changes = function(after, logs, mailbox, notes_after, limit)
+  local more = false
+  -- Who knows more than there is knows what the store has lost.
+  local lost = after < counter('ht') or after > counter('h')
+  local changes, changes_full, add_change = page(limit)
+  if not lost and not each_entry(CHANGES, after, function(place, fields)
+    if changes_full() then return false end
+    local size = #fields.s + (fields.v and #fields.v or 0)
+    add_change(size, place, fields.k, fields.s, fields.c or false, fields.v or false)
+    return true
+  end) then
+    more = true
+  end
+  local news = {}
+  for number, log in ipairs(logs) do
+    local entries, at_end = log_page(log[1], log[2], limit)
+    more = more or not at_end
+    news[number] = { entries, counter('e' .. log[1]) < log[2] }
+  end
+  local notes, key = {}, K .. 'n:' .. mailbox
+  local found = call('XRANGE', key, '(' .. stream_id(notes_after), '+', 'COUNT', limit + 1)
+  for number, entry in ipairs(found) do
+    if number > limit then more = true else notes[number] = { place_of(entry[1]), entry[2][2], tonumber(entry[2][4]) } end
+  end
+  if call('XRANGE', key, '-', stream_id(notes_after), 'COUNT', 1)[1] then
+    write('XTRIM', key, 'MINID', stream_id(notes_after + 1))
+  end
+  return { server_ms, changes, lost, news, notes, counter('nt' .. mailbox) > notes_after, call('SMEMBERS', K .. 'gs'), more }
+end
+
+read.report = function(push)
+  local key = push_key(push)
+  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c')
+  if not row[1] then return false end
+  local delivered, lost = 0, 0
+  if row[4] == '1' then
+    for chunk = 0, tonumber(row[5] or 0) - 1 do
+      local set = function(name) return key .. ':' .. name .. ':' .. chunk end
+      local common = function(...)
+        if call('EXISTS', (...)) == 0 then return 0 end
+        call('BITOP', 'AND', key .. ':common', set('t'), ...)
+        local count = call('BITCOUNT', key .. ':common')
+        call('DEL', key .. ':common')
+        return count
+      end
+      delivered = delivered + common(set('d'))
+      lost = lost + common(set('x')) - common(set('x'), set('d'))
+    end
+  else
+    local got = {}
+    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':d')) do
+      got[number] = true
+      delivered = delivered + 1
+    end
+    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
+      if not got[number] then lost = lost + 1 end
+    end
+  end
+  return { tonumber(row[1]), tonumber(row[2]), tonumber(row[3]), delivered, lost }
+end
+
+read.app_of_key = function(key) return call('HGET', K .. 'keys', key) end
+read.apps = function(after, limit)
+  return call('ZRANGEBYLEX', K .. 'names', after and '(' .. after or '-', '+', 'LIMIT', 0, limit)
+end
+
+read.registered = function() return call('SMEMBERS', K .. 'used') end

@@ -1,0 +1,96 @@
+-- What every rule uses: keys, counters, and the answer in the making. Everything lives under one hash tag, KEYS[1].
+local K = KEYS[1]
+local call = redis.call
+local writes, dropped, notices, request = 0, 0, {}, 0
+local config = {}
+
+-- Numbers beyond 2^46 lose digits in a concatenation.
+local function digits(number) return string.format('%.0f', number) end
+
+local function write(...)
+  writes = writes + 1
+  return call(...)
+end
+
+local function announce(...) notices[#notices + 1] = { request, ... } end
+
+-- Counters of the app, read once and written back at the end of the script.
+local META = K .. 'm'
+local counters, changed_counters = {}, {}
+local function counter(name)
+  local value = counters[name]
+  if not value then
+    value = tonumber(call('HGET', META, name) or 0)
+    counters[name] = value
+  end
+  return value
+end
+local function set_counter(name, value)
+  counters[name], changed_counters[name] = value, true
+end
+local function save_counters()
+  for name in pairs(changed_counters) do write('HSET', META, name, digits(counters[name])) end
+end
+
+local time = call('TIME')
+local server_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Milliseconds since 2025, times 4096: below 2^53 for the next 69 years.
+local first_place_of_now = (server_ms - 1735689600000) * 4096
+
+-- One sequence for entries of logs and inboxes, changes, notes and epochs. The clock in it keeps a number from being given twice when a
+-- failover lost the newest writes.
+local function next_place()
+  local place = math.max(counter('q') + 1, first_place_of_now)
+  set_counter('q', place)
+  return place
+end
+
+-- An entry of the expiry index: a kind and its subject. One subject has one time.
+local INDEX = K .. 'z'
+local function index(at, subject) write('ZADD', INDEX, digits(at), subject) end
+local function unindex(subject) write('ZREM', INDEX, subject) end
+
+local function stream_id(place) return digits(place) .. '-0' end
+local function place_of(id) return tonumber(string.match(id, '^%d+')) end
+local function fields_of(list)
+  local fields = {}
+  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
+  return fields
+end
+
+-- Appends to a bounded stream. `lost` is the counter that remembers what was dropped.
+local STREAM_ENTRIES = 65536
+local function append_bounded(key, place, lost, ...)
+  write('XADD', key, stream_id(place), ...)
+  local over = call('XLEN', key) - STREAM_ENTRIES
+  if over > 0 then
+    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', over)) do
+      write('XDEL', key, entry[1])
+      set_counter(lost, place_of(entry[1]))
+    end
+  end
+end
+
+-- Word for a node: a client of its has something in the inbox at a place, or (0) is not its client any more. The mailbox of a node that is gone
+-- ends by itself.
+local MAILBOX_KEPT_MS = 86400000
+local function note(owner, client, place)
+  if owner == '0' then return end
+  append_bounded(K .. 'n:' .. owner, next_place(), 'nt' .. owner, 'c', client, 'e', digits(place))
+  write('PEXPIRE', K .. 'n:' .. owner, MAILBOX_KEPT_MS)
+end
+
+-- Word of what all nodes route by. A node alone hears only of what is retained, and keeps no log of it.
+local CHANGES = K .. 'h'
+local function change(kind, subject, ...)
+  local previous, place = 0, 0
+  if config.shared then
+    previous, place = counter('h'), next_place()
+    append_bounded(CHANGES, place, 'ht', 'k', kind, 's', subject, ...)
+    set_counter('h', place)
+  elseif kind ~= 'R' then
+    return
+  end
+  local fields = fields_of({ ... })
+  announce(kind, subject, previous, place, fields.c or false, fields.v or false)
+end

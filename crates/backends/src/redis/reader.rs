@@ -1,0 +1,410 @@
+//! Reads, over connections of their own.
+
+use std::sync::Arc;
+
+use campanile_broker::{
+    ids::{ClientKey, Epoch, Generation, Millis},
+    store::{
+        ChangeEntry, Changes, InboxEntry, InboxItem, LogNews, Note, Page, Query, SessionState,
+        Snapshot, Source, StoreError,
+    },
+};
+use campanile_push::{
+    app::{AppName, KeyHash},
+    id::PushId,
+    store::{Report, Unavailable},
+};
+use redis::Value;
+use tokio::runtime::Runtime;
+
+use super::{
+    APPS_TAG,
+    commit::key,
+    config::RedisConfig,
+    figures::Figures,
+    pack::{Malformed, Pack, Packed},
+    reply,
+    request::{hex, owner, pack_log},
+    servers::{Down, Servers, send},
+};
+
+/// Reads of both ports.
+#[derive(Clone)]
+pub struct RedisReader {
+    pub(super) servers: Arc<Servers>,
+    pub(super) config: Arc<RedisConfig>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+impl crate::Reader for RedisReader {
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        let mut pack = Pack::default();
+        let tag = pack_query(&mut pack, query);
+        let answer = self.ask(tag, pack)?;
+        Ok(page(query, answer).map_err(|Malformed| malformed())?)
+    }
+}
+
+impl campanile_push::store::Reader for RedisReader {
+    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2).text("app_of_key").bytes(&key.0);
+        let answer = self.ask(APPS_TAG, pack)?;
+        Ok(answer.option().map(app_name).transpose()?)
+    }
+
+    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(3)
+            .text("apps")
+            .option(after, |pack, after| {
+                pack.text(after.as_str());
+            })
+            .number(limit as u64);
+        let answer = self.ask(APPS_TAG, pack)?;
+        let names = answer.array().map_err(|Malformed| malformed())?;
+        Ok(names
+            .into_iter()
+            .map(app_name)
+            .collect::<Result<_, Failure>>()?)
+    }
+
+    fn report(
+        &self,
+        app: &AppName,
+        id: PushId,
+        now_ms: u64,
+    ) -> Result<Option<Report>, Unavailable> {
+        let mut pack = Pack::default();
+        let id = hex(campanile_broker::ids::MessageId(id.0));
+        pack.array(2).text("report").text(&id);
+        let answer = self.ask(app.as_str(), pack)?;
+        let report = answer.option().map(|answer| report(answer, now_ms));
+        Ok(report.transpose().map_err(|Malformed| malformed())?)
+    }
+}
+
+/// A read failed, for this reason.
+#[derive(Clone, Debug)]
+pub struct Failure(pub Arc<str>);
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> StoreError {
+        StoreError::Unavailable(failure.0)
+    }
+}
+
+impl From<Failure> for Unavailable {
+    fn from(failure: Failure) -> Unavailable {
+        Unavailable(failure.0)
+    }
+}
+
+impl From<Down> for Failure {
+    fn from(down: Down) -> Failure {
+        Failure(down.0)
+    }
+}
+
+fn malformed() -> Failure {
+    Failure("redis: an answer of the script, or a stored record in it, is damaged".into())
+}
+
+fn app_name(name: Packed) -> Result<AppName, Failure> {
+    let name = name.text().map_err(|Malformed| malformed())?;
+    AppName::new(&name).map_err(|_| malformed())
+}
+
+impl RedisReader {
+    /// Runs a query over the keys of a tag.
+    pub(super) fn ask(&self, tag: &str, query: Pack) -> Result<Packed, Failure> {
+        let query = query.into_bytes();
+        self.runtime.block_on(async {
+            match self.try_to_ask(tag, &query).await {
+                Err(_) if !self.servers.is_down(tag) => {}
+                answer => return answer,
+            }
+            // Once more over a new connection: the old one may have been closed while nobody asked.
+            let again = match self.servers.find().await {
+                Ok(()) => self.try_to_ask(tag, &query).await,
+                Err(down) => Err(down.into()),
+            };
+            if let Err(Failure(reason)) = &again {
+                let address = self.servers.address(tag);
+                self.servers
+                    .give_up(address.as_ref(), &Down(reason.clone()));
+            }
+            again
+        })
+    }
+
+    async fn try_to_ask(&self, tag: &str, query: &[u8]) -> Result<Packed, Failure> {
+        let server = self.servers.of(tag).await?;
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("EVALSHA")
+            .arg(&*server.script)
+            .arg(1)
+            .arg(key(&self.config.prefix, tag))
+            .arg(query);
+        let mut connection = server.connection.clone();
+        self.figures.count_round_trip(1);
+        let answer = send(&mut connection, &pipeline, self.config.command_timeout).await;
+        let failure = match answer.map(|mut answers| answers.pop()) {
+            Ok(Some(Value::BulkString(bytes))) => {
+                return Packed::parse(&bytes).map_err(|Malformed| malformed());
+            }
+            Ok(Some(Value::ServerError(error))) => {
+                format!("{} {}", error.code(), error.details().unwrap_or_default())
+            }
+            Ok(other) => format!("a script answered {other:?}"),
+            Err(reason) => reason.to_string(),
+        };
+        self.servers.disconnect(&server);
+        Err(Failure(
+            format!("redis {}: {failure}", server.address).into(),
+        ))
+    }
+}
+
+/// Packs a query. Returns whose keys it reads.
+fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
+    match query {
+        Query::Log {
+            app,
+            log,
+            after,
+            limit,
+        } => {
+            pack.array(4).text("log");
+            pack_log(pack, *log);
+            pack.number(after.0).number((*limit).into());
+            app.as_str()
+        }
+        Query::Matching {
+            app,
+            log,
+            filters,
+            after,
+            limit,
+        } => {
+            pack.array(5).text("matching");
+            pack_log(pack, *log);
+            pack.list(filters.iter(), |pack, filter| {
+                pack.text(filter);
+            })
+            .number(after.0)
+            .number((*limit).into());
+            app.as_str()
+        }
+        Query::Entries { client, places } => {
+            pack.array(3).text("entries").text(&client.client_id).list(
+                places.iter(),
+                |pack, (source, offset)| {
+                    let log = match source {
+                        Source::Inbox => None,
+                        Source::Log(log) => Some(*log),
+                    };
+                    pack.array(2).option(log, pack_log).number(offset.0);
+                },
+            );
+            client.app.as_str()
+        }
+        Query::Inbox {
+            client,
+            after,
+            limit,
+        } => {
+            pack.array(4)
+                .text("inbox")
+                .text(&client.client_id)
+                .number(after.0)
+                .number((*limit).into());
+            client.app.as_str()
+        }
+        Query::Session { client } => {
+            pack.array(2).text("session").text(&client.client_id);
+            client.app.as_str()
+        }
+        Query::Changes(query) => {
+            pack.array(6)
+                .text("changes")
+                .number(query.changes.0)
+                .list(query.logs.iter(), |pack, (log, after)| {
+                    pack.array(2);
+                    pack_log(pack, *log);
+                    pack.number(after.0);
+                })
+                .text(&owner(query.mailbox))
+                .number(query.notes.0)
+                .number(query.limit.into());
+            query.app.as_str()
+        }
+        Query::Snapshot { app } => {
+            pack.array(1).text("snapshot");
+            app.as_str()
+        }
+    }
+}
+
+fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
+    Ok(match query {
+        Query::Log { .. } | Query::Matching { .. } => {
+            let [entries, read_to, gap] = answer.tuple()?;
+            Page::Log {
+                entries: entries.list(reply::log_entry)?,
+                read_to: reply::offset(read_to)?,
+                gap: gap.truth()?,
+            }
+        }
+        Query::Entries { places, .. } => {
+            let mut found = Vec::new();
+            for entry in answer.array()? {
+                let [number, stored, shared] = entry.tuple()?;
+                let place = *places.get(number.number()? as usize).ok_or(Malformed)?;
+                let item = match place.0 {
+                    Source::Inbox => reply::inbox_item(stored, shared)?,
+                    Source::Log(_) => Some(log_item(stored)?),
+                };
+                found.extend(item.map(|item| (place, item)));
+            }
+            Page::Entries(found)
+        }
+        Query::Inbox { .. } => {
+            let [stored, more] = answer.tuple()?;
+            let mut entries = Vec::new();
+            for entry in stored.array()? {
+                let [place, stored, shared] = entry.tuple()?;
+                if let Some(item) = reply::inbox_item(stored, shared)? {
+                    let offset = reply::offset(place)?;
+                    entries.push(InboxEntry { offset, item });
+                }
+            }
+            let more = more.truth()?;
+            Page::Inbox { entries, more }
+        }
+        Query::Session { .. } => {
+            Page::Session(answer.option().map(session).transpose()?.map(Box::new))
+        }
+        Query::Changes(query) => Page::Changes(Box::new(changes(query, answer)?)),
+        Query::Snapshot { .. } => Page::Snapshot(Box::new(snapshot(answer)?)),
+    })
+}
+
+fn log_item(stored: Packed) -> Result<InboxItem, Malformed> {
+    let message = reply::message(stored)?;
+    Ok(InboxItem {
+        qos: message.qos,
+        retain: message.retain,
+        subscription_ids: Default::default(),
+        message,
+    })
+}
+
+fn session(answer: Packed) -> Result<SessionState, Malformed> {
+    let [epoch, owner, state, cursor, waiting] = answer.tuple()?;
+    let owner = owner.option().map(|owner| owner.number().map(Generation));
+    Ok(SessionState {
+        epoch: Epoch(epoch.number()?),
+        owner: owner.transpose()?,
+        state: reply::resumed(state)?,
+        push_cursor: reply::cursor(cursor)?,
+        inbox_waiting: waiting.truth()?,
+    })
+}
+
+fn changes(
+    query: &campanile_broker::store::ChangesQuery,
+    answer: Packed,
+) -> Result<Changes, Malformed> {
+    let [
+        now,
+        changes,
+        changes_lost,
+        logs,
+        notes,
+        notes_lost,
+        owners,
+        more,
+    ] = answer.tuple()?;
+    let logs = logs.array()?;
+    if logs.len() != query.logs.len() {
+        return Err(Malformed);
+    }
+    Ok(Changes {
+        now: Millis(now.number()?),
+        changes: changes.list(|change| {
+            let [place, kind, subject, client_id, value] = change.tuple()?;
+            Ok(ChangeEntry {
+                offset: reply::offset(place)?,
+                change: reply::change(&kind.bytes()?, subject, client_id, value)?,
+            })
+        })?,
+        changes_lost: changes_lost.truth()?,
+        logs: query
+            .logs
+            .iter()
+            .zip(logs)
+            .map(|((log, _), news)| {
+                let [entries, went_back] = news.tuple()?;
+                Ok(LogNews {
+                    log: *log,
+                    entries: entries.list(reply::log_entry)?,
+                    went_back: went_back.truth()?,
+                })
+            })
+            .collect::<Result<_, _>>()?,
+        notes: notes.list(|note| {
+            let [place, client_id, entry] = note.tuple()?;
+            Ok(Note {
+                offset: reply::offset(place)?,
+                client: ClientKey::new(&query.app, &client_id.text()?),
+                entry: reply::offset(entry)?,
+            })
+        })?,
+        notes_lost: notes_lost.truth()?,
+        owners: owners.list(|owner| Ok(Generation(owner.number()?)))?,
+        more: more.truth()?,
+    })
+}
+
+fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
+    let [changes, retained, filters, members, log_ends, now] = answer.tuple()?;
+    Ok(Snapshot {
+        changes: reply::offset(changes)?,
+        retained: retained.list(reply::message)?,
+        filters: filters.list(reply::text)?,
+        members: members.list(|member| {
+            let [field, granted] = member.tuple()?;
+            let field = field.text()?;
+            let (filter, client_id) = field.split_once('\0').ok_or(Malformed)?;
+            Ok((filter.into(), client_id.into(), reply::member(granted)?))
+        })?,
+        log_ends: log_ends.list(|end| {
+            let [log, place] = end.tuple()?;
+            Ok((reply::log_of(&log)?, reply::offset(place)?))
+        })?,
+        now: Millis(now.number()?),
+    })
+}
+
+fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
+    let [accepted_ms, expires_ms, targeted, delivered, dropped] = answer.tuple()?;
+    let mut report = Report {
+        accepted_ms: accepted_ms.number()?,
+        expires_ms: expires_ms.number()?,
+        targeted: targeted.number()?,
+        delivered: delivered.number()?,
+        dropped: dropped.number()?,
+        ..Report::default()
+    };
+    let rest = report
+        .targeted
+        .saturating_sub(report.delivered + report.dropped);
+    match now_ms >= report.expires_ms {
+        true => report.expired = rest,
+        false => report.pending = rest,
+    }
+    Ok(report)
+}
