@@ -293,6 +293,12 @@ impl World {
         // What another node has not saved yet is repeated.
         self.ends.model.disturb();
         self.ends.model.next_connection(at);
+        // The claim ends what is still open.
+        for orphan in self.orphans.iter().filter(|orphan| orphan.client == at) {
+            if let Some(will) = orphan.will {
+                self.ends.model.will_loses(will, self.ends.now);
+            }
+        }
         self.ends.connect(at, node, wire, clean)?;
         if self.is_shaky(node) {
             self.doubt_wills_of(node);
