@@ -15,10 +15,9 @@ use campanile_push::{
     store::{Report, Unavailable},
 };
 use redis::Value;
-use tokio::runtime::Runtime;
 
 use super::{
-    APPS_TAG,
+    APPS_TAG, Driver,
     commit::key,
     config::RedisConfig,
     figures::Figures,
@@ -34,7 +33,7 @@ pub struct RedisReader {
     pub(super) servers: Arc<Servers>,
     pub(super) config: Arc<RedisConfig>,
     pub(super) figures: Arc<Figures>,
-    pub(super) runtime: Arc<Runtime>,
+    pub(super) runtime: Arc<Driver>,
 }
 
 impl crate::Reader for RedisReader {

@@ -96,7 +96,7 @@ impl Settings {
             username: some(&redis.username),
             password: some(redis.password.reveal()),
             sentinel_password: some(redis.sentinel_password.reveal()),
-            database: redis.database as u8,
+            database: redis.database,
             prefix: redis.prefix.clone(),
             connect_timeout: redis.connect_timeout,
             command_timeout: redis.command_timeout,

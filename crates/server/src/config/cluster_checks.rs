@@ -71,7 +71,6 @@ fn check_redis(loaded: &Loaded, problems: &mut Vec<Problem>) {
     }
     let of_sentinel = [
         ("master_name", !redis.master_name.is_empty()),
-        ("sentinel_username", !redis.sentinel_username.is_empty()),
         ("sentinel_password", !redis.sentinel_password.is_empty()),
     ];
     if redis.mode == RedisMode::Sentinel {

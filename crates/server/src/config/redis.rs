@@ -20,12 +20,10 @@ pub struct RedisSettings {
     pub username: String,
     /// Its password.
     pub password: Secret,
-    /// ACL user at the Sentinels; "": the default user.
-    pub sentinel_username: String,
     /// Password at the Sentinels.
     pub sentinel_password: Secret,
     /// Number of the database; 0 in Cluster mode.
-    pub database: u16,
+    pub database: u8,
     /// What every key begins with, so that several clusters can share a Redis.
     pub prefix: String,
     /// Whether connections are encrypted.
@@ -76,7 +74,6 @@ impl Default for RedisSettings {
             master_name: String::new(),
             username: String::new(),
             password: Secret::default(),
-            sentinel_username: String::new(),
             sentinel_password: Secret::default(),
             database: 0,
             prefix: "cmp:".to_owned(),
@@ -110,9 +107,8 @@ impl RedisSettings {
         keys.text("master_name", &mut self.master_name, any);
         keys.text("username", &mut self.username, any);
         keys.secret("password", &mut self.password, any);
-        keys.text("sentinel_username", &mut self.sentinel_username, any);
         keys.secret("sentinel_password", &mut self.sentinel_password, any);
-        keys.integer("database", &mut self.database, 0..=u16::MAX);
+        keys.integer("database", &mut self.database, 0..=u8::MAX);
         keys.text("prefix", &mut self.prefix, prefix);
         keys.boolean("tls", &mut self.tls);
         self.tls_files.read("tls_", keys);

@@ -16,10 +16,11 @@ end
 local function drop_will(client)
   if write('HDEL', WILLS, client) == 1 and config.shared then unindex('W' .. client) end
 end
-local function set_due(client, will, due)
+-- `ends_at`: when the session ends, which makes the will due too.
+local function set_due(client, will, due, ends_at)
   will.due = due
   write('HSET', WILLS, client, format_will(will))
-  if config.shared then index(due + PATIENCE_MS, 'W' .. client) end
+  if config.shared then index(math.min(due, ends_at or due) + PATIENCE_MS, 'W' .. client) end
 end
 
 -- Removes what ends with a session, but not the device. Returns its filters.
@@ -101,6 +102,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local had = device ~= nil and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
+  if previous and previous[1] ~= owner then note(previous[1], client, 0) end
   local epoch = next_place()
   -- A session that does not outlive its connection ends when another one takes its place.
   local goes_on = had and not clean_start and not is_expired(device, now) and not (device.owner and device.expiry == 0)
@@ -230,7 +232,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   save(device, cursors, unfinished, inbox_done)
   local will = will_of(client)
   if will and will_at then
-    set_due(client, will, will_at)
+    set_due(client, will, will_at, ends_at)
   elseif will then
     drop_will(client)
   end
@@ -264,6 +266,12 @@ run.restamp = function(client, epoch, owner)
   end
   set_owner(device, owner)
   write('HSET', device_key(client), 'g', owner)
+  local will = will_of(client)
+  if will and will.due then
+    will.due = nil
+    write('HSET', WILLS, client, format_will(will))
+    unindex('W' .. client)
+  end
   return true
 end
 

@@ -9,13 +9,11 @@ local function hand_out(key, field, client, subject, is_final, now, swept)
   if not value then return 0, true end
   local will = parse_will(value)
   if not will.due then return 0, true end
-  if will.due + PATIENCE_MS > now then
-    index(will.due + PATIENCE_MS, subject)
-    return 0, false
-  end
   local device = load(client)
-  local ends_at = not device and now or device.ends_at or false
-  swept.wills[#swept.wills + 1] = { client, will.record, will.due, not is_final and ends_at, is_final }
+  -- Without a session there is nothing to wait for.
+  local ends_at = will.due
+  if device and device.expiry and not is_final then ends_at = device.ends_at or false end
+  swept.wills[#swept.wills + 1] = { client, will.record, will.due, ends_at, is_final }
   index(now + HAND_OUT_AGAIN_MS, subject)
   return 0, false
 end
