@@ -1,17 +1,22 @@
 //! Nodes that are cut off from Redis, from ZooKeeper, from each other.
 
+use std::time::Duration;
+
+use campanile_mqtt::{QoS, Version, client::Publication};
 use campanile_testbed::{
+    conversation::{Conversation, kept},
     nodes::Nodes,
     proxy::{Flow, Wire},
 };
 
-use crate::setup::{Cluster, PATIENCE, SOME, eventually, survive};
+use crate::setup::{Cluster, PATIENCE, SOME, endure, eventually, fleet, survive};
 
 #[test]
 fn a_node_without_redis_refuses_and_the_others_go_on() {
     let mut cluster = Cluster::start(3);
+    let fleet = fleet(&cluster);
     for lose in [Wire::cut, Wire::hold] {
-        survive(&mut cluster, |cluster, fleet| {
+        endure(&mut cluster, &fleet, |cluster, fleet| {
             lose(cluster.store_wire(1));
             eventually("a node that is not ready", || {
                 let answer = cluster.node(1).get("/readyz").ok()?;
@@ -45,8 +50,9 @@ fn all_nodes_without_redis_heal_by_themselves() {
 #[test]
 fn a_node_without_zookeeper_goes_on() {
     let mut cluster = Cluster::start(3);
+    let fleet = fleet(&cluster);
     for lose in [Wire::cut, Wire::hold] {
-        survive(&mut cluster, |cluster, fleet| {
+        endure(&mut cluster, &fleet, |cluster, fleet| {
             lose(cluster.ensemble_wire(2));
             eventually("a node that knows that it is cut off", || {
                 (reaches_zookeeper(cluster, 2) == Some(false)).then_some(())
@@ -71,8 +77,9 @@ fn nodes_without_links_serve_through_the_store() {
         // One hears the other, and is not heard.
         (Flow::Open, Flow::Held),
     ];
+    let fleet = fleet(&cluster);
     for (there, back) in flows {
-        survive(&mut cluster, |cluster, fleet| {
+        endure(&mut cluster, &fleet, |cluster, fleet| {
             for (one, other) in [(0, 1), (0, 2), (1, 2)] {
                 cluster.set_link(one, other, there, back);
             }
@@ -83,6 +90,46 @@ fn nodes_without_links_serve_through_the_store() {
             cluster.mend();
             cluster.wait_together().unwrap();
         });
+    }
+}
+
+#[test]
+fn exchange_that_ends_where_the_log_is_not_known_yet_is_not_begun_again() {
+    // The other node polls the log now and then: in most rounds the exchange ends before.
+    const ROUNDS: usize = 6;
+    const TWO_POLLS: Duration = Duration::from_millis(500);
+    let mut cluster = Cluster::start(2);
+    let places = cluster.addresses();
+    let mut publishers = [0, 1].map(|node| {
+        let mut publisher = Conversation::new(kept(&format!("publisher-{node}"), Version::V5));
+        publisher.connect(places[node].mqtt, false).unwrap();
+        publisher
+    });
+    let mut device = Conversation::new(kept("device", Version::V5));
+    device.connect(places[0].mqtt, false).unwrap();
+    device.subscribe("t", QoS::ExactlyOnce).unwrap();
+    cluster.set_link(0, 1, Flow::Cut, Flow::Cut);
+    eventually("a link that is down", || {
+        (links(&mut cluster, 1) == Some(0)).then_some(())
+    });
+    for round in 0..ROUNDS {
+        device.is_mute = true;
+        let payload = round.to_string();
+        let publication = Publication {
+            topic: "t",
+            payload: payload.as_bytes(),
+            qos: QoS::ExactlyOnce,
+            ..Publication::default()
+        };
+        publishers[round % 2].publish(&publication).unwrap();
+        let message = device.message(PATIENCE).unwrap();
+        assert_eq!(message.payload, payload.as_bytes());
+        let before = device.abandon();
+        device.is_mute = false;
+        let other = places[(round + 1) % 2].mqtt;
+        assert!(device.connect(other, false).unwrap());
+        assert_eq!(device.message(TWO_POLLS), None);
+        drop(before);
     }
 }
 

@@ -164,8 +164,14 @@ pub fn fleet(cluster: &Nodes) -> Fleet {
 /// Breaks something in the middle of traffic, and mends it; then everything must have arrived.
 pub fn survive(cluster: &mut Nodes, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
     let fleet = fleet(cluster);
+    endure(cluster, &fleet, break_and_mend);
+}
+
+/// As [`survive`], with a fleet that has survived something already.
+pub fn endure(cluster: &mut Nodes, fleet: &Fleet, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
+    fleet.resume();
     fleet.account().fault_begins();
-    break_and_mend(cluster, &fleet);
+    break_and_mend(cluster, fleet);
     fleet.account().fault_ends();
     fleet.wait_accepted(SOME, PATIENCE).unwrap();
     let figures = fleet.settle(PATIENCE).unwrap();
