@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -281,4 +282,30 @@ impl Conversation {
             }
         }
     }
+}
+
+/// Reads an abandoned connection until the node closes it or `stop` is set. Tells whether its last word was that the session was taken over (0x8E).
+pub fn watch_end(mut stream: TcpStream, stop: &AtomicBool) -> bool {
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
+    let mut buffer = [0; 16 * 1024];
+    let mut last = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => last.extend_from_slice(&buffer[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+        // A DISCONNECT with its reason string fits.
+        let surplus = last.len().saturating_sub(256);
+        last.drain(..surplus);
+    }
+    const DISCONNECT: u8 = 0xe0;
+    let tells = |at: usize| match last[at..] {
+        [DISCONNECT, length, reason, ..] => {
+            usize::from(length) == last.len() - at - 2 && reason == Reason::SessionTakenOver as u8
+        }
+        _ => false,
+    };
+    (0..last.len()).any(tells)
 }

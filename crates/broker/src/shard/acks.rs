@@ -197,12 +197,18 @@ impl Shard {
                     false => unfinished.next(),
                 };
                 let lower = lowest.is_some_and(|u| u.tag.offset < tag.offset);
-                let position = match log {
-                    LogKind::Push => &mut live.push.position,
-                    LogKind::Topic(partition) => &mut live.topics[usize::from(partition)].position,
+                let app = &self.apps[usize::from(live.app)];
+                let (position, end) = match log {
+                    LogKind::Push => (&mut live.push.position, app.push_tail.end()),
+                    LogKind::Topic(partition) => {
+                        let partition = usize::from(partition);
+                        let position = &mut live.topics[partition].position;
+                        (position, app.topic_tails[partition].end())
+                    }
                 };
-                // A client that lags comes to what it took up again from an earlier connection once more.
-                let ahead = position.lagging && tag.offset > position.read;
+                // What a client took up again from an earlier connection comes once more if the client lags, or if this node has not heard of it yet.
+                let reached = position.reached(end);
+                let ahead = tag.offset > reached;
                 if (lower || ahead)
                     && let Err(at) = position.done_above.binary_search(&tag.offset)
                 {
@@ -210,14 +216,9 @@ impl Shard {
                 }
                 if position.done_above.len() >= MAX_DONE_ABOVE {
                     let done = lowest.map_or(u64::MAX, |u| u.tag.offset.0 - 1);
-                    let read = if position.lagging {
-                        position.read.0
-                    } else {
-                        u64::MAX
-                    };
                     position
                         .done_above
-                        .retain(|offset| offset.0 > done.min(read));
+                        .retain(|offset| offset.0 > done.min(reached.0));
                 }
             }
         }

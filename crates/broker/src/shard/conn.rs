@@ -262,6 +262,14 @@ impl Position {
             done_above,
         }
     }
+
+    /// Up to where nothing comes any more, where the log is known to end at `end`. A session that came from another node may be further than that.
+    pub fn reached(&self, end: Offset) -> Offset {
+        match self.lagging {
+            true => self.read,
+            false => self.read.max(end),
+        }
+    }
 }
 
 /// How far a durable session has got in a partition of the topic log.

@@ -537,11 +537,7 @@ fn cursor(
     position: &mut super::conn::Position,
     end: Offset,
 ) -> Cursor {
-    let read = if position.lagging {
-        position.read
-    } else {
-        position.read.max(end)
-    };
+    let read = position.reached(end);
     let done = lowest_unfinished.map_or(read, |lowest| Offset(lowest.0 - 1).min(read));
     position.done_above.retain(|offset| *offset > done);
     Cursor {

@@ -90,7 +90,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let ended = ended?;
     stopped?;
     match ended {
-        Ended::Signal(_) => Ok(ExitCode::SUCCESS),
+        Ended::Signal(_) | Ended::Drained => Ok(ExitCode::SUCCESS),
         Ended::Failed(reason) => Err(anyhow!(reason)),
     }
 }
@@ -122,8 +122,10 @@ fn run_node(
     // Last, since whoever waits for this file may use the key or send a signal at once.
     let addresses = addresses::File::write(data_dir, settings, node)?;
     let ended = node.wait();
-    if let Ended::Signal(signal) = ended {
-        tracing::info!(signal, "told to stop");
+    match ended {
+        Ended::Signal(signal) => tracing::info!(signal, "told to stop"),
+        Ended::Drained => tracing::info!("drained: no device is left, the node stops"),
+        Ended::Failed(_) => {}
     }
     drop(addresses);
     operator.stop();

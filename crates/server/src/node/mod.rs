@@ -112,6 +112,8 @@ pub enum StartError {
 pub enum Ended {
     /// SIGTERM or SIGINT.
     Signal(&'static str),
+    /// An operator had the node drained, and its last device has gone.
+    Drained,
     /// A part of the node has died; what it held in memory is gone.
     Failed(String),
 }
@@ -123,6 +125,8 @@ pub struct Node {
     /// Ends when the last shard's thread has ended.
     shards_ended: std::sync::mpsc::Receiver<()>,
     failures: mpsc::UnboundedReceiver<String>,
+    /// Says once that the node was drained.
+    is_drained: mpsc::Receiver<()>,
     runtime: Runtime,
     http: Option<Http>,
     ticker: Ticker,
@@ -293,6 +297,7 @@ impl Node {
             shared,
         });
         let generation = joined.as_ref().map(|joined| joined.generation);
+        let (drained, is_drained) = mpsc::channel(1);
         let hub = match (joined, hub) {
             (Some(joined), Some(hub)) => {
                 let surroundings = Surroundings {
@@ -327,7 +332,11 @@ impl Node {
                     inner.shared.clone(),
                     config.name.as_str().into(),
                 );
-                runtime.spawn(relief);
+                runtime.spawn(async move {
+                    relief.await;
+                    // Nobody waits for it any more when the node stops.
+                    let _ = drained.send(()).await;
+                });
                 let _ = inner.member.set(member);
                 Some(thread)
             }
@@ -358,6 +367,7 @@ impl Node {
             shards,
             shards_ended,
             failures,
+            is_drained,
             runtime,
             http,
             ticker,
@@ -408,10 +418,10 @@ impl Node {
         reload_certificates(&self.inner.shared.listeners);
     }
 
-    /// Waits until the process is told to stop or a part of the node has died. A further signal ends the process at once. SIGHUP reads the
+    /// Waits until the process is told to stop, the node was drained, or a part of it has died. A further signal ends the process at once. SIGHUP reads the
     /// certificates again.
     pub fn wait(&mut self) -> Ended {
-        let failures = &mut self.failures;
+        let (failures, is_drained) = (&mut self.failures, &mut self.is_drained);
         let listeners = &self.inner.shared.listeners;
         self.runtime.block_on(async {
             let mut signals = match Signals::listen() {
@@ -427,6 +437,10 @@ impl Node {
                             return Ended::Signal(signal);
                         }
                     },
+                    Some(()) = is_drained.recv() => {
+                        tokio::spawn(end_at_once(signals));
+                        return Ended::Drained;
+                    }
                     // A sender lives as long as the store's thread, and says why that ends.
                     failure = failures.recv() => return Ended::Failed(failure.unwrap_or_default()),
                 }

@@ -4,4 +4,7 @@
 
 mod crashes;
 mod crossing;
+mod operations;
+mod outages;
+mod partitions;
 mod setup;

@@ -11,13 +11,18 @@ use std::{
 };
 
 use campanile_testbed::{
+    fleet::{Fleet, FleetOptions},
     nodes::{ClusterOptions, Nodes, Store},
+    process::wait_for,
     redis::Redis,
     zookeeper::Ensemble,
 };
 
 /// Longest wait for anything that should happen. Generous, since other tests run at the same time; passing tests never wait it out.
 pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// As many messages as show that traffic goes on.
+pub const SOME: u64 = 200;
 
 /// Clusters that run at a time: more would make each other look dead.
 const AT_ONCE: usize = 2;
@@ -119,6 +124,17 @@ impl Cluster {
         Cluster::with(nodes, |_| {})
     }
 
+    /// The same over servers of its own, which the test may break: started once there is a seat, and named to the nodes by `tell`.
+    pub fn over<S>(
+        nodes: usize,
+        start: impl FnOnce() -> S,
+        tell: impl FnOnce(&S, &mut ClusterOptions),
+    ) -> (Cluster, S) {
+        let mut own = None;
+        let cluster = Cluster::with(nodes, |options| tell(own.insert(start()), options));
+        (cluster, own.expect("set one line above"))
+    }
+
     /// The same, with other options.
     pub fn with(nodes: usize, change: impl FnOnce(&mut ClusterOptions)) -> Cluster {
         let servers = Servers::shared();
@@ -131,4 +147,33 @@ impl Cluster {
             _seat: seat,
         }
     }
+}
+
+/// Waits until a look has an answer.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    wait_for(what, PATIENCE, || Ok(look())).unwrap()
+}
+
+/// A fleet over a cluster, in the middle of traffic.
+pub fn fleet(cluster: &Nodes) -> Fleet {
+    let fleet = Fleet::start(cluster.addresses(), &FleetOptions::default()).unwrap();
+    fleet.wait_accepted(SOME, PATIENCE).unwrap();
+    fleet
+}
+
+/// Breaks something in the middle of traffic, and mends it; then everything must have arrived.
+pub fn survive(cluster: &mut Nodes, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
+    let fleet = fleet(cluster);
+    endure(cluster, &fleet, break_and_mend);
+}
+
+/// As [`survive`], with a fleet that has survived something already.
+pub fn endure(cluster: &mut Nodes, fleet: &Fleet, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
+    fleet.resume();
+    fleet.account().fault_begins();
+    break_and_mend(cluster, fleet);
+    fleet.account().fault_ends();
+    fleet.wait_accepted(SOME, PATIENCE).unwrap();
+    let figures = fleet.settle(PATIENCE).unwrap();
+    println!("{figures:?}");
 }

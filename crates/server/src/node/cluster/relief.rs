@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// The setting that has the nodes rebalance once; its value is when it was ordered.
 pub const REBALANCE: &str = "rebalance";
 
-/// Sends devices away as it is ordered, and tells the others how full the node is. Runs until it is dropped.
+/// Sends devices away as it is ordered, and tells the others how full the node is. Ends when the node was drained and has no device any more.
 pub async fn relieve(member: Arc<Member>, shared: Arc<Shared>, name: Arc<str>) {
     let tolerance = member.spec.rebalance_tolerance_percent;
     let mut relief = Relief {
@@ -52,7 +52,9 @@ pub async fn relieve(member: Arc<Member>, shared: Arc<Shared>, name: Arc<str>) {
     steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         steps.tick().await;
-        relief.step();
+        if relief.step() {
+            return;
+        }
     }
 }
 
@@ -76,7 +78,8 @@ struct Relief {
 }
 
 impl Relief {
-    fn step(&mut self) {
+    /// Whether the node is drained.
+    fn step(&mut self) -> bool {
         let membership = self.member.zookeeper.membership();
         let drain = membership.drains.get(&self.name).copied();
         self.note_drain(&membership, drain.is_some());
@@ -89,7 +92,10 @@ impl Relief {
         }
         match drain {
             Some(drain) => self.drain(&membership, drain),
-            None => self.rebalance(&membership),
+            None => {
+                self.rebalance(&membership);
+                false
+            }
         }
     }
 
@@ -107,22 +113,28 @@ impl Relief {
         self.to_shards(ClusterMail::Draining(reference));
     }
 
-    fn drain(&mut self, membership: &Membership, order: Drain) {
+    /// Whether nothing is left to send away.
+    fn drain(&mut self, membership: &Membership, order: Drain) -> bool {
         if self
             .draining_since
             .is_none_or(|since| since.elapsed() < NOTICE)
         {
-            return;
+            return false;
+        }
+        let connections = load(&self.shared).connections;
+        if connections == 0 {
+            return true;
         }
         let is_late = order.deadline_ms != 0 && self.shared.clock.now().0 >= order.deadline_ms;
         let count = match is_late || order.rate == 0 {
-            true => load(&self.shared).connections,
+            true => connections,
             false => self.allow(order.rate),
         };
         if count > 0 {
             let reference = self.elsewhere(membership).unwrap_or_else(|| "".into());
             self.send_away(count, &reference);
         }
+        false
     }
 
     fn rebalance(&mut self, membership: &Membership) {
