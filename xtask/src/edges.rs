@@ -78,7 +78,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "campanile-testbed",
-        ours: &[],
+        ours: &["campanile-mqtt"],
         never: &["redis", "zookeeper-client"],
     },
 ];

@@ -25,9 +25,12 @@ impl Place for RedisPlace {
     }
 }
 
-conformance_tests!(RedisPlace(servers::Redis::start().unwrap()));
+mod alone {
+    use super::*;
 
-/// As several nodes use it.
+    conformance_tests!(RedisPlace(servers::Redis::start().unwrap()));
+}
+
 mod shared {
     use super::*;
 

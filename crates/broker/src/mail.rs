@@ -88,6 +88,8 @@ pub enum ClusterMail {
         /// The place; the largest there is: perhaps.
         entry: Offset,
     },
+    /// To shards: a client may have been claimed through another node: ask whose it is.
+    Recheck(ClientKey),
     /// To shards: entries of inboxes may have come without a word: look into all of them.
     InboxesWait(AppId),
     /// To shards: all that the cluster routes by in an app, instead of what was known.

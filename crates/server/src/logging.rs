@@ -9,8 +9,8 @@ use crate::config::{Log, LogFormat};
 /// Environment variable with directives that win over `log.level`.
 pub const FILTER_VARIABLE: &str = "CAMPANILE_LOG";
 
-/// The embedded database tells of its inner life at `info`. Directives that name it win over these.
-const QUIET: &str = "fjall=warn,lsm_tree=warn,";
+/// The embedded database and the ZooKeeper client tell of their inner life at `info`. Directives that name them win over these.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,zookeeper_client=warn,";
 
 /// Directives that cannot be read.
 #[derive(Debug, thiserror::Error)]

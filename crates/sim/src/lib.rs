@@ -2,6 +2,8 @@
 //!
 //! [`node`] is the node, [`pair`] its clients in conversation with it, [`packets`] what they say.
 
+pub mod ends;
+pub mod fleet;
 pub mod model;
 pub mod node;
 pub mod operations;
@@ -9,4 +11,5 @@ pub mod packets;
 pub mod pair;
 pub mod rng;
 pub mod sabotage;
+pub mod shards;
 pub mod world;

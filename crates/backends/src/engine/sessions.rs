@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    ids::{ClientKey, Epoch, Generation},
+    ids::{ClientKey, Epoch, Generation, Offset},
     store::{Claim, Claimed, Cursor, LogKind, Outcome, Previous, StoreError, Subscribe},
 };
 
@@ -34,6 +34,11 @@ impl Txn<'_> {
         let mut device = self.device(&subject)?;
         let ephemeral = self.state.ephemeral(client);
         let previous = self.connection_before(client, &subject)?;
+        if let Some(previous) = previous.filter(|previous| {
+            previous.generation != claim.owner && previous.generation != Generation::ALONE
+        }) {
+            self.append_note(previous.generation, client, Offset(0))?;
+        }
         let session = device.as_mut().and_then(|device| device.session.take());
         let epoch = self.next_epoch(session.as_ref())?;
         let goes_on = session.as_ref().is_some_and(|session| {

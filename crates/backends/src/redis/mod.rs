@@ -350,6 +350,8 @@ impl Redis {
     }
 
     /// Runs a request in app after app until `limit` is used up. Returns whether all apps had their turn.
+    ///
+    /// Fails only if it fails everywhere: what was done in some apps must be told, and the others have another turn.
     fn each_app(
         &mut self,
         run: &mut Run<'_>,
@@ -360,6 +362,7 @@ impl Redis {
         let apps = self.apps()?;
         let mut left = limit;
         let mut rest = apps.as_slice();
+        let (mut failure, mut succeeded) = (None, false);
         while !rest.is_empty() {
             if left == 0 {
                 return Ok(false);
@@ -375,15 +378,26 @@ impl Redis {
             }
             self.runtime.block_on(self.committer.run(&mut chunks));
             for (app, chunk) in now.iter().zip(chunks) {
-                let answer = run.answer_of(chunk, &[index])?;
-                if let Some(answer) = answer
-                    && let Step::Used(used) = step(app, Some(answer), share)
-                {
-                    left -= used.map_err(|Malformed| malformed())?.min(left);
+                let used = run.answer_of(chunk, index).and_then(|answer| {
+                    match step(app, Some(answer), share) {
+                        Step::Used(used) => used.map_err(|Malformed| malformed()),
+                        Step::Pack(_) => Err(malformed()),
+                    }
+                });
+                match used {
+                    Ok(used) => (left, succeeded) = (left - used.min(left), true),
+                    Err(error) => failure = Some(error),
                 }
             }
         }
-        Ok(true)
+        match failure {
+            Some(error) if !succeeded => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "not all apps were looked at");
+                Ok(false)
+            }
+            None => Ok(true),
+        }
     }
 }
 
@@ -443,14 +457,11 @@ impl<'a> Run<'a> {
         self.announce(&app, answer.notices, indexes);
     }
 
-    /// The answer to a chunk of one request.
-    fn answer_of(&mut self, chunk: Chunk, indexes: &[usize]) -> Result<Option<Packed>, StoreError> {
-        let (answer, too_few) = self.split(chunk.fate)?;
-        self.announce(&AppId::new(&chunk.tag), answer.notices, indexes);
-        match too_few {
-            Some(reason) => Err(StoreError::Unknown(reason)),
-            None => Ok(answer.replies.into_iter().next()),
-        }
+    /// The answer to a chunk of one request that may be repeated: also one that too few replicas have.
+    fn answer_of(&mut self, chunk: Chunk, index: usize) -> Result<Packed, StoreError> {
+        let (answer, _) = self.split(chunk.fate)?;
+        self.announce(&AppId::new(&chunk.tag), answer.notices, &[index]);
+        answer.replies.into_iter().next().ok_or_else(malformed)
     }
 
     fn split(&mut self, fate: Fate) -> Result<(Answer, Option<Arc<str>>), StoreError> {

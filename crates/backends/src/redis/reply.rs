@@ -350,8 +350,8 @@ impl Announcer {
             b"I" => {
                 let number = next()?.number()? as usize;
                 let owner = Generation(next()?.number()?);
-                let place = offset(next()?)?;
                 let previous = offset(next()?)?;
+                let place = offset(next()?)?;
                 let (client_id, item) = self.inbox_entry(index, request, number)?;
                 Notice::Inbox {
                     client: ClientKey { app, client_id },

@@ -39,6 +39,19 @@ pub fn notes_wait_for_the_node_of_a_connection(world: &mut World) {
     assert_eq!((news.notes, news.notes_lost), (vec![], false));
 }
 
+/// Should nobody be able to tell it, it finds the note; its own claims leave none.
+pub fn a_claim_leaves_word_for_the_node_that_had_the_client(world: &mut World) {
+    for (client_id, expiry_seconds) in [("durable", 60), ("ephemeral", 0)] {
+        world.claim_by(NODE, client_id, expiry_seconds);
+        world.claim_by(NODE, client_id, expiry_seconds);
+        world.claim_by(OTHER, client_id, expiry_seconds);
+    }
+    let news = world.notes(NODE, Offset(0), 100);
+    assert_eq!(clients(&news), ["durable", "ephemeral"].map(client));
+    assert!(news.notes.iter().all(|note| note.entry == Offset(0)));
+    assert_eq!(world.notes(OTHER, Offset(0), 100).notes, vec![]);
+}
+
 /// A reader says what it knows, reads what is new in bounded pages, and does not see the rest again.
 pub fn notes_that_are_known_are_removed(world: &mut World) {
     world.claim_by(NODE, "a", 60);

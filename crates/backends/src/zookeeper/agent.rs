@@ -381,7 +381,8 @@ impl Agent {
             let is_news = **known != membership;
             if is_news {
                 if known.own != membership.own {
-                    info!(node = %self.name, generation = ?membership.own, "registration");
+                    let generation = membership.own.map(|own| own.to_string());
+                    info!(node = %self.name, generation, "registration");
                 }
                 *known = Arc::new(membership);
             }

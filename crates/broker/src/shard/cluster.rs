@@ -82,6 +82,7 @@ impl Shard {
             }
             ClusterMail::Sync { ticket } => self.mail_hub(ClusterMail::Synced { ticket }),
             ClusterMail::InboxWaits { client, entry } => self.on_inbox_waits(&client, entry),
+            ClusterMail::Recheck(client) => self.recheck(&client),
             ClusterMail::InboxesWait(app) => {
                 let app = self.app(&app);
                 let clients = &self.apps[usize::from(app)].clients;
@@ -441,6 +442,26 @@ impl Shard {
             let retry = Millis(self.now.0 + RESTAMP_RETRY_MS);
             cluster.stamp_due = Some(cluster.stamp_due.map_or(retry, |due| due.min(retry)));
         }
+    }
+
+    /// Asks the store whose a session is: nobody could tell this node that another one has claimed it.
+    fn recheck(&mut self, client: &ClientKey) {
+        let generation = self.generation();
+        let app = self.app(&client.app);
+        let clients = &self.apps[usize::from(app)].clients;
+        let Some(&slot) = clients.get(&client.client_id) else {
+            return;
+        };
+        let Some(live) = self.live(slot) else {
+            return;
+        };
+        let (conn, epoch) = (live.conn, live.epoch);
+        let command = Command::Restamp {
+            client: client.clone(),
+            epoch,
+            generation,
+        };
+        self.command(command, Pending::Restamp(conn));
     }
 
     fn on_inbox_waits(&mut self, client: &ClientKey, entry: Offset) {

@@ -103,8 +103,12 @@ impl Shard {
     pub(super) fn take_out(&mut self, slot: u32) -> Option<(ClientKey, Live)> {
         let conn = self.conns[slot as usize].take()?;
         let (id, phase) = (conn.id, conn.phase);
-        let mut live = match phase {
-            Phase::Live(live) | Phase::Announcing(live) => *live,
+        let live = match phase {
+            Phase::Live(live) => *live,
+            Phase::Announcing(mut live) => {
+                self.note_lag(&mut live);
+                *live
+            }
             phase => {
                 self.conns[slot as usize] = Some(super::conn::Conn { id, phase });
                 return None;
@@ -117,7 +121,6 @@ impl Shard {
         if live.is_durable() {
             self.stats.durable_sessions_live -= 1;
         }
-        self.note_lag(&mut live);
         let client = self.key_of(&live);
         self.forget_client(&client, slot);
         Some((client, live))

@@ -131,14 +131,14 @@ pub struct LogNews {
     pub went_back: bool,
 }
 
-/// Word for a node that a client of its has something new in the inbox.
+/// Word for a node of a client of its.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The note's place in the mailbox.
     pub offset: Offset,
-    /// Whose inbox.
+    /// Who.
     pub client: ClientKey,
-    /// Place of the entry.
+    /// Its inbox has an entry at this place; 0: it was claimed through another node, and the connection here has lost its session.
     pub entry: Offset,
 }
 

@@ -8,7 +8,9 @@ use std::{
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{Inner, process::ProcessFigures, totals::totals};
+use campanile_backends::redis;
+
+use super::{Inner, cluster::Member, process::ProcessFigures, totals::totals};
 use crate::net::{
     figures::{DriverFigures, Histogram},
     mailbox::Mailbox,
@@ -46,6 +48,12 @@ pub(super) fn render(node: &Inner) -> String {
     text.sockets(node, &totals.driver);
     text.loops(node, &totals.driver);
     text.store(node, &totals.shard);
+    if let Some(counts) = node.redis_figures.as_ref().map(|figures| figures.counts()) {
+        text.redis(counts);
+    }
+    if let Some(member) = node.member.get() {
+        text.cluster(member, &totals.shard);
+    }
     text.process(node);
     text.0
 }
@@ -374,6 +382,133 @@ impl Text {
             "campanile_store_refused_total",
             "Requests of clients refused because the store was unavailable or too far behind.",
             [("", shard.refused_store)],
+        );
+    }
+
+    fn redis(&mut self, counts: redis::Counts) {
+        self.counter(
+            "campanile_redis_round_trips_total",
+            "Pipelines sent to Redis.",
+            [("", counts.round_trips)],
+        );
+        self.counter(
+            "campanile_redis_scripts_total",
+            "Scripts run, each a part of a commit.",
+            [("", counts.scripts)],
+        );
+        self.counter(
+            "campanile_redis_retries_total",
+            "Scripts that were sent again since their answer was lost.",
+            [("", counts.retries)],
+        );
+        self.counter(
+            "campanile_redis_unknown_total",
+            "Requests of which it is not known whether they were carried out.",
+            [("", counts.unknown)],
+        );
+        self.counter(
+            "campanile_redis_reconnects_total",
+            "Connections made after the first of each server.",
+            [("", counts.reconnects)],
+        );
+    }
+
+    fn cluster(&mut self, member: &Member, shard: &Stats) {
+        let membership = member.zookeeper.membership();
+        self.gauge(
+            "campanile_cluster_nodes",
+            "Nodes that are registered, as this one knows it.",
+            [("", membership.nodes.len())],
+        );
+        self.gauge(
+            "campanile_cluster_reachable",
+            "Whether the ZooKeeper ensemble answers.",
+            [("", u8::from(membership.reachable))],
+        );
+        self.gauge(
+            "campanile_cluster_linked",
+            "Other nodes whose link is up.",
+            [("", member.figures.linked().len())],
+        );
+        let links = member.links.figures().total;
+        self.counter(
+            "campanile_link_messages_total",
+            "Messages of links by direction.",
+            [
+                ("direction=\"in\"", links.messages_in),
+                ("direction=\"out\"", links.messages_out),
+            ],
+        );
+        self.counter(
+            "campanile_link_bytes_total",
+            "Bytes of links by direction, without TLS.",
+            [
+                ("direction=\"in\"", links.bytes_in),
+                ("direction=\"out\"", links.bytes_out),
+            ],
+        );
+        self.counter(
+            "campanile_link_dropped_total",
+            "Messages for live subscribers at other nodes for which a link had no room.",
+            [("", links.messages_dropped)],
+        );
+        self.counter(
+            "campanile_link_ends_total",
+            "Links that ended; resets are those that ended since they could not keep up.",
+            [
+                ("kind=\"reset\"", links.resets),
+                ("kind=\"other\"", links.downs.saturating_sub(links.resets)),
+            ],
+        );
+        let hub = member.figures.stats();
+        self.counter(
+            "campanile_cluster_takeovers_total",
+            "Clients that were taken over from other nodes, by whether that node let go in time.",
+            [
+                (
+                    "released=\"yes\"",
+                    hub.taken_over.saturating_sub(hub.taken_over_alone),
+                ),
+                ("released=\"no\"", hub.taken_over_alone),
+            ],
+        );
+        self.counter(
+            "campanile_cluster_entries_read_total",
+            "Entries that were read from the store since no node had announced them in time.",
+            [("", hub.entries_read)],
+        );
+        self.counter(
+            "campanile_cluster_logs_went_back_total",
+            "Times that the store had lost the end of a log.",
+            [("", hub.logs_went_back)],
+        );
+        self.counter(
+            "campanile_cluster_reloads_total",
+            "Times that what an app's nodes route by was read anew.",
+            [("", hub.reloads)],
+        );
+        self.counter(
+            "campanile_cluster_lease_waits_total",
+            "Answers that waited for a node that is not linked.",
+            [("", hub.lease_waits)],
+        );
+        self.counter(
+            "campanile_cluster_voids_total",
+            "Requests that put connections of dead nodes in order.",
+            [("", hub.voids)],
+        );
+        self.counter(
+            "campanile_shared_redelivered_total",
+            "Messages of shared subscriptions that went to another member since a node was lost, and those that were sent without being kept for that.",
+            [
+                ("kind=\"redelivered\"", hub.redelivered),
+                ("kind=\"not_kept\"", hub.not_kept),
+            ],
+        );
+        self.counter(
+            "campanile_clients_moved_total",
+            "Clients that were sent to another node to relieve this one.",
+            [("", shard.moved)],
         );
     }
 

@@ -109,6 +109,10 @@ impl Postman {
         self.deliver();
         for (tag, reply) in others {
             let Tag::Api(answer) = tag else { continue };
+            if matches!(reply, Err(StoreError::Unknown(_))) {
+                // Without an answer the API says that nobody knows.
+                continue;
+            }
             // A caller that has given up does not want to know.
             let _ = answer.send(match reply {
                 Ok(Reply::Push(outcome)) => Ok(outcome),
@@ -252,10 +256,8 @@ pub fn outcome_of_broker(reply: Reply) -> Outcome {
 
 fn unavailable(error: &StoreError) -> push::Unavailable {
     match error {
-        StoreError::Unavailable(reason) | StoreError::Unknown(reason) => {
-            push::Unavailable(reason.clone())
-        }
-        StoreError::Fenced => push::Unavailable(error.to_string().into()),
+        StoreError::Unavailable(reason) => push::Unavailable(reason.clone()),
+        StoreError::Unknown(_) | StoreError::Fenced => push::Unavailable(error.to_string().into()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The end of a seed: all faults are taken away, everybody comes back and gets what is owed; then everybody leaves, and nothing is left.
 
-use super::{World, client::SimClient, plan::ClientPlan};
-use crate::model::{Held, Violation};
+use super::{World, plan::ClientPlan};
+use crate::{
+    ends::{Ends, SimClient},
+    model::{Held, Violation},
+};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -25,70 +28,63 @@ impl World {
             }
         }
         self.observe(None)?;
-        for client in &mut self.clients {
+        for client in &mut self.ends.clients {
             if let Some(link) = &mut client.link {
                 link.slow = false;
             }
         }
-        let still_up = self.sessions_still_up();
+        let still_up = self.ends.sessions_still_up();
         self.rest(true)?;
-        let end = self.now.0 + World::LONGEST_DELAY.0;
-        while self.now.0 < end {
+        let end = self.ends.now.0 + Ends::LONGEST_DELAY.0;
+        while self.ends.now.0 < end {
             self.pass(1000)?;
             self.rest(true)?;
         }
         let still_up: Vec<bool> = self
+            .ends
             .sessions_still_up()
             .iter()
             .zip(&still_up)
             .map(|(now, before)| *now && *before)
             .collect();
-        for push in 0..self.model.pushes.len() {
+        for push in 0..self.ends.model.pushes.len() {
             self.check_report(push)?;
         }
         self.check_idle()?;
-        self.model.check_all_arrived(self.now, &still_up)?;
+        self.ends
+            .model
+            .check_all_arrived(self.ends.now, &still_up)?;
         self.observe_retained()
     }
 
     /// A client that was never here asks for what is retained.
     fn observe_retained(&mut self) -> Held {
-        self.clients
+        self.ends
+            .clients
             .push(SimClient::new(ClientPlan::observer("observer")));
-        let at = self.clients.len() - 1;
+        let at = self.ends.clients.len() - 1;
         self.open(at, true)?;
         self.rest(true)?;
-        self.subscribe_to(at, "#")?;
+        self.ends.subscribe_to(at, "#")?;
         self.rest(true)?;
-        let session = self.clients[at].session.expect("it is connected");
-        self.model.check_retained(session)
-    }
-
-    /// By session: whether it is that of a client that is connected.
-    fn sessions_still_up(&self) -> Vec<bool> {
-        let mut up = vec![false; self.model.sessions.len()];
-        for client in &self.clients {
-            let connected = client.machine.is_connected()
-                && client.link.as_ref().is_some_and(|link| !link.node_closed);
-            if let (true, Some(session)) = (connected, client.session) {
-                up[session] = true;
-            }
-        }
-        up
+        let session = self.ends.clients[at].session.expect("it is connected");
+        self.ends.model.check_retained(session)
     }
 
     /// Everything moves until nothing does. `reconnect`: clients that are not connected come.
     fn rest(&mut self, reconnect: bool) -> Held {
         let mut quiet = 0;
         for _ in 0..ROUNDS {
-            let before = (self.trace.hash, self.model.tick);
+            let before = (self.ends.trace.hash, self.ends.model.tick);
             self.settle_node()?;
-            self.retry_pushes();
-            for at in 0..self.clients.len() {
+            for server in self.ends.to_resubmit() {
+                self.submit(server);
+            }
+            for at in 0..self.ends.clients.len() {
                 self.exchange(at, reconnect)?;
             }
             self.settle_node()?;
-            let moved = before != (self.trace.hash, self.model.tick);
+            let moved = before != (self.ends.trace.hash, self.ends.model.tick);
             quiet = if moved { 0 } else { quiet + 1 };
             if quiet == 2 {
                 return Ok(());
@@ -101,13 +97,14 @@ impl World {
 
     /// All bytes of a client's connection arrive.
     fn exchange(&mut self, at: usize, reconnect: bool) -> Held {
-        if self.clients[at].link.is_none() && reconnect {
-            let clean = self.clients[at].must_start_clean
-                || !self.clients[at].is_durable() && !self.clients[at].plan.version.is_v5();
+        if self.ends.clients[at].link.is_none() && reconnect {
+            let clean = self.ends.clients[at].must_start_clean
+                || !self.ends.clients[at].is_durable()
+                    && !self.ends.clients[at].plan.version.is_v5();
             self.open(at, clean)?;
         }
         loop {
-            let Some(link) = &self.clients[at].link else {
+            let Some(link) = &self.ends.clients[at].link else {
                 return Ok(());
             };
             let (to_node, to_client) = (link.to_node.len(), link.to_client.len());
@@ -136,15 +133,15 @@ impl World {
 
     /// Everybody leaves for good; nothing is left of them.
     pub(super) fn part(&mut self) -> Held {
-        for at in 0..self.clients.len() {
+        for at in 0..self.ends.clients.len() {
             // Sessions that never expire are ended by the client.
-            if self.clients[at].plan.expiry_seconds == u32::MAX {
-                let client = &mut self.clients[at];
+            if self.ends.clients[at].plan.expiry_seconds == u32::MAX {
+                let client = &mut self.ends.clients[at];
                 if client.machine.is_connected() {
-                    self.disconnect(at, false, true)?;
+                    self.ends.disconnect(at, false, true)?;
                 }
-            } else if self.clients[at].machine.is_connected() {
-                self.disconnect(at, false, false)?;
+            } else if self.ends.clients[at].machine.is_connected() {
+                self.ends.disconnect(at, false, false)?;
             }
         }
         self.rest(false)?;

@@ -3,29 +3,25 @@
 //! [`run`] plays a seed: a [`Plan`] is drawn, then one thing after the other is moved, and things go wrong. At the end all faults are
 //! taken away, everybody comes back, and the [model](crate::model) says whether everything that was promised has arrived; then everybody leaves, and nothing may be left.
 
-mod api;
-mod client;
 mod connections;
 mod end;
-mod events;
 pub mod plan;
-mod requests;
 mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use campanile_backends::memory::Disk;
 use campanile_broker::ids::Millis;
+use campanile_push::id::PushId;
 
 use crate::{
+    ends::{AppServer, Ends, ServerAct, SimClient, Trace},
     model::{Held, Model, Violation},
     node::{Node, Queue},
     pair::START,
     rng::Rng,
     sabotage::Sabotage,
 };
-use api::AppServer;
-use client::SimClient;
 use connections::Orphan;
 use plan::Plan;
 
@@ -64,7 +60,7 @@ pub fn run(seed: u64, options: Options) -> Result<Outcome, Failure> {
         let mut world = World::new(seed, options);
         let held = world.play();
         held.map(|()| world.outcome())
-            .map_err(|violation| format!("step {}: {}", world.steps, violation.0))
+            .map_err(|violation| format!("step {}: {}", world.ends.steps, violation.0))
     }));
     let result = played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -74,53 +70,19 @@ pub fn run(seed: u64, options: Options) -> Result<Outcome, Failure> {
     result.map_err(|text| Failure { seed, text })
 }
 
-/// What happens, for a reader and as a hash.
-struct Trace {
-    on: bool,
-    hash: u64,
-}
-
-impl Trace {
-    fn note(&mut self, text: impl FnOnce() -> String) {
-        if self.on {
-            println!("{}", text());
-        }
-    }
-
-    fn mix(&mut self, value: u64) {
-        self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x517C_C1B7_2722_0A95);
-    }
-
-    fn mix_bytes(&mut self, bytes: &[u8]) {
-        self.mix(bytes.len() as u64);
-        for &byte in bytes {
-            self.mix(byte.into());
-        }
-    }
-}
-
 struct World {
-    rng: Rng,
+    ends: Ends,
     plan: Plan,
-    now: Millis,
     node: Option<Node>,
     /// Of a node that is down.
     disk: Disk,
-    clients: Vec<SimClient>,
     orphans: Vec<Orphan>,
-    servers: Vec<AppServer>,
-    model: Model,
-    steps: u64,
-    arrivals: u64,
     /// Steps for which the disk stays full.
     full_for: u64,
-    was_full: bool,
     /// Steps for which the disk cannot be read.
     unreadable_for: u64,
-    was_unreadable: bool,
     /// Steps for which the disk stays slow.
     slow_for: u64,
-    trace: Trace,
 }
 
 /// What may be moved next, with weights.
@@ -145,44 +107,47 @@ impl World {
         });
         let clients = plan.clients.iter().cloned().map(SimClient::new).collect();
         World {
-            rng,
-            now: START,
             node: Some(Node::start(plan.node.clone(), Disk::default(), START)),
             disk: Disk::default(),
-            clients,
             orphans: Vec::new(),
-            servers: vec![AppServer::default(), AppServer::default()],
-            model: Model {
-                inboxes_drop: plan.node.store.inbox_max_entries < 1000,
-                ..Model::default()
-            },
-            steps: 0,
-            arrivals: 0,
             full_for: 0,
-            was_full: false,
             unreadable_for: 0,
-            was_unreadable: false,
             slow_for: 0,
-            trace,
+            ends: Ends {
+                rng,
+                now: START,
+                clients,
+                servers: vec![AppServer::default(), AppServer::default()],
+                model: Model {
+                    inboxes_drop: plan.node.store.inbox_max_entries < 1000,
+                    ..Model::default()
+                },
+                steps: 0,
+                arrivals: 0,
+                was_full: false,
+                was_unreadable: false,
+                refuses_early: plan.node.broker.max_pending_requests < 1000,
+                trace,
+            },
             plan,
         }
     }
 
     fn outcome(&self) -> Outcome {
         Outcome {
-            hash: self.trace.hash,
-            steps: self.steps,
-            arrivals: self.arrivals,
+            hash: self.ends.trace.hash,
+            steps: self.ends.steps,
+            arrivals: self.ends.arrivals,
         }
     }
 
     fn play(&mut self) -> Held {
-        while self.steps < self.plan.steps {
-            self.steps += 1;
+        while self.ends.steps < self.plan.steps {
+            self.ends.steps += 1;
             self.make_trouble()?;
             self.step()?;
         }
-        self.trace.note(|| "-- all is healed".to_owned());
+        self.ends.trace.note(|| "-- all is healed".to_owned());
         self.heal()?;
         self.part()
     }
@@ -205,25 +170,77 @@ impl World {
             self.plan.pushes,
             CLOCK,
         ];
-        let chosen = self.rng.weighted(&weights).unwrap_or(4);
-        self.trace.mix(chosen as u64);
+        let chosen = self.ends.rng.weighted(&weights).unwrap_or(4);
+        self.ends.trace.mix(chosen as u64);
         match chosen {
             0 => self.move_node(),
             1 => self.move_network(),
             2 => {
-                let at = self.rng.index(self.clients.len());
+                let at = self.ends.rng.index(self.ends.clients.len());
                 self.act(at)
             }
             3 => self.act_as_server(),
             _ => {
-                let ms = match self.rng.below(10) {
-                    0 => self.rng.range(2000, 15_000),
-                    1..=3 => self.rng.range(100, 1500),
-                    _ => self.rng.range(1, 50),
+                let ms = match self.ends.rng.below(10) {
+                    0 => self.ends.rng.range(2000, 15_000),
+                    1..=3 => self.ends.rng.range(100, 1500),
+                    _ => self.ends.rng.range(1, 50),
                 };
                 self.pass(ms)
             }
         }
+    }
+
+    /// A client does something.
+    fn act(&mut self, at: usize) -> Held {
+        if self.ends.clients[at].link.is_some() {
+            return self.ends.act(at);
+        }
+        match self.ends.comes(at) {
+            Some(clean) => self.open(at, clean),
+            None => Ok(()),
+        }
+    }
+
+    /// An app server does something.
+    fn act_as_server(&mut self) -> Held {
+        if self.node.is_none() {
+            return Ok(());
+        }
+        match self.ends.act_as_server() {
+            Some(ServerAct::Report(push)) => self.check_report(push),
+            Some(ServerAct::Submit(at)) => {
+                self.submit(at);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the push of an app server.
+    fn submit(&mut self, at: usize) {
+        let Some(node) = &mut self.node else { return };
+        let id = PushId(node.ids().next(self.ends.now).0);
+        let command = self.ends.submission(at, id);
+        self.ends.submitted(at, node.push(command));
+    }
+
+    fn take_push_answers(&mut self) -> Held {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        self.ends.on_push_answers(node.take_push_answers())
+    }
+
+    /// Compares the report of a push with what has arrived, if all is on disk.
+    fn check_report(&mut self, push: usize) -> Held {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        if node.store().unsynced() > 0 {
+            return Ok(());
+        }
+        self.ends.check_report(push, &*node.reader())
     }
 
     /// One queue of the node moves.
@@ -232,17 +249,18 @@ impl World {
             return Ok(());
         };
         let mut ready = node.ready();
-        if self.slow_for > 0 && !self.rng.chance(20) {
+        if self.slow_for > 0 && !self.ends.rng.chance(20) {
             ready.retain(|queue| !matches!(queue, Queue::Commit | Queue::Sync));
         }
         if ready.is_empty() {
             return Ok(());
         }
-        let queue = *self.rng.pick(&ready);
-        self.trace
-            .note(|| format!("{} node: {queue:?}", self.steps));
-        if queue == Queue::Commit && self.rng.chance(300) {
-            let limit = self.rng.range(1, 4) as usize;
+        let queue = *self.ends.rng.pick(&ready);
+        self.ends
+            .trace
+            .note(|| format!("{} node: {queue:?}", self.ends.steps));
+        if queue == Queue::Commit && self.ends.rng.chance(300) {
+            let limit = self.ends.rng.range(1, 4) as usize;
             node.commit(limit);
         } else {
             node.step(queue);
@@ -252,8 +270,8 @@ impl World {
 
     fn after_node_step(&mut self, queue: Queue) -> Held {
         if queue == Queue::Commit && self.full_for > 0 {
-            self.model.disturb();
-            self.model.wills_are_unsure();
+            self.ends.model.disturb();
+            self.ends.model.wills_are_unsure();
         }
         let node = self.node.as_ref().expect("it has just moved");
         let all_synced = node.is_all_synced();
@@ -263,7 +281,7 @@ impl World {
         };
         self.observe(by_input)?;
         if queue == Queue::Sync && all_synced {
-            self.model.on_all_synced();
+            self.ends.model.on_all_synced();
         }
         self.take_push_answers()
     }
@@ -291,10 +309,11 @@ impl World {
 
     /// Time passes.
     fn pass(&mut self, ms: u64) -> Held {
-        self.now = Millis(self.now.0 + ms);
-        self.trace
-            .note(|| format!("{} clock: +{ms} ms = {}", self.steps, self.now.0));
-        let sweeps = self.rng.chance(400);
+        self.ends.now = Millis(self.ends.now.0 + ms);
+        self.ends
+            .trace
+            .note(|| format!("{} clock: +{ms} ms = {}", self.ends.steps, self.ends.now.0));
+        let sweeps = self.ends.rng.chance(400);
         if let Some(node) = &mut self.node {
             node.advance(ms);
             if sweeps {
@@ -302,9 +321,9 @@ impl World {
             }
         }
         self.observe(None)?;
-        for at in 0..self.clients.len() {
-            self.clients[at].machine.on_tick(self.now.0);
-            self.take_events(at)?;
+        for at in 0..self.ends.clients.len() {
+            self.ends.clients[at].machine.on_tick(self.ends.now.0);
+            self.ends.take_events(at)?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ impl World {
         }
         self.slow_for = self.slow_for.saturating_sub(1);
         if self.node.is_none() {
-            if self.rng.chance(100) {
+            if self.ends.rng.chance(100) {
                 self.start();
             }
             return Ok(());
@@ -41,8 +41,8 @@ impl World {
             trouble.jump,
         ];
         let none = 10_000 - weights.iter().sum::<u64>();
-        let at = self.rng.index(self.clients.len());
-        let chosen = self.rng.weighted(&[&weights[..], &[none]].concat());
+        let at = self.ends.rng.index(self.ends.clients.len());
+        let chosen = self.ends.rng.weighted(&[&weights[..], &[none]].concat());
         match chosen {
             Some(0) => {
                 self.crash();
@@ -52,12 +52,12 @@ impl World {
             Some(2) => self.cut(at),
             Some(3) => self.vanish(at),
             Some(4) => {
-                let steps = self.rng.range(5, 120);
+                let steps = self.ends.rng.range(5, 120);
                 self.set_full(steps);
                 Ok(())
             }
             Some(5) => {
-                self.slow_for = self.rng.range(20, 200);
+                self.slow_for = self.ends.rng.range(20, 200);
                 Ok(())
             }
             Some(6) => {
@@ -65,12 +65,12 @@ impl World {
                 Ok(())
             }
             Some(7) => {
-                let steps = self.rng.range(5, 120);
+                let steps = self.ends.rng.range(5, 120);
                 self.set_unreadable(steps);
                 Ok(())
             }
             Some(8) => {
-                let minutes = self.rng.range(1, 40);
+                let minutes = self.ends.rng.range(1, 40);
                 self.pass(minutes * 60_000)
             }
             _ => Ok(()),
@@ -80,9 +80,10 @@ impl World {
     /// The disk is full for so many steps; 0: it has room again.
     pub(super) fn set_full(&mut self, steps: u64) {
         self.full_for = steps;
-        self.was_full |= steps > 0;
-        self.trace
-            .note(|| format!("{} disk full for {steps}", self.steps));
+        self.ends.was_full |= steps > 0;
+        self.ends
+            .trace
+            .note(|| format!("{} disk full for {steps}", self.ends.steps));
         if let Some(node) = &mut self.node {
             node.store()
                 .fail_commits((steps > 0).then_some("the disk is full"));
@@ -92,22 +93,23 @@ impl World {
     /// The disk cannot be read for so many steps; 0: it can again.
     pub(super) fn set_unreadable(&mut self, steps: u64) {
         self.unreadable_for = steps;
-        self.was_unreadable |= steps > 0;
-        self.trace
-            .note(|| format!("{} disk unreadable for {steps}", self.steps));
+        self.ends.was_unreadable |= steps > 0;
+        self.ends
+            .trace
+            .note(|| format!("{} disk unreadable for {steps}", self.ends.steps));
         if let Some(node) = &mut self.node {
             node.fail_reads(steps > 0);
         }
     }
 
     fn toggle_reader(&mut self, at: usize) {
-        if let Some(link) = &mut self.clients[at].link {
+        if let Some(link) = &mut self.ends.clients[at].link {
             link.slow = !link.slow;
-            self.trace.note(|| {
+            self.ends.trace.note(|| {
                 format!(
                     "{} c{at}: reads: {}",
-                    self.steps,
-                    !self.clients[at].link.as_ref().is_some_and(|l| l.slow)
+                    self.ends.steps,
+                    !self.ends.clients[at].link.as_ref().is_some_and(|l| l.slow)
                 )
             });
         }
@@ -118,17 +120,17 @@ impl World {
         let Some(mut node) = self.node.take() else {
             return;
         };
-        let keep = self.rng.below(node.store().unsynced() as u64 + 1) as usize;
-        self.trace.note(|| {
+        let keep = self.ends.rng.below(node.store().unsynced() as u64 + 1) as usize;
+        self.ends.trace.note(|| {
             format!(
                 "{} crash, {keep} of {} commits survive",
-                self.steps,
+                self.ends.steps,
                 node.store().unsynced()
             )
         });
         self.disk = node.crash(keep);
-        self.model.disturb();
-        for will in &mut self.model.wills {
+        self.ends.model.disturb();
+        for will in &mut self.ends.model.wills {
             // The goodbye may not have reached the disk.
             will.unsure |= will.goodbye && !will.void;
         }
@@ -140,11 +142,11 @@ impl World {
         let Some(node) = &mut self.node else {
             return Ok(());
         };
-        self.trace.note(|| format!("{} stop", self.steps));
+        self.ends.trace.note(|| format!("{} stop", self.ends.steps));
         node.begin_stop();
         if self.full_for > 0 {
-            self.model.disturb();
-            self.model.wills_are_unsure();
+            self.ends.model.disturb();
+            self.ends.model.wills_are_unsure();
         }
         self.observe(None)?;
         self.settle_node()?;
@@ -159,7 +161,7 @@ impl World {
                 "{pending} requests are pending after a stop"
             )));
         }
-        self.model.on_all_synced();
+        self.ends.model.on_all_synced();
         let node = self.node.take().expect("just seen");
         self.disk = node.into_disk();
         self.node_is_gone();
@@ -167,39 +169,41 @@ impl World {
     }
 
     fn node_is_gone(&mut self) {
-        for at in 0..self.clients.len() {
-            let Some(link) = &mut self.clients[at].link else {
+        for at in 0..self.ends.clients.len() {
+            let Some(link) = &mut self.ends.clients[at].link else {
                 continue;
             };
             link.wire = usize::MAX;
             // What the kernel has taken may still arrive.
-            if self.rng.chance(500) {
+            if self.ends.rng.chance(500) {
                 link.to_client.clear();
             }
             if !link.node_closed {
                 link.node_closed = true;
                 if link.goodbye {
-                    self.doubt_goodbye(at);
+                    self.ends.doubt_goodbye(at);
                 }
-                self.on_lost(at);
+                self.ends.on_lost(at);
             }
         }
         for orphan in std::mem::take(&mut self.orphans) {
             if let Some(will) = orphan.will {
-                self.model.will_loses(will, self.now);
+                self.ends.model.will_loses(will, self.ends.now);
             }
         }
-        self.forget_push_answers();
+        self.ends.forget_push_answers(|_| true);
         (self.full_for, self.unreadable_for, self.slow_for) = (0, 0, 0);
     }
 
     /// The node starts again on what is on its disk.
     pub(super) fn start(&mut self) {
-        self.trace.note(|| format!("{} start", self.steps));
+        self.ends
+            .trace
+            .note(|| format!("{} start", self.ends.steps));
         let disk = std::mem::take(&mut self.disk);
         // Another run makes other ids.
-        self.plan.node.seed = self.rng.draw();
-        self.node = Some(Node::start(self.plan.node.clone(), disk, self.now));
-        self.model.on_restart(self.now);
+        self.plan.node.seed = self.ends.rng.draw();
+        self.node = Some(Node::start(self.plan.node.clone(), disk, self.ends.now));
+        self.ends.model.on_restart(self.ends.now);
     }
 }

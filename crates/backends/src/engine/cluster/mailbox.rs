@@ -35,7 +35,8 @@ impl Txn<'_> {
         Ok(owner)
     }
 
-    fn append_note(
+    /// Leaves word for a node of a client of its.
+    pub fn append_note(
         &mut self,
         node: Generation,
         client: &ClientKey,

@@ -1,5 +1,5 @@
 -- Devices: a hash `s:CLIENT` with short fields, so that it stays a listpack.
---   o number; e epoch; g generation of the connection that is up; b bytes of the inbox
+--   o number; e epoch; g generation of the connection that is up; b bytes of the inbox, l its last entry
 --   stored session: x expiry in seconds, a when it ends, C<log> cursor, f<filter> subscription
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
 -- `x:CLIENT` holds what is long and rare: u unfinished exchanges, r<packet id> received ones, A<log> what is done above a cursor.
@@ -9,11 +9,12 @@ local function device_key(client) return K .. 's:' .. client end
 local function extra_key(client) return K .. 'x:' .. client end
 
 local function load(client)
-  local row = call('HMGET', device_key(client), 'o', 'e', 'g', 'x', 'a', 'k', 'p')
+  local row = call('HMGET', device_key(client), 'o', 'e', 'g', 'x', 'a', 'k', 'p', 'l')
   if not row[1] then return nil end
   return {
     client = client, number = tonumber(row[1]), epoch = tonumber(row[2] or 0), owner = row[3] or nil,
     expiry = tonumber(row[4] or nil), ends_at = tonumber(row[5] or nil), known = row[6] or nil, pushes = tonumber(row[7] or nil),
+    last = tonumber(row[8] or nil),
   }
 end
 
@@ -47,7 +48,9 @@ local function connected_key(owner) return K .. 'g:' .. owner end
 local function set_owner(device, owner)
   local before = device.owner
   if before == owner then return end
-  if before then write('SREM', connected_key(before), device.client) end
+  if before and write('SREM', connected_key(before), device.client) == 1 and call('EXISTS', connected_key(before)) == 0 then
+    write('SREM', K .. 'gs', before)
+  end
   if owner then
     write('SADD', connected_key(owner), device.client)
     write('SADD', K .. 'gs', owner)

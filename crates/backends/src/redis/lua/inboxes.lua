@@ -31,7 +31,7 @@ end
 
 local function count_bytes(client, bytes)
   if call('EXISTS', inbox_key(client)) == 0 then
-    write('HDEL', device_key(client), 'b')
+    write('HDEL', device_key(client), 'b', 'l')
     return 0
   end
   return write('HINCRBY', device_key(client), 'b', bytes)
@@ -39,9 +39,12 @@ end
 
 -- item: record, bytes, push or '', expiry or false
 local function append_to_inbox(device, place, item, notice)
-  local client, key = device.client, inbox_key(device.client)
-  local before = config.shared and call('ZREVRANGE', key, 0, 0)[1]
+  local client, key, previous = device.client, inbox_key(device.client), device.last or 0
   write('ZADD', key, digits(place), digits(place) .. ':' .. item[2] .. ':' .. item[3] .. ':' .. item[1])
+  if config.shared then
+    write('HSET', device_key(client), 'l', digits(place))
+    device.last = place
+  end
   if item[3] == '' and item[4] then index(item[4], 'E' .. digits(place) .. ':' .. client) end
   local bytes, entries, survives = count_bytes(client, item[2]), call('ZCARD', key), true
   while entries > config.inbox_entries or bytes > config.inbox_bytes do
@@ -55,11 +58,10 @@ local function append_to_inbox(device, place, item, notice)
     dropped = dropped + 1
     if push ~= '' then mark(push, call('HGET', push_key(push), 'l'), 'x', device.number) end
   end
+  if entries == 0 then device.last = nil end
   if not survives then return end
-  announce('I', notice, device.owner or '0', place, before and parse_entry(before) or 0)
-  if config.shared and device.owner and device.owner ~= '0' then
-    append_bounded(K .. 'n:' .. device.owner, next_place(), 'nt' .. device.owner, 'c', client, 'e', digits(place))
-  end
+  announce('I', notice, device.owner or '0', previous, place)
+  if config.shared and device.owner then note(device.owner, client, place) end
 end
 
 local function remove_entry(client, member)

@@ -155,8 +155,10 @@ end
 
 read.changes = function(after, logs, mailbox, notes_after, limit)
   local more = false
+  -- Who knows more than there is knows what the store has lost.
+  local lost = after < counter('ht') or after > counter('h')
   local changes, changes_full, add_change = page(limit)
-  if not each_entry(CHANGES, after, function(place, fields)
+  if not lost and not each_entry(CHANGES, after, function(place, fields)
     if changes_full() then return false end
     local size = #fields.s + (fields.v and #fields.v or 0)
     add_change(size, place, fields.k, fields.s, fields.c or false, fields.v or false)
@@ -178,11 +180,7 @@ read.changes = function(after, logs, mailbox, notes_after, limit)
   if call('XRANGE', key, '-', stream_id(notes_after), 'COUNT', 1)[1] then
     write('XTRIM', key, 'MINID', stream_id(notes_after + 1))
   end
-  local owners = {}
-  for _, owner in ipairs(call('SMEMBERS', K .. 'gs')) do
-    if call('EXISTS', K .. 'g:' .. owner) == 1 then owners[#owners + 1] = owner end
-  end
-  return { server_ms, changes, counter('ht') > after or after > counter('h'), news, notes, counter('nt' .. mailbox) > notes_after, owners, more }
+  return { server_ms, changes, lost, news, notes, counter('nt' .. mailbox) > notes_after, call('SMEMBERS', K .. 'gs'), more }
 end
 
 read.report = function(push)

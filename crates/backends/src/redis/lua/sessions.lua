@@ -101,6 +101,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local had = device ~= nil and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
+  if previous and previous[1] ~= owner then note(previous[1], client, 0) end
   local epoch = next_place()
   -- A session that does not outlive its connection ends when another one takes its place.
   local goes_on = had and not clean_start and not is_expired(device, now) and not (device.owner and device.expiry == 0)

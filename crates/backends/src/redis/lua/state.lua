@@ -71,6 +71,15 @@ local function append_bounded(key, place, lost, ...)
   end
 end
 
+-- Word for a node: a client of its has something in the inbox at a place, or (0) is not its client any more. The mailbox of a node that is gone
+-- ends by itself.
+local MAILBOX_KEPT_MS = 86400000
+local function note(owner, client, place)
+  if owner == '0' then return end
+  append_bounded(K .. 'n:' .. owner, next_place(), 'nt' .. owner, 'c', client, 'e', digits(place))
+  write('PEXPIRE', K .. 'n:' .. owner, MAILBOX_KEPT_MS)
+end
+
 -- Word of what all nodes route by. A node alone hears only of what is retained, and keeps no log of it.
 local CHANGES = K .. 'h'
 local function change(kind, subject, ...)

@@ -329,9 +329,10 @@ impl<H> Hub<H> {
             self.send_entries(id, log, entries);
         }
         for note in news.notes {
-            let mail = ClusterMail::InboxWaits {
-                client: note.client.clone(),
-                entry: note.entry,
+            let client = note.client.clone();
+            let mail = match note.entry {
+                Offset(0) => ClusterMail::Recheck(client),
+                entry => ClusterMail::InboxWaits { client, entry },
             };
             self.mail_home(&note.client, Mail::Cluster(mail));
         }

@@ -354,7 +354,7 @@ impl Office {
             LinkEvent::Up {
                 generation, name, ..
             } => {
-                tracing::info!(peer = %name, %generation, "linked");
+                tracing::debug!(peer = %name, %generation, "linked");
                 self.up.insert(generation);
                 if self.lost.remove(&generation) {
                     self.zookeeper.set_links_down(self.lost.clone());
@@ -362,8 +362,7 @@ impl Office {
                 self.hub.on_peer_up(generation, now);
             }
             LinkEvent::Down { generation, reason } => {
-                let peer = self.peers.get(&generation).map(|peer| peer.name.clone());
-                tracing::info!(peer = peer.as_deref(), %generation, %reason, "link lost");
+                tracing::debug!(%generation, %reason, "link lost");
                 self.up.remove(&generation);
                 self.lost.insert(generation);
                 self.zookeeper.set_links_down(self.lost.clone());

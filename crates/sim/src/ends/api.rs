@@ -3,20 +3,30 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use campanile_broker::ids::Millis;
+use campanile_backends::Reader;
+use campanile_broker::{ids::Millis, store::StoreError};
 use campanile_push::{
     app::AppName,
     id::PushId,
     store::{Accept, Audience as PushAudience, Command, Idempotency, Outcome},
 };
 
-use super::World;
+use super::Ends;
 use crate::model::{Audience, Held, PushFate, Violation};
 
 /// An app server: at most one push of it is under way.
 #[derive(Debug, Default)]
 pub struct AppServer {
     current: Option<Current>,
+}
+
+/// What an app server does.
+#[derive(Clone, Copy, Debug)]
+pub enum ServerAct {
+    /// It asks for the report of a push.
+    Report(usize),
+    /// It sends its push: the server's number.
+    Submit(usize),
 }
 
 /// A push under way.
@@ -29,24 +39,21 @@ struct Current {
     number: Option<u64>,
 }
 
-impl World {
-    /// An app server does something.
-    pub(super) fn act_as_server(&mut self) -> Held {
-        if self.node.is_none() {
-            return Ok(());
-        }
+impl Ends {
+    /// An app server does something: what, and which.
+    pub fn act_as_server(&mut self) -> Option<ServerAct> {
         let at = self.rng.index(self.servers.len());
         match &self.servers[at].current {
-            None if self.rng.chance(400) => self.ask_report(),
+            None if self.rng.chance(400) => match self.model.pushes.len() {
+                0 => None,
+                count => Some(ServerAct::Report(self.rng.index(count))),
+            },
             None => {
                 self.begin_push(at);
-                Ok(())
+                Some(ServerAct::Submit(at))
             }
-            Some(current) if current.number.is_none() => {
-                self.submit(at);
-                Ok(())
-            }
-            Some(_) => Ok(()),
+            Some(current) if current.number.is_none() => Some(ServerAct::Submit(at)),
+            Some(_) => None,
         }
     }
 
@@ -74,18 +81,15 @@ impl World {
             key,
             number: None,
         });
-        self.submit(at);
     }
 
-    /// Sends the push of an app server, for the first time or again.
-    fn submit(&mut self, at: usize) {
+    /// The push of an app server as it is sent, for the first time or again, under an id.
+    pub fn submission(&mut self, at: usize, id: PushId) -> Command {
         let lasting = self.lasting_sessions();
         let current = self.servers[at]
             .current
             .as_mut()
             .expect("the caller looked");
-        let node = self.node.as_mut().expect("the caller looked");
-        let id = PushId(node.ids().next(self.now).0);
         let push = &mut self.model.pushes[current.push];
         push.present.retain(|session| lasting.contains(session));
         push.ids.push(id);
@@ -118,7 +122,13 @@ impl World {
                 self.steps, current.push, push.audience, current.ttl_ms, current.key
             )
         });
-        current.number = Some(node.push(Command::Accept(Box::new(accept))));
+        Command::Accept(Box::new(accept))
+    }
+
+    /// The push of an app server was sent as that number.
+    pub fn submitted(&mut self, at: usize, number: u64) {
+        let current = self.servers[at].current.as_mut();
+        current.expect("it has just been sent").number = Some(number);
     }
 
     /// Durable sessions that exist for certain.
@@ -137,12 +147,9 @@ impl World {
             .collect()
     }
 
-    /// Answers that the node has for app servers.
-    pub(super) fn take_push_answers(&mut self) -> Held {
-        let Some(node) = &mut self.node else {
-            return Ok(());
-        };
-        for (number, answer) in node.take_push_answers() {
+    /// Answers that a node has for app servers.
+    pub fn on_push_answers(&mut self, answers: Vec<(u64, Result<Outcome, StoreError>)>) -> Held {
+        for (number, answer) in answers {
             let asked = |server: &AppServer| {
                 server
                     .current
@@ -160,11 +167,7 @@ impl World {
         Ok(())
     }
 
-    fn on_push_answer(
-        &mut self,
-        current: &Current,
-        answer: Result<Outcome, campanile_broker::store::StoreError>,
-    ) -> Held {
+    fn on_push_answer(&mut self, current: &Current, answer: Result<Outcome, StoreError>) -> Held {
         let push = &mut self.model.pushes[current.push];
         match answer {
             Ok(Outcome::Accepted { targeted }) => {
@@ -217,13 +220,13 @@ impl World {
         Ok(())
     }
 
-    /// The node is gone: what app servers waited for is unknown.
-    pub(super) fn forget_push_answers(&mut self) {
+    /// The node is gone: what app servers waited for is unknown. `of_node`: whether the node was asked under a number.
+    pub fn forget_push_answers(&mut self, of_node: impl Fn(u64) -> bool) {
         for at in 0..self.servers.len() {
             let Some(current) = &mut self.servers[at].current else {
                 continue;
             };
-            if current.number.is_none() {
+            if !current.number.is_some_and(&of_node) {
                 continue;
             }
             current.number = None;
@@ -235,40 +238,23 @@ impl World {
         }
     }
 
-    /// Retries what app servers have under way.
-    pub(super) fn retry_pushes(&mut self) {
-        for at in 0..self.servers.len() {
-            if self.servers[at]
-                .current
-                .as_ref()
-                .is_some_and(|current| current.number.is_none())
-            {
-                self.submit(at);
-            }
-        }
-    }
-
-    /// Reads the report of one push and compares.
-    fn ask_report(&mut self) -> Held {
-        if self.model.pushes.is_empty() {
-            return Ok(());
-        }
-        let ix = self.rng.index(self.model.pushes.len());
-        self.check_report(ix)
-    }
-
-    /// What is on disk only: anything else could still be lost, and figures go back.
-    pub(super) fn check_report(&mut self, ix: usize) -> Held {
-        let Some(node) = &mut self.node else {
-            return Ok(());
+    /// App servers that have a push to send again.
+    pub fn to_resubmit(&self) -> Vec<usize> {
+        let waits = |server: &AppServer| {
+            let current = server.current.as_ref();
+            current.is_some_and(|current| current.number.is_none())
         };
+        (0..self.servers.len())
+            .filter(|&at| waits(&self.servers[at]))
+            .collect()
+    }
+
+    /// Reads the report of one push and compares. Of what is on disk only: anything else could still be lost, and figures go back.
+    pub fn check_report(&mut self, ix: usize, reader: &dyn Reader) -> Held {
         let Some(id) = self.model.pushes[ix].id else {
             return Ok(());
         };
-        if node.store().unsynced() > 0 {
-            return Ok(());
-        }
-        match node.reader().report(&app(), id, self.now.0) {
+        match reader.report(&app(), id, self.now.0) {
             Ok(Some(report)) => self.model.on_report(ix, &report),
             Ok(None) => Err(Violation(format!(
                 "push{ix} was accepted and has no report"

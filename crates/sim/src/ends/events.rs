@@ -5,12 +5,12 @@ use campanile_mqtt::{
     client::{Event, Message},
 };
 
-use super::World;
+use super::Ends;
 use crate::model::{Arrival, Fate, Held, Violation};
 
-impl World {
+impl Ends {
     /// Takes what a client's machine has to say, and what it wants written.
-    pub(super) fn take_events(&mut self, at: usize) -> Held {
+    pub fn take_events(&mut self, at: usize) -> Held {
         let client = &mut self.clients[at];
         let len = client.machine.output().len();
         if let Some(link) = &mut client.link {
@@ -129,7 +129,7 @@ impl World {
                 self.model.doubt_session(session);
             }
             // What the store was too far behind for was refused, too.
-            let refused_before = self.was_full || self.plan.node.broker.max_pending_requests < 1000;
+            let refused_before = self.was_full || self.refuses_early;
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
                 message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);

@@ -6,7 +6,7 @@ use campanile_mqtt::{
     client::{Publication, WillMessage},
 };
 
-use super::World;
+use super::Ends;
 use crate::model::Held;
 
 const TOPICS: &[&str] = &["a", "a/b", "a/b/c", "b", "b/c", "s/1", "s/2"];
@@ -21,16 +21,20 @@ const QOS: &[QoS] = &[
     QoS::ExactlyOnce,
 ];
 
-impl World {
-    /// A client does something.
-    pub(super) fn act(&mut self, at: usize) -> Held {
+impl Ends {
+    /// Whether a client that is not connected comes now, and then whether it starts anew.
+    pub fn comes(&mut self, at: usize) -> Option<bool> {
+        if self.clients[at].plan.lazy && !self.rng.chance(40) {
+            return None;
+        }
+        Some(self.starts_clean(at))
+    }
+
+    /// A client that has a connection does something.
+    pub fn act(&mut self, at: usize) -> Held {
         let client = &self.clients[at];
         let Some(link) = &client.link else {
-            if client.plan.lazy && !self.rng.chance(40) {
-                return Ok(());
-            }
-            let clean = self.starts_clean(at);
-            return self.open(at, clean);
+            return Ok(());
         };
         if !client.machine.is_connected() || link.goodbye || link.node_closed {
             return Ok(());
@@ -52,7 +56,7 @@ impl World {
     }
 
     /// Whether a client starts anew when it connects now.
-    pub(super) fn starts_clean(&mut self, at: usize) -> bool {
+    pub fn starts_clean(&mut self, at: usize) -> bool {
         let client = &self.clients[at];
         let never_keeps = !client.is_durable() && !client.plan.version.is_v5();
         client.must_start_clean || never_keeps || self.rng.chance(client.plan.clean)
@@ -175,7 +179,7 @@ impl World {
     }
 
     /// Subscribes to a filter with QoS 2.
-    pub(super) fn subscribe_to(&mut self, at: usize, filter: &'static str) -> Held {
+    pub fn subscribe_to(&mut self, at: usize, filter: &'static str) -> Held {
         let options = SubscriptionOptions {
             qos: QoS::ExactlyOnce,
             ..SubscriptionOptions::default()
@@ -227,7 +231,7 @@ impl World {
     }
 
     /// DISCONNECT. `with_will`: the will is to be published all the same; `ends`: the session is to end.
-    pub(super) fn disconnect(&mut self, at: usize, with_will: bool, ends: bool) -> Held {
+    pub fn disconnect(&mut self, at: usize, with_will: bool, ends: bool) -> Held {
         let reason = if with_will {
             Reason::DisconnectWithWill
         } else {
@@ -267,7 +271,7 @@ impl World {
     }
 
     /// Chooses the will of a connection that is about to be opened.
-    pub(super) fn choose_will(&mut self, at: usize) -> Option<usize> {
+    pub fn choose_will(&mut self, at: usize) -> Option<usize> {
         let plan = &self.clients[at].plan;
         let v5 = plan.version.is_v5();
         let expiry_ms = u64::from(plan.expiry_seconds) * 1000;
@@ -297,5 +301,5 @@ impl World {
     }
 
     /// When everything that clients wait for has its time: the longest delay of a will.
-    pub(super) const LONGEST_DELAY: Millis = Millis(31_000);
+    pub const LONGEST_DELAY: Millis = Millis(31_000);
 }

@@ -8,8 +8,7 @@ use campanile_mqtt::{
     client::{Client, Options},
 };
 
-use super::plan::ClientPlan;
-use crate::model::Tick;
+use crate::{model::Tick, world::plan::ClientPlan};
 
 /// A simulated client.
 pub struct SimClient {
@@ -42,9 +41,13 @@ pub struct SimClient {
 /// A connection between a client and the node. Each direction is bytes that were written and have not arrived.
 #[derive(Debug)]
 pub struct Link {
+    /// Which node.
+    pub node: usize,
     /// The node's number of it.
     pub wire: usize,
+    /// Towards the node.
     pub to_node: Vec<u8>,
+    /// Towards the client.
     pub to_client: Vec<u8>,
     /// The node has closed it; what it wrote before still arrives.
     pub node_closed: bool,
@@ -65,6 +68,7 @@ pub struct Link {
 }
 
 impl SimClient {
+    /// One that was never here.
     pub fn new(plan: ClientPlan) -> SimClient {
         let options = Options {
             version: plan.version,
@@ -119,8 +123,10 @@ impl SimClient {
 }
 
 impl Link {
-    pub fn new(wire: usize, era: u64, clean: bool, will: Option<usize>) -> Link {
+    /// A fresh one.
+    pub fn new(node: usize, wire: usize, era: u64, clean: bool, will: Option<usize>) -> Link {
         Link {
+            node,
             wire,
             to_node: Vec::new(),
             to_client: Vec::new(),

@@ -1,0 +1,473 @@
+//! What a Redis may do to its clients, and what becomes of their requests.
+
+mod proxy;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use campanile_backends::{
+    Backend, Config, Reply, Request,
+    redis::{ClientCertificate, Durability, OpenError, Redis, RedisConfig, Tls, Topology},
+    suite::{client, progress, publish},
+};
+use campanile_broker::{
+    ids::{AppId, Epoch, Generation, MessageId, Millis, Offset},
+    message::{Kind, Message},
+    store::{Claim, Claimed, Command, LogKind, Outcome, Page, Publish, Query, StoreError},
+};
+use campanile_testbed::{
+    process::wait_for,
+    redis::{self as servers, RedisOptions, Replicated, TlsFiles},
+};
+use proxy::Proxy;
+
+const LOG: LogKind = LogKind::Topic(0);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn alone(address: &str) -> RedisConfig {
+    RedisConfig {
+        topology: Topology::Standalone {
+            servers: vec![address.to_owned()],
+        },
+        durability: Durability::Primary,
+        allow_no_persistence: true,
+        ..RedisConfig::default()
+    }
+}
+
+fn shared() -> Config {
+    Config {
+        shared: true,
+        ..Config::default()
+    }
+}
+
+fn append(id: u128) -> Request {
+    let text = id.to_string();
+    let message = Message::new(MessageId(id), Kind::Publish, "t", &[], text.as_bytes());
+    Request::Broker(Command::Publish(Publish {
+        log: Some(LOG),
+        ..publish(&message.into())
+    }))
+}
+
+fn claim(client_id: &str, owner: u64, expiry_seconds: u32) -> Request {
+    Request::Broker(Command::Claim(Claim {
+        client: client(client_id),
+        owner: Generation(owner),
+        now: Millis(1),
+        clean_start: false,
+        expiry_seconds,
+        will: None,
+    }))
+}
+
+fn run(redis: &mut Redis, request: Request) -> Result<Outcome, StoreError> {
+    match redis.commit(vec![request]).replies.remove(0)? {
+        Reply::Broker(outcome) => Ok(outcome),
+        Reply::Push(outcome) => panic!("an answer of the push domain: {outcome:?}"),
+    }
+}
+
+fn claimed(redis: &mut Redis, request: Request) -> Claimed {
+    match run(redis, request) {
+        Ok(Outcome::Claimed(claimed)) => *claimed,
+        other => panic!("no claim: {other:?}"),
+    }
+}
+
+/// How often each message is in the log.
+fn log(redis: &Redis) -> Result<BTreeMap<u128, u32>, StoreError> {
+    let (mut after, mut counts) = (Offset(0), BTreeMap::new());
+    loop {
+        let page = redis.reader().read(&Query::Log {
+            app: AppId::new("app"),
+            log: LOG,
+            after,
+            limit: 1000,
+        })?;
+        let Page::Log {
+            entries, read_to, ..
+        } = page
+        else {
+            panic!("no log");
+        };
+        if entries.is_empty() {
+            return Ok(counts);
+        }
+        after = read_to;
+        for entry in entries {
+            *counts.entry(entry.message.id.0).or_default() += 1;
+        }
+    }
+}
+
+#[test]
+fn a_chunk_whose_answer_was_lost_is_carried_out_once() {
+    let server = servers::Redis::start().unwrap();
+    let proxy = Proxy::start(&server.address());
+    let mut redis = Redis::open(alone(&proxy.address()), Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    for id in 2..20 {
+        proxy.cut_next_answer();
+        // Several chunks under way at once.
+        let batch = (0..300).map(|number| append(id * 1000 + number)).collect();
+        let committed = redis.commit(batch);
+        assert!(committed.replies.iter().all(Result::is_ok));
+        assert_eq!(committed.notices.len(), 300);
+    }
+    let counts = log(&redis).unwrap();
+    assert_eq!(counts.len(), 1 + 18 * 300);
+    assert!(counts.values().all(|count| *count == 1));
+    let counts = redis.figures().counts();
+    assert!(counts.retries >= 18 && counts.unknown == 0, "{counts:?}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_leaves_requests_unknown_then_fails_fast_and_comes_back() {
+    let server = servers::Redis::start().unwrap();
+    let mut config = alone(&server.address());
+    config.command_timeout = Duration::from_millis(200);
+    config.connect_timeout = Duration::from_millis(200);
+    config.give_up_after = Duration::from_millis(500);
+    let mut redis = Redis::open(config, Config::default()).unwrap();
+    let reader = redis.reader();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    server.pause().unwrap();
+    let outcome = run(&mut redis, append(2));
+    assert!(
+        matches!(outcome, Err(StoreError::Unknown(_))),
+        "{outcome:?}"
+    );
+    for id in 3..10 {
+        let start = Instant::now();
+        let outcome = run(&mut redis, append(id));
+        assert!(
+            matches!(outcome, Err(StoreError::Unavailable(_))),
+            "{outcome:?}"
+        );
+        assert!(start.elapsed() < Duration::from_millis(50));
+    }
+    server.resume().unwrap();
+    wait_for("redis to be used again", PATIENCE, || {
+        Ok(run(&mut redis, append(10)).ok())
+    })
+    .unwrap();
+    let query = Query::Log {
+        app: AppId::new("app"),
+        log: LOG,
+        after: Offset(0),
+        limit: 10,
+    };
+    wait_for("reads to succeed again", PATIENCE, || {
+        Ok(reader.read(&query).ok())
+    })
+    .unwrap();
+    let counts = log(&redis).unwrap();
+    assert!(counts.values().all(|count| *count == 1));
+    assert!((3..10).all(|id| !counts.contains_key(&id)));
+    assert!(counts.contains_key(&1) && counts.contains_key(&10));
+}
+
+#[test]
+fn a_server_that_is_gone_is_found_again() {
+    let options = RedisOptions {
+        append_fsync: Some("always"),
+        ..RedisOptions::default()
+    };
+    let mut server = servers::Redis::start_with(&options).unwrap();
+    let mut config = alone(&server.address());
+    config.allow_no_persistence = false;
+    config.give_up_after = Duration::from_millis(300);
+    let mut redis = Redis::open(config, Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    server.kill();
+    assert!(run(&mut redis, append(2)).is_err());
+    let start = Instant::now();
+    let outcome = run(&mut redis, append(3));
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
+    assert!(start.elapsed() < Duration::from_millis(50));
+    server.restart().unwrap();
+    wait_for("redis to be used again", PATIENCE, || {
+        Ok(run(&mut redis, append(4)).ok())
+    })
+    .unwrap();
+    let counts = log(&redis).unwrap();
+    assert_eq!(
+        (counts.get(&1), counts.get(&3), counts.get(&4)),
+        (Some(&1), None, Some(&1))
+    );
+}
+
+#[test]
+fn what_was_accepted_survives_a_failover_once() {
+    let options = RedisOptions {
+        append_fsync: Some("everysec"),
+        ..RedisOptions::default()
+    };
+    let mut replicated = Replicated::start(2, &options).unwrap();
+    let config = RedisConfig {
+        topology: Topology::Sentinel {
+            primary: Replicated::NAME.to_owned(),
+            sentinels: replicated.sentinel_addresses(),
+        },
+        ..RedisConfig::default()
+    };
+    let mut redis = Redis::open(config, Config::default()).unwrap();
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    let mut failed_at = None;
+    for number in 0u128.. {
+        if number == 50 {
+            replicated.primary().unwrap().kill();
+            failed_at = Some(Instant::now());
+        }
+        let batch: Vec<u128> = (0..5).map(|index| number * 5 + index).collect();
+        let replies = redis
+            .commit(batch.iter().copied().map(append).collect())
+            .replies;
+        for (id, reply) in batch.into_iter().zip(replies) {
+            match reply {
+                Ok(_) => accepted.push((id, failed_at.is_some())),
+                Err(StoreError::Unavailable(_)) => {
+                    refused.push(id);
+                    // As a client would: not again at once.
+                    std::thread::yield_now();
+                }
+                Err(StoreError::Unknown(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let since = accepted.iter().filter(|(_, after)| *after).count();
+        if since >= 250 {
+            break;
+        }
+        let waited = failed_at.is_some_and(|at| at.elapsed() > PATIENCE);
+        assert!(!waited, "no new primary");
+    }
+    let counts = log(&redis).unwrap();
+    for (id, _) in &accepted {
+        assert_eq!(counts.get(id), Some(&1), "{id}");
+    }
+    assert!(refused.iter().all(|id| !counts.contains_key(id)));
+    assert!(counts.values().all(|count| *count == 1));
+}
+
+#[test]
+fn too_few_replicas_leave_requests_unknown() {
+    let server = servers::Redis::start().unwrap();
+    let replica = RedisOptions {
+        config: vec![format!("replicaof 127.0.0.1 {}", server.port())],
+        ..RedisOptions::default()
+    };
+    let mut replica = servers::Redis::start_with(&replica).unwrap();
+    wait_for("the replica to be online", PATIENCE, || {
+        let info = server.ask(&["INFO", "replication"])?;
+        Ok(info.contains("state=online").then_some(()))
+    })
+    .unwrap();
+    let mut config = alone(&server.address());
+    config.durability = Durability::Replicated;
+    let mut redis = Redis::open(config, Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    let before = redis.figures().counts().round_trips;
+    assert_eq!(run(&mut redis, append(2)), Ok(Outcome::Done));
+    assert_eq!(redis.figures().counts().round_trips, before + 1);
+    replica.kill();
+    let outcome = run(&mut redis, append(3));
+    let Err(StoreError::Unknown(reason)) = &outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(reason.ends_with("0 of 1 replicas have it"), "{reason}");
+    assert_eq!(redis.figures().counts().unknown, 1);
+}
+
+#[test]
+fn a_server_that_would_lose_messages_is_refused() {
+    let check = |options: &RedisOptions, change: fn(&mut RedisConfig), expected: &str| {
+        let server = servers::Redis::start_with(options).unwrap();
+        let mut config = alone(&server.address());
+        config.allow_no_persistence = false;
+        match Redis::open(config.clone(), Config::default()) {
+            Err(OpenError::Unsafe(text)) => assert!(text.contains(expected), "{text}"),
+            other => panic!("{:?}", other.map(|_| "opened")),
+        }
+        change(&mut config);
+        assert!(Redis::open(config, Config::default()).is_ok());
+    };
+    check(
+        &RedisOptions::default(),
+        |config| config.allow_no_persistence = true,
+        "set appendonly to yes",
+    );
+    let evicts = RedisOptions {
+        append_fsync: Some("everysec"),
+        config: vec!["maxmemory-policy allkeys-lru".to_owned()],
+        ..RedisOptions::default()
+    };
+    check(
+        &evicts,
+        |config| config.allow_eviction = true,
+        "maxmemory-policy is allkeys-lru",
+    );
+}
+
+#[test]
+fn a_full_server_refuses_and_nothing_happens() {
+    let server = servers::Redis::start().unwrap();
+    let mut redis = Redis::open(alone(&server.address()), Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let outcome = run(&mut redis, append(2));
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    assert_eq!(run(&mut redis, append(3)), Ok(Outcome::Done));
+    assert_eq!(log(&redis).unwrap().into_keys().collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn scripts_that_the_server_forgot_are_loaded_again() {
+    let server = servers::Redis::start().unwrap();
+    let mut redis = Redis::open(alone(&server.address()), Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    assert_eq!(log(&redis).unwrap().len(), 1);
+    server.ask(&["SCRIPT", "FLUSH"]).unwrap();
+    assert_eq!(run(&mut redis, append(2)), Ok(Outcome::Done));
+    server.ask(&["SCRIPT", "FLUSH"]).unwrap();
+    assert_eq!(log(&redis).unwrap().len(), 2);
+}
+
+#[test]
+fn users_and_certificates_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // One that has the name of its issuer is taken for self-signed.
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "authority");
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let certificate = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (
+            params.signed_by(&key, &issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
+    };
+    let write = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let (server_certificate, server_key) = certificate("127.0.0.1");
+    let (client_certificate, client_key) = certificate("node");
+    let options = RedisOptions {
+        tls: Some(TlsFiles {
+            authority: write("ca.pem", &authority_certificate.pem()),
+            certificate: write("server.pem", &server_certificate),
+            key: write("server.key", &server_key),
+        }),
+        config: vec![
+            "user campanile on >secret ~cmp:* +@all -@admin -@dangerous +info".to_owned(),
+            "user default off".to_owned(),
+        ],
+        ..RedisOptions::default()
+    };
+    let server = servers::Redis::start_with(&options).unwrap();
+    let config = RedisConfig {
+        tls: Some(Tls {
+            authorities: Some(authority_certificate.pem().into_bytes()),
+            client: Some(ClientCertificate {
+                certificates: client_certificate.into_bytes(),
+                key: client_key.into_bytes(),
+            }),
+        }),
+        username: Some("campanile".to_owned()),
+        password: Some("secret".to_owned()),
+        ..alone(&server.address())
+    };
+    let mut redis = Redis::open(config.clone(), Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    assert_eq!(log(&redis).unwrap().len(), 1);
+    let wrong_password = RedisConfig {
+        password: Some("wrong".to_owned()),
+        ..config.clone()
+    };
+    assert!(matches!(
+        Redis::open(wrong_password, Config::default()),
+        Err(OpenError::Down(_))
+    ));
+    let without_certificate = RedisConfig {
+        tls: Some(Tls {
+            client: None,
+            ..config.tls.clone().unwrap()
+        }),
+        ..config
+    };
+    assert!(matches!(
+        Redis::open(without_certificate, Config::default()),
+        Err(OpenError::Down(_))
+    ));
+}
+
+#[test]
+fn two_nodes_write_to_one_store() {
+    let server = servers::Redis::start().unwrap();
+    let open = || {
+        let mut redis = Redis::open(alone(&server.address()), shared()).unwrap();
+        redis.recover(Millis(1)).unwrap();
+        redis
+    };
+    let (mut one, mut other) = (open(), open());
+    let first = claimed(&mut one, claim("a", 1, 60));
+    let second = claimed(&mut other, claim("a", 2, 60));
+    let previous = second.previous.expect("the first is connected");
+    assert_eq!(
+        (previous.generation, previous.epoch),
+        (Generation(1), first.epoch)
+    );
+    assert!(second.resumed.is_some() && second.epoch > first.epoch);
+    let late = Request::Broker(Command::Progress(progress("a", &first)));
+    assert_eq!(run(&mut one, late), Err(StoreError::Fenced));
+    let restamp = |epoch: Epoch| {
+        Request::Broker(Command::Restamp {
+            client: client("a"),
+            epoch,
+            generation: Generation(3),
+        })
+    };
+    assert_eq!(run(&mut one, restamp(first.epoch)), Err(StoreError::Fenced));
+    assert_eq!(run(&mut other, restamp(second.epoch)), Ok(Outcome::Done));
+    let third = claimed(&mut one, claim("a", 1, 60));
+    assert_eq!(
+        third.previous.map(|before| before.generation),
+        Some(Generation(3))
+    );
+    // Both append; each entry is there once, in one order for both.
+    for id in 0..20 {
+        assert_eq!(run(&mut one, append(2 * id)), Ok(Outcome::Done));
+        assert_eq!(run(&mut other, append(2 * id + 1)), Ok(Outcome::Done));
+    }
+    assert_eq!(log(&one).unwrap(), log(&other).unwrap());
+    assert_eq!(log(&one).unwrap().len(), 40);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused() {
+    let server = servers::Redis::start().unwrap();
+    let mut redis = Redis::open(alone(&server.address()), shared()).unwrap();
+    redis.recover(Millis(1)).unwrap();
+    server.ask(&["SET", "cmp:{$}:format", "2"]).unwrap();
+    let mut redis = Redis::open(alone(&server.address()), shared()).unwrap();
+    match redis.recover(Millis(1)) {
+        Err(StoreError::Unavailable(reason)) => assert!(reason.contains("format 2"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,7 @@
+//! Clusters of real nodes over real servers: what one node promises holds across all, whatever fails.
+//!
+//! [`setup`] starts them. The modules beside it hold the tests, one theme each. `./test` installs the servers.
+
+mod crashes;
+mod crossing;
+mod setup;

@@ -1,0 +1,313 @@
+//! The store that all nodes share, and each node's way to it.
+//!
+//! Every node has one batch under way. It is carried out once at most: what is sent again after a broken connection is the same batch, and one that arrives
+//! after a later one of its node is refused. An answer is on its way only when the batch is safe from the loss of the primary.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use campanile_backends::{
+    Backend, Committed, Config as StoreConfig, Reader, Reply, Request,
+    memory::{Disk, Memory},
+};
+use campanile_broker::{
+    ids::Millis,
+    store::{Page, Query, StoreError},
+};
+
+use super::{Asker, sabotage::Sabotage};
+
+/// The store. See the module.
+pub struct SharedStore {
+    memory: Option<Memory>,
+    reader: Arc<dyn Reader>,
+    config: StoreConfig,
+    /// It does not answer anybody.
+    pub is_down: bool,
+    /// Commits since the last sync.
+    commits: usize,
+    sabotage: Option<Sabotage>,
+}
+
+impl SharedStore {
+    /// An empty one.
+    pub fn new(mut config: StoreConfig, sabotage: Option<Sabotage>) -> SharedStore {
+        config.shared = true;
+        let memory = open(Disk::default(), &config);
+        SharedStore {
+            reader: memory.reader(),
+            memory: Some(memory),
+            config,
+            is_down: false,
+            commits: 0,
+            sabotage,
+        }
+    }
+
+    fn memory(&mut self) -> &mut Memory {
+        self.memory.as_mut().expect("put back after a failover")
+    }
+
+    /// Carries out a batch.
+    fn commit(&mut self, mut batch: Vec<Request>) -> Committed {
+        if let Some(sabotage) = self.sabotage {
+            sabotage.on_batch(&mut batch, &*self.reader);
+        }
+        self.commits += 1;
+        self.memory().commit(batch)
+    }
+
+    /// Whether commits could be lost.
+    pub fn has_unsynced(&self) -> bool {
+        self.commits > 0
+    }
+
+    /// Makes all commits safe.
+    pub fn sync(&mut self) {
+        self.commits = 0;
+        self.memory().sync();
+    }
+
+    /// The primary is lost; of the commits that were not synced the replica has the first `keep` in a thousand.
+    pub fn fail_over(&mut self, keep: u64) {
+        let memory = self.memory.take().expect("put back after a failover");
+        let keep = memory.unsynced() * keep as usize / 1000;
+        let memory = open(memory.crash(keep), &self.config);
+        self.reader = memory.reader();
+        self.memory = Some(memory);
+        self.commits = 0;
+    }
+
+    /// Reads of it.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        self.reader.clone()
+    }
+
+    /// What is in it.
+    pub fn disk(&mut self) -> Disk {
+        self.memory().disk()
+    }
+}
+
+fn open(disk: Disk, config: &StoreConfig) -> Memory {
+    let mut memory = Memory::open(disk, config.clone()).expect("the model's disk is readable");
+    memory
+        .recover(Millis(0))
+        .expect("the model's disk is readable");
+    memory.hold_syncs();
+    memory
+}
+
+/// A batch under way.
+enum Flight {
+    /// To the store.
+    Going(Vec<(Asker, Request)>),
+    /// Carried out, and not safe yet.
+    Unsafe(Vec<Asker>, Committed),
+    /// On the way back.
+    Back(Vec<Asker>, Committed),
+}
+
+/// What a batch came to for its node.
+pub struct Returned {
+    /// Who asked.
+    pub askers: Vec<Asker>,
+    /// What the store says; without notices if it did not say.
+    pub committed: Committed,
+}
+
+/// What a read came to.
+pub struct ReadBack {
+    /// Who asked.
+    pub asker: Asker,
+    /// The answer.
+    pub page: Result<Page, StoreError>,
+}
+
+/// A node's way to the store.
+#[derive(Default)]
+pub struct StoreLink {
+    requests: VecDeque<(Asker, Request)>,
+    flight: Option<Flight>,
+    /// One that the node has given up, and that may still arrive.
+    late: Option<Vec<Request>>,
+    queries: Vec<(Asker, Query)>,
+    pages: Vec<ReadBack>,
+    /// Nothing gets through.
+    pub is_cut: bool,
+}
+
+impl StoreLink {
+    /// Asks the store to write.
+    pub fn write(&mut self, asker: Asker, request: Request) {
+        self.requests.push_back((asker, request));
+    }
+
+    /// Asks the store.
+    pub fn read(&mut self, asker: Asker, query: Query) {
+        self.queries.push((asker, query));
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+            && self.flight.is_none()
+            && self.queries.is_empty()
+            && self.pages.is_empty()
+    }
+
+    /// Whether a batch could leave.
+    pub fn can_send(&self) -> bool {
+        self.flight.is_none() && !self.requests.is_empty()
+    }
+
+    /// The first requests leave as a batch.
+    pub fn send(&mut self, limit: usize) {
+        let count = self.requests.len().min(limit);
+        self.flight = Some(Flight::Going(self.requests.drain(..count).collect()));
+    }
+
+    /// Whether a batch could reach the store.
+    pub fn can_arrive(&self) -> bool {
+        matches!(self.flight, Some(Flight::Going(_)))
+    }
+
+    /// The batch reaches the store.
+    pub fn arrive(&mut self, store: &mut SharedStore, trace: bool) {
+        match self.flight.take() {
+            Some(Flight::Going(batch)) => {
+                self.late = None;
+                let (askers, batch): (Vec<Asker>, Vec<Request>) = batch.into_iter().unzip();
+                let asked = trace.then(|| batch.clone());
+                let committed = store.commit(batch);
+                for (request, reply) in asked.iter().flatten().zip(&committed.replies) {
+                    println!("    {request:?} => {reply:?}");
+                }
+                self.flight = Some(match store.sabotage {
+                    Some(Sabotage::AnswerBeforeSync) => Flight::Back(askers, committed),
+                    _ => Flight::Unsafe(askers, committed),
+                });
+            }
+            other => self.flight = other,
+        }
+    }
+
+    /// Whether a batch that the node gave up may still arrive.
+    pub fn can_arrive_late(&self) -> bool {
+        self.late.is_some() && !self.can_arrive()
+    }
+
+    /// It does, or is lost for ever.
+    pub fn arrive_late(&mut self, store: Option<&mut SharedStore>) {
+        if let (Some(batch), Some(store)) = (self.late.take(), store) {
+            store.commit(batch);
+        }
+    }
+
+    /// What was carried out is safe.
+    pub fn on_synced(&mut self) {
+        self.flight = match self.flight.take() {
+            Some(Flight::Unsafe(askers, committed)) => Some(Flight::Back(askers, committed)),
+            other => other,
+        };
+    }
+
+    /// Whether an answer is on its way back.
+    pub fn can_return(&self) -> bool {
+        matches!(self.flight, Some(Flight::Back(..)))
+    }
+
+    /// It arrives.
+    pub fn take_returned(&mut self) -> Option<Returned> {
+        match self.flight.take() {
+            Some(Flight::Back(askers, committed)) => Some(Returned { askers, committed }),
+            other => {
+                self.flight = other;
+                None
+            }
+        }
+    }
+
+    /// Whether the node waits for the store to write.
+    pub fn is_waiting(&self) -> bool {
+        self.flight.is_some() || !self.requests.is_empty()
+    }
+
+    /// The node has waited for long enough. `may_be_late`: what was sent and has not arrived still may. What it makes of its requests, if any are under way.
+    pub fn give_up(&mut self, is_unsent: bool, may_be_late: bool) -> Option<Returned> {
+        let unknown = || StoreError::Unknown("no answer in time".into());
+        let (askers, error): (Vec<Asker>, StoreError) = match self.flight.take() {
+            None => {
+                let requests = self.requests.drain(..);
+                let askers: Vec<Asker> = requests.map(|(asker, _)| asker).collect();
+                (askers, StoreError::Unavailable("not connected".into()))
+            }
+            Some(Flight::Going(batch)) if is_unsent => {
+                let askers = batch.into_iter().map(|(asker, _)| asker).collect();
+                (askers, StoreError::Unavailable("not connected".into()))
+            }
+            Some(Flight::Going(batch)) => {
+                let (askers, batch) = batch.into_iter().unzip();
+                self.late = may_be_late.then_some(batch);
+                (askers, unknown())
+            }
+            Some(Flight::Unsafe(askers, _) | Flight::Back(askers, _)) => (askers, unknown()),
+        };
+        let replies = askers.iter().map(|_| Err(error.clone())).collect();
+        (!askers.is_empty()).then(|| Returned {
+            askers,
+            committed: Committed {
+                replies,
+                ..Committed::default()
+            },
+        })
+    }
+
+    /// The primary is lost: nobody will answer for what was not safe.
+    pub fn on_failover(&mut self) -> Option<Returned> {
+        match &self.flight {
+            Some(Flight::Unsafe(..)) => self.give_up(false, false),
+            _ => None,
+        }
+    }
+
+    /// The node dies. What is in its kernel's hands may still arrive.
+    pub fn crash(&mut self, may_be_late: bool) {
+        if let Some(Flight::Going(batch)) = self.flight.take().filter(|_| may_be_late) {
+            self.late = Some(batch.into_iter().map(|(_, request)| request).collect());
+        }
+        self.requests.clear();
+        self.queries.clear();
+        self.pages.clear();
+    }
+
+    /// Reads that wait.
+    pub fn reads(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// Pages that wait.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// A read is carried out.
+    pub fn carry_out_read(&mut self, at: usize, store: &SharedStore, trace: bool) {
+        let (asker, query) = self.queries.remove(at);
+        let page = match self.is_cut || store.is_down {
+            true => Err(StoreError::Unavailable("not connected".into())),
+            false => store.reader.read(&query),
+        };
+        if trace {
+            println!("    {query:?} => {page:?}");
+        }
+        self.pages.push(ReadBack { asker, page });
+    }
+
+    /// What was read arrives.
+    pub fn take_page(&mut self, at: usize) -> ReadBack {
+        self.pages.remove(at)
+    }
+}
+
+/// An answer of the store and who waits for it.
+pub type Answer = (Asker, Result<Reply, StoreError>);
