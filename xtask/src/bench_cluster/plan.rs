@@ -95,7 +95,7 @@ pub fn cases(options: &BenchCluster) -> Vec<Case> {
         }
     }
     if wanted(Scenario::Publish) {
-        for (qos, messages) in [(0, 20_000), (1, 10_000)] {
+        for (qos, messages) in [(0, 2_000_000), (1, 1_000_000)] {
             let messages = size(messages);
             let title = format!("100 pairs, 32 under way, QoS {qos}");
             let line = format!("pairs --pairs 100 --window 32 --qos {qos} --messages {messages}");
