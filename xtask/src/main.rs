@@ -1,4 +1,4 @@
-//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim`.
+//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim`; and `bench-cluster`, which measures it.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,6 +7,7 @@ use std::{
 
 use clap::Parser;
 
+mod bench_cluster;
 mod docs;
 mod edges;
 mod sim;
@@ -29,6 +30,8 @@ enum Task {
         #[arg(long)]
         bin: Option<PathBuf>,
     },
+    /// Measures a single node beside clusters of real nodes, ZooKeeper and Redis.
+    BenchCluster(bench_cluster::BenchCluster),
     /// Every promise holds in the simulation, whatever goes wrong.
     Sim {
         /// The first seed.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Spec { list } => spec::run(root(), list),
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
+        Task::BenchCluster(bench) => bench.run(root()),
         Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
     };
     match done {
