@@ -197,12 +197,20 @@ impl Shard {
                     false => unfinished.next(),
                 };
                 let lower = lowest.is_some_and(|u| u.tag.offset < tag.offset);
-                let position = match log {
-                    LogKind::Push => &mut live.push.position,
-                    LogKind::Topic(partition) => &mut live.topics[usize::from(partition)].position,
+                let app = &self.apps[usize::from(live.app)];
+                let (position, tail) = match log {
+                    LogKind::Push => (&mut live.push.position, &app.push_tail),
+                    LogKind::Topic(partition) => {
+                        let at = usize::from(partition);
+                        (&mut live.topics[at].position, &app.topic_tails[at])
+                    }
                 };
-                // A client that lags comes to what it took up again from an earlier connection once more.
-                let ahead = position.lagging && tag.offset > position.read;
+                let read = match position.lagging {
+                    true => position.read,
+                    false => position.read.max(tail.end()),
+                };
+                // A client comes once more to what it took up again from an earlier connection: if it lags, or if its earlier node knew more of the log.
+                let ahead = tag.offset > read;
                 if (lower || ahead)
                     && let Err(at) = position.done_above.binary_search(&tag.offset)
                 {
@@ -210,14 +218,9 @@ impl Shard {
                 }
                 if position.done_above.len() >= MAX_DONE_ABOVE {
                     let done = lowest.map_or(u64::MAX, |u| u.tag.offset.0 - 1);
-                    let read = if position.lagging {
-                        position.read.0
-                    } else {
-                        u64::MAX
-                    };
                     position
                         .done_above
-                        .retain(|offset| offset.0 > done.min(read));
+                        .retain(|offset| offset.0 > done.min(read.0));
                 }
             }
         }
