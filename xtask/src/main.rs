@@ -30,17 +30,7 @@ enum Task {
         bin: Option<PathBuf>,
     },
     /// Every promise holds in the simulation, whatever goes wrong.
-    Sim {
-        /// The first seed.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// How many seeds.
-        #[arg(long, default_value_t = 1000)]
-        seeds: u64,
-        /// Print what happens.
-        #[arg(long)]
-        trace: bool,
-    },
+    Sim(sim::Plays),
 }
 
 fn main() -> ExitCode {
@@ -48,7 +38,7 @@ fn main() -> ExitCode {
         Task::Spec { list } => spec::run(root(), list),
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
-        Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
+        Task::Sim(plays) => sim::run(&plays),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
