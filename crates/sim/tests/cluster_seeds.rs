@@ -62,3 +62,41 @@ fn a_seed_of_a_cluster_plays_the_same_again() {
         assert_eq!(play(), play(), "seed {seed}");
     }
 }
+
+/// Each bug with the seeds among which it is found; `cargo xtask sim` finds all of them from seed 0 on.
+const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
+    (Sabotage::NoFencing, 0..20),
+    (Sabotage::SkipReread, 0..60),
+    (Sabotage::AnswerBeforeSync, 0..60),
+    (Sabotage::HideLogEntries, 0..20),
+    (Sabotage::AnswerBeforeKnown, 0..20),
+    (Sabotage::LoseInboxes, 0..20),
+    (Sabotage::VoidTheLiving, 0..20),
+    (Sabotage::KeepSpentWills, 0..20),
+    (Sabotage::LoseHandOvers, 0..60),
+    (Sabotage::ForgetShared, 0..60),
+    (Sabotage::IgnorePolls, 0..20),
+    (Sabotage::NeverVoid, 0..20),
+    (Sabotage::SkipRestamps, 60..80),
+    (Sabotage::IgnoreReleases, 0..60),
+];
+
+#[test]
+fn bugs_that_are_built_in_between_nodes_are_found() {
+    assert_eq!(BUGS.len(), Sabotage::ALL.len(), "each has its seeds");
+    let mut survived = Vec::new();
+    for (sabotage, seeds) in BUGS {
+        let options = Options {
+            sabotage: Some(*sabotage),
+            ..Options::default()
+        };
+        match play(seeds.clone(), options) {
+            Ok(_) => survived.push((sabotage, seeds)),
+            Err(Failure { seed, text }) => {
+                let text: String = text.chars().take(150).collect();
+                println!("{sabotage:?}: seed {seed}: {text}");
+            }
+        }
+    }
+    assert!(survived.is_empty(), "not found: {survived:?}");
+}
