@@ -33,17 +33,7 @@ enum Task {
     /// Measures a single node beside clusters of real nodes, ZooKeeper and Redis.
     BenchCluster(bench_cluster::BenchCluster),
     /// Every promise holds in the simulation, whatever goes wrong.
-    Sim {
-        /// The first seed.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// How many seeds.
-        #[arg(long, default_value_t = 1000)]
-        seeds: u64,
-        /// Print what happens.
-        #[arg(long)]
-        trace: bool,
-    },
+    Sim(sim::Plays),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +42,7 @@ fn main() -> ExitCode {
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
         Task::BenchCluster(bench) => bench.run(root()),
-        Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
+        Task::Sim(plays) => sim::run(&plays),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -301,7 +301,7 @@ impl Shard {
     ) -> u32 {
         let routes = &mut self.apps[usize::from(app)].routes;
         routes.set_member(ix, text, client_id, member);
-        if member.is_none() {
+        if !member.is_some_and(|member| member.live) {
             routes.tidy(ix);
         }
         let change = Interest::Member {

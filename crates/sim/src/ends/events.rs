@@ -1,5 +1,6 @@
 //! What clients see.
 
+use campanile_broker::ids::Millis;
 use campanile_mqtt::{
     Reason,
     client::{Event, Message},
@@ -153,7 +154,7 @@ impl Ends {
 
     /// The client's session goes on: its wills that were not due by now are void.
     fn wills_are_void_in_time(&mut self, at: usize, current: Option<usize>) {
-        let now = self.now;
+        let now = Millis(self.now.0 + self.model.skew_ms());
         for ix in 0..self.model.wills.len() {
             let publisher = self.model.messages[self.model.wills[ix].message].publisher;
             if publisher != at || Some(ix) == current {

@@ -195,11 +195,14 @@ impl Model {
         // A repetition may be the first that the subscription sees, or that has not expired, or that finds the client connected.
         let may_be_first = message.sent < asked || message.expires_at.is_some();
         let is_late = message.sends > 1 && (may_be_first || arrival.qos == QoS::AtMostOnce);
+        // What is retained is passed on to who is connected only when all nodes know of it; what follows it is not held back meanwhile.
+        let is_overtaken = self.many_nodes && message.retain && !is_kept;
         // A message that a member of a group leaves behind comes to another one when it comes.
         let is_ordered = !changed
             && message.will.is_none()
             && !message.disordered
             && !is_late
+            && !is_overtaken
             && shared.is_none();
         if known.is_none() && is_ordered {
             let key = (

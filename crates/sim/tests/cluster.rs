@@ -1,0 +1,397 @@
+//! Conversations with several nodes: the main flows between them, by hand.
+
+use bytes::Bytes;
+use campanile_mqtt::{Packet, QoS, Reason, Split, Version, split};
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    store::{Accept, Audience, Command},
+};
+use campanile_sim::{
+    fleet::{Fleet, FleetConfig, Move},
+    packets::{
+        self, Heard, Say, connect, puback, pubcomp, publish, pubrec, pubrel, subscribe, will,
+    },
+    pair::START,
+};
+
+/// A fleet and the wires of its clients.
+struct Town {
+    fleet: Fleet,
+    wires: Vec<Wire>,
+}
+
+struct Wire {
+    node: usize,
+    number: usize,
+    received: Vec<u8>,
+}
+
+impl Town {
+    fn of(nodes: usize) -> Town {
+        let config = FleetConfig {
+            nodes,
+            ..FleetConfig::default()
+        };
+        let mut town = Town {
+            fleet: Fleet::new(config, START),
+            wires: Vec::new(),
+        };
+        town.wait(2000);
+        town
+    }
+
+    /// Time passes, and everything that can move does.
+    fn wait(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(100) {
+            self.fleet.settle();
+            self.fleet.advance(100);
+        }
+        self.fleet.settle();
+    }
+
+    fn post(&mut self, wire: usize, packet: impl Say) {
+        let bytes = packet.bytes(Version::V5);
+        let Wire { node, number, .. } = self.wires[wire];
+        let member = self.fleet.member(node).expect("it runs");
+        member.shards.send(number, &bytes);
+    }
+
+    fn send(&mut self, wire: usize, packet: impl Say) {
+        self.post(wire, packet);
+        self.wait(500);
+    }
+
+    fn open(&mut self, node: usize) -> usize {
+        let number = self.fleet.connect(node, 0);
+        self.wires.push(Wire {
+            node,
+            number,
+            received: Vec::new(),
+        });
+        self.wires.len() - 1
+    }
+
+    fn poll(&mut self, wire: usize) -> Option<Heard> {
+        let wire = &mut self.wires[wire];
+        if let Some(member) = self.fleet.member(wire.node) {
+            wire.received.extend(member.shards.take_output(wire.number));
+        }
+        match split(&wire.received, u32::MAX) {
+            Ok(Split::Packet { total_len, .. }) => {
+                let bytes = wire.received.drain(..total_len).collect();
+                Some(Heard::new(Version::V5, bytes))
+            }
+            _ => None,
+        }
+    }
+
+    #[track_caller]
+    fn next(&mut self, wire: usize) -> Heard {
+        match self.poll(wire) {
+            Some(heard) => heard,
+            None => panic!("a packet was expected on wire {wire}"),
+        }
+    }
+
+    #[track_caller]
+    fn connect(&mut self, node: usize, packet: packets::Connect) -> usize {
+        let wire = self.open(node);
+        self.send(wire, packet);
+        self.wait(1500);
+        let heard = self.next(wire);
+        assert!(matches!(heard.packet(), Packet::ConnAck(ack) if ack.reason == Reason::Success));
+        wire
+    }
+
+    #[track_caller]
+    fn subscribe(&mut self, wire: usize, filter: &str, qos: u8) {
+        self.send(wire, subscribe(1).filter(filter, qos));
+        self.wait(1500);
+        let heard = self.next(wire);
+        assert!(matches!(heard.packet(), Packet::SubAck(_)), "{heard:?}");
+    }
+
+    /// QoS 1, acknowledged.
+    #[track_caller]
+    fn publish(&mut self, wire: usize, topic: &str, payload: &str) {
+        self.send(wire, publish(topic, payload).qos1(9));
+        self.wait(1500);
+        let heard = self.next(wire);
+        assert!(matches!(heard.packet(), Packet::PubAck(_)), "{heard:?}");
+    }
+
+    #[track_caller]
+    fn expect_publish(&mut self, wire: usize, payload: &str) -> Heard {
+        let heard = self.next(wire);
+        assert!(matches!(heard.packet(), Packet::Publish(_)), "{heard:?}");
+        assert_eq!(heard.payload(), payload);
+        heard
+    }
+
+    #[track_caller]
+    fn expect_silence(&mut self, wire: usize) {
+        if let Some(heard) = self.poll(wire) {
+            panic!("nothing was expected on wire {wire}: {heard:?}");
+        }
+    }
+
+    fn cut(&mut self, wire: usize) {
+        let Wire { node, number, .. } = self.wires[wire];
+        self.fleet.cut(node, number);
+        self.wait(500);
+    }
+
+    fn push(&mut self, node: usize, device: &str, payload: &str) {
+        let clock = self.fleet.clock(node);
+        let member = self.fleet.member(node).expect("it runs");
+        let id = PushId(member.shards.ids().next(clock).0);
+        let accept = Accept {
+            app: AppName::new("default").expect("a valid name"),
+            id,
+            accepted_ms: clock.0,
+            expires_ms: clock.0 + 3_600_000,
+            audience: Audience::Devices(vec![device.into()]),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            idempotency: None,
+        };
+        self.fleet.push(node, Command::Accept(Box::new(accept)));
+        self.wait(500);
+        let answers = self.fleet.take_push_answers();
+        assert!(
+            answers.iter().all(|(_, answer)| answer.is_ok()),
+            "{answers:?}"
+        );
+    }
+}
+
+#[test]
+fn a_session_goes_to_another_node_with_its_exchanges() {
+    let mut town = Town::of(2);
+    let old = town.connect(0, connect("sub").durable());
+    town.subscribe(old, "#", 2);
+    let publisher = town.connect(1, connect("pub"));
+    town.publish(publisher, "a", "one");
+    town.post(publisher, publish("b", "two").qos2(5));
+    town.wait(500);
+    let one = town.expect_publish(old, "one");
+    let two = town.expect_publish(old, "two");
+    town.send(old, pubrec(two.id()));
+    let released = town.next(old);
+    assert!(matches!(released.packet(), Packet::PubRel(_)));
+    // The other node takes over in the middle of both.
+    let new = town.connect(1, connect("sub").clean(false).durable());
+    let goodbye = town.next(old);
+    let Packet::Disconnect(disconnect) = goodbye.packet() else {
+        panic!("{goodbye:?}");
+    };
+    assert_eq!(disconnect.reason, Reason::SessionTakenOver);
+    let again = town.expect_publish(new, "one");
+    assert_eq!(again.id(), one.id());
+    let Packet::Publish(repeated) = again.packet() else {
+        unreachable!("just seen");
+    };
+    assert!(repeated.dup);
+    let release = town.next(new);
+    let Packet::PubRel(released) = release.packet() else {
+        panic!("{release:?}");
+    };
+    assert_eq!(released.packet_id.get(), two.id());
+    town.send(new, puback(one.id()));
+    town.send(new, pubcomp(two.id()));
+    town.wait(5000);
+    town.expect_silence(new);
+}
+
+#[test]
+fn exchanges_of_a_publisher_go_on_at_another_node() {
+    let mut town = Town::of(2);
+    let sub = town.connect(0, connect("sub").durable());
+    town.subscribe(sub, "#", 2);
+    let publisher = town.connect(0, connect("pub").durable());
+    town.send(publisher, publish("a", "once").qos2(5));
+    town.cut(publisher);
+    let publisher = town.connect(1, connect("pub").clean(false).durable());
+    town.send(publisher, publish("a", "once").qos2(5).dup());
+    assert!(matches!(town.next(publisher).packet(), Packet::PubRec(_)));
+    town.send(publisher, pubrel(5));
+    assert!(matches!(town.next(publisher).packet(), Packet::PubComp(_)));
+    town.expect_publish(sub, "once");
+    town.expect_silence(sub);
+}
+
+#[test]
+fn a_suback_waits_until_other_nodes_know_of_the_filter() {
+    let mut town = Town::of(2);
+    let sub = town.connect(0, connect("sub").durable());
+    town.post(sub, subscribe(1).filter("a", 1));
+    // Everything moves but what node 1 is told.
+    let is_told = |step: &Move| matches!(step, Move::Peer(0, 1) | Move::Read(1, _));
+    while let Some(next) = town.fleet.ready().into_iter().find(|step| !is_told(step)) {
+        town.fleet.step(next);
+    }
+    town.expect_silence(sub);
+    town.wait(300);
+    assert!(matches!(town.next(sub).packet(), Packet::SubAck(_)));
+    let publisher = town.connect(1, connect("pub"));
+    town.publish(publisher, "a", "kept");
+    town.expect_publish(sub, "kept");
+}
+
+#[test]
+fn what_is_retained_through_one_node_is_known_at_another() {
+    let mut town = Town::of(2);
+    let publisher = town.connect(0, connect("pub"));
+    town.send(publisher, publish("a", "still").qos1(3).retain());
+    assert!(matches!(town.next(publisher).packet(), Packet::PubAck(_)));
+    let sub = town.connect(1, connect("sub"));
+    town.subscribe(sub, "a", 1);
+    town.expect_publish(sub, "still");
+}
+
+#[test]
+fn a_dead_nodes_wills_are_published_once() {
+    let mut town = Town::of(3);
+    let sub = town.connect(0, connect("sub").durable());
+    town.subscribe(sub, "w", 2);
+    town.connect(2, connect("dying").will(will("w", "gone").qos(2)));
+    town.fleet.crash(2);
+    town.wait(20_000);
+    let gone = town.expect_publish(sub, "gone");
+    town.send(sub, pubrec(gone.id()));
+    assert!(matches!(town.next(sub).packet(), Packet::PubRel(_)));
+    town.send(sub, pubcomp(gone.id()));
+    town.wait(60_000);
+    town.expect_silence(sub);
+}
+
+#[test]
+fn a_shared_message_in_flight_goes_to_another_member_when_its_node_is_lost() {
+    let mut town = Town::of(3);
+    let one = town.connect(1, connect("one"));
+    town.subscribe(one, "$share/g/a", 1);
+    let other = town.connect(2, connect("other"));
+    town.subscribe(other, "$share/g/a", 1);
+    let publisher = town.connect(0, connect("pub"));
+    town.publish(publisher, "a", "x");
+    let (node, lacks) = match town.poll(one) {
+        Some(_) => (1, other),
+        None => (2, one),
+    };
+    town.expect_silence(lacks);
+    // It was not acknowledged.
+    town.fleet.crash(node);
+    town.wait(2000);
+    town.expect_publish(lacks, "x");
+}
+
+#[test]
+fn a_shared_message_that_is_taken_with_qos_0_is_not_kept() {
+    let mut town = Town::of(2);
+    let member = town.connect(1, connect("member"));
+    town.subscribe(member, "$share/g/a", 0);
+    let publisher = town.connect(0, connect("pub"));
+    town.publish(publisher, "a", "x");
+    town.expect_publish(member, "x");
+    let hub = &town.fleet.look_at(0).expect("it runs").hub;
+    assert_eq!(hub.waiting().kept, 0);
+}
+
+#[test]
+fn a_push_through_one_node_reaches_a_device_at_another() {
+    let mut town = Town::of(2);
+    let device = town.connect(1, connect("device").durable());
+    town.push(0, "device", "hello");
+    town.expect_publish(device, "hello");
+    // Without a link the device's node finds a note.
+    town.fleet.set_link_cut(0, 1, true);
+    town.wait(5000);
+    town.push(0, "device", "again");
+    town.wait(1000);
+    town.expect_publish(device, "again");
+}
+
+#[test]
+fn sessions_of_a_node_with_a_new_generation_stay_its_own() {
+    let mut town = Town::of(2);
+    let sub = town.connect(1, connect("sub").durable());
+    town.subscribe(sub, "a", 1);
+    let before = town.fleet.look_at(1).expect("it runs").generation;
+    town.fleet.set_ensemble_cut(1, true);
+    town.wait(8000);
+    town.fleet.set_ensemble_cut(1, false);
+    town.wait(60_000);
+    let after = town.fleet.look_at(1).expect("it runs").generation;
+    assert_ne!(before, after);
+    let publisher = town.connect(0, connect("pub"));
+    town.publish(publisher, "a", "there?");
+    town.expect_publish(sub, "there?");
+    let left = town.fleet.leftovers();
+    assert!(!left.contains_key(&0x62), "{left:?}");
+}
+
+#[test]
+fn an_idle_connection_that_was_claimed_elsewhere_is_closed_though_the_nodes_are_apart() {
+    let mut town = Town::of(2);
+    let old = town.connect(0, connect("sub").durable());
+    town.fleet.set_link_cut(0, 1, true);
+    town.wait(5000);
+    town.connect(1, connect("sub").clean(false).durable());
+    town.wait(2000);
+    let member = town.fleet.member(0).expect("it runs");
+    assert!(member.shards.is_closed(town.wires[old].number));
+}
+
+#[test]
+fn a_member_that_left_the_group_while_its_connection_was_lost_is_none() {
+    let mut town = Town::of(2);
+    let member = town.connect(0, connect("member").durable());
+    town.subscribe(member, "$share/g/a", 1);
+    town.post(member, packets::unsubscribe(7).filter("$share/g/a"));
+    // The store has forgotten it before the node hears so, and the client is gone by then.
+    while let Some(next) = town
+        .fleet
+        .ready()
+        .into_iter()
+        .find(|step| !matches!(step, Move::Return(0)))
+    {
+        town.fleet.step(next);
+    }
+    let Wire { node, number, .. } = town.wires[member];
+    town.fleet.cut(node, number);
+    town.wait(3000);
+    for node in 0..2 {
+        for shard in town.fleet.look_at(node).expect("it runs").shards.machines() {
+            assert_eq!(shard.stats().subscriptions_filters, 0, "node {node}");
+        }
+    }
+}
+
+#[test]
+fn a_draining_node_sends_its_clients_elsewhere() {
+    let mut town = Town::of(2);
+    let sub = town.connect(0, connect("sub").durable());
+    town.subscribe(sub, "a", 1);
+    town.fleet.order_drain(0, true);
+    town.fleet.move_away(0, 10);
+    town.wait(1000);
+    let heard = town.next(sub);
+    let Packet::Disconnect(disconnect) = heard.packet() else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(disconnect.reason, Reason::UseAnotherServer);
+    let refused = town.open(0);
+    town.send(refused, connect("sub").clean(false).durable());
+    let heard = town.next(refused);
+    assert!(
+        matches!(heard.packet(), Packet::ConnAck(ack) if ack.reason == Reason::UseAnotherServer)
+    );
+    let publisher = town.connect(1, connect("pub"));
+    town.publish(publisher, "a", "waiting");
+    let sub = town.connect(1, connect("sub").clean(false).durable());
+    let heard = town.expect_publish(sub, "waiting");
+    let Packet::Publish(publish) = heard.packet() else {
+        unreachable!("just seen");
+    };
+    assert_eq!(publish.qos, QoS::AtLeastOnce);
+}

@@ -1,0 +1,102 @@
+//! Seeds of a cluster hold, the same seed plays the same, and bugs that are built in are found.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use campanile_sim::{
+    cluster::{self, Options},
+    fleet::sabotage::Sabotage,
+    world::{Failure, Outcome},
+};
+
+/// Plays seeds on all cores; the failure of the lowest seed that fails, if any does.
+fn play(seeds: std::ops::Range<u64>, options: Options) -> Result<Vec<Outcome>, Failure> {
+    let next = AtomicU64::new(seeds.start);
+    let play_some = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(outcomes);
+            }
+            outcomes.push(cluster::run(seed, options).inspect_err(|_| {
+                next.fetch_max(seeds.end, Ordering::Relaxed);
+            })?);
+        }
+    };
+    let results: Vec<Result<Vec<Outcome>, Failure>> = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(2, |n| n.get());
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(play_some)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("run catches");
+        threads.into_iter().map(join).collect()
+    });
+    let mut outcomes = Vec::new();
+    let mut failures = Vec::new();
+    for result in results {
+        match result {
+            Ok(some) => outcomes.extend(some),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    match failures.into_iter().min_by_key(|failure| failure.seed) {
+        Some(failure) => Err(failure),
+        None => Ok(outcomes),
+    }
+}
+
+#[test]
+fn seeds_of_a_cluster_hold() {
+    let outcomes = play(0..250, Options::default()).unwrap_or_else(|Failure { seed, text }| {
+        panic!("seed {seed}: {text}\nreplay: cargo xtask sim --world cluster --from {seed} --seeds 1 --trace")
+    });
+    let arrivals: u64 = outcomes.iter().map(|outcome| outcome.arrivals).sum();
+    assert!(arrivals > 5000, "little has happened: {arrivals} arrivals");
+}
+
+#[test]
+fn a_seed_of_a_cluster_plays_the_same_again() {
+    for seed in 0..10 {
+        let play = || cluster::run(seed, Options::default()).expect("seeds hold");
+        assert_eq!(play(), play(), "seed {seed}");
+    }
+}
+
+/// Each bug with the seeds among which it is found; `cargo xtask sim` finds all of them from seed 0 on.
+const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
+    (Sabotage::NoFencing, 0..20),
+    (Sabotage::SkipReread, 0..60),
+    (Sabotage::AnswerBeforeSync, 0..60),
+    (Sabotage::HideLogEntries, 0..20),
+    (Sabotage::AnswerBeforeKnown, 0..20),
+    (Sabotage::LoseInboxes, 0..20),
+    (Sabotage::VoidTheLiving, 0..20),
+    (Sabotage::KeepSpentWills, 0..20),
+    (Sabotage::LoseHandOvers, 0..60),
+    (Sabotage::ForgetShared, 0..60),
+    (Sabotage::IgnorePolls, 0..20),
+    (Sabotage::NeverVoid, 0..20),
+    (Sabotage::SkipRestamps, 60..80),
+    (Sabotage::IgnoreReleases, 0..60),
+];
+
+#[test]
+fn bugs_that_are_built_in_between_nodes_are_found() {
+    assert_eq!(BUGS.len(), Sabotage::ALL.len(), "each has its seeds");
+    let mut survived = Vec::new();
+    for (sabotage, seeds) in BUGS {
+        let options = Options {
+            sabotage: Some(*sabotage),
+            ..Options::default()
+        };
+        match play(seeds.clone(), options) {
+            Ok(_) => survived.push((sabotage, seeds)),
+            Err(Failure { seed, text }) => {
+                let text: String = text.chars().take(150).collect();
+                println!("{sabotage:?}: seed {seed}: {text}");
+            }
+        }
+    }
+    assert!(survived.is_empty(), "not found: {survived:?}");
+}
