@@ -1,4 +1,4 @@
-//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim`.
+//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim | faults | demo`.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,8 +7,10 @@ use std::{
 
 use clap::Parser;
 
+mod demo;
 mod docs;
 mod edges;
+mod faults;
 mod sim;
 mod spec;
 
@@ -41,6 +43,30 @@ enum Task {
         #[arg(long)]
         trace: bool,
     },
+    /// Every promise holds in a cluster of real nodes over real servers, whatever fails. Needs what `./test` installs.
+    Faults {
+        /// Draws the faults.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How long faults go on.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// How many nodes.
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// How Redis runs.
+        #[arg(long, value_enum, default_value = "sentinel")]
+        redis: faults::Redis,
+        /// The binary to run; built if not given.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+    },
+    /// Shows a cluster on this machine that loses a node and no message.
+    Demo {
+        /// The binary to run; built if not given.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,6 +75,14 @@ fn main() -> ExitCode {
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
         Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
+        Task::Faults {
+            seed,
+            minutes,
+            nodes,
+            redis,
+            bin,
+        } => binary(bin).and_then(|bin| faults::run(seed, minutes, nodes, redis, bin)),
+        Task::Demo { bin } => binary(bin).and_then(demo::run),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,6 +91,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The binary that was named, or the one that is built now.
+fn binary(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    named.map_or_else(|| docs::build(root()), Ok)
 }
 
 /// The root of the checkout.
