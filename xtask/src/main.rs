@@ -1,4 +1,4 @@
-//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim | faults | demo`.
+//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim | faults`; `bench-cluster` measures it, `demo` shows it.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,6 +7,7 @@ use std::{
 
 use clap::Parser;
 
+mod bench_cluster;
 mod demo;
 mod docs;
 mod edges;
@@ -31,6 +32,8 @@ enum Task {
         #[arg(long)]
         bin: Option<PathBuf>,
     },
+    /// Measures a single node beside clusters of real nodes, ZooKeeper and Redis.
+    BenchCluster(bench_cluster::BenchCluster),
     /// Every promise holds in the simulation, whatever goes wrong.
     Sim {
         /// The first seed.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Spec { list } => spec::run(root(), list),
         Task::Edges => edges::run(root()),
         Task::Docs { bin } => docs::run(root(), bin),
+        Task::BenchCluster(bench) => bench.run(root()),
         Task::Sim { from, seeds, trace } => sim::run(from, seeds, trace),
         Task::Faults {
             seed,

@@ -80,6 +80,13 @@ impl Account {
         }
     }
 
+    /// Whether number `sequence` of `stream` has arrived.
+    pub fn has(&self, stream: usize, sequence: u64) -> bool {
+        let passed = self.next.get(stream).is_some_and(|next| sequence < *next);
+        let is_gap = |numbers: &BTreeSet<u64>| numbers.contains(&sequence);
+        passed && !self.missing.get(&stream).is_some_and(is_gap)
+    }
+
     /// Books a message that belongs to no stream, or came to a receiver that did not ask for it.
     pub fn stray(&mut self) -> Arrival {
         self.stray += 1;

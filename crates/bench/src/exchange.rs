@@ -93,7 +93,7 @@ pub fn run(
 ) -> Result<Outcome> {
     let mut fleet = Fleet::new(common.fleet(target))?;
     let mut crew = Exchange::muster(shape, plan, &mut fleet)?;
-    let meter = Meter::start(target.pid);
+    let meter = Meter::start(&target.nodes);
     crew.start(&mut fleet.links);
     let ended = fleet.drive(&mut crew, |crew, _| crew.is_done())?;
     let work_ended = Instant::now();

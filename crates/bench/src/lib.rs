@@ -8,6 +8,7 @@
 //! Deliberately absent: TLS and WebSocket, more than one thread, rates below the maximum. `docs/benchmarks.md` has the method.
 
 mod account;
+mod api;
 mod exchange;
 mod fleet;
 pub mod floor;
@@ -15,6 +16,7 @@ mod meter;
 mod options;
 mod process;
 mod publisher;
+mod redis;
 mod report;
 mod scenario;
 mod stamp;
@@ -29,7 +31,7 @@ pub use account::{Account, Arrival, Tally};
 pub use options::Common;
 pub use report::{Metric, Outcome};
 pub use scenario::Scenario;
-pub use target::{Source, Target};
+pub use target::{Nodes, Source, Target};
 
 /// Measures an MQTT server and checks every delivery
 #[derive(Args, Clone, Debug)]
@@ -110,8 +112,10 @@ fn open(name: &str, source: &Source, cores: Option<&[usize]>) -> Result<Target> 
     process::pin_self(&[*server])?;
     let target = Target::open(name, source);
     process::pin_self(load)?;
-    if let (Source::Running { .. }, Ok(Target { pid: Some(pid), .. })) = (source, &target) {
-        process::pin(*pid, &[*server])?;
+    if let Source::Running(nodes) = source {
+        for pid in &nodes.pids {
+            process::pin(*pid, &[*server])?;
+        }
     }
     target
 }

@@ -6,13 +6,16 @@ use hdrhistogram::Histogram;
 
 use crate::{
     process::{self, Usage},
+    redis::{self, Work},
     report::Metric,
+    target::Nodes,
 };
 
 /// Takes the usage of server and load tool from [`Meter::start`] to [`Meter::stop`].
 pub struct Meter {
-    pid: Option<u32>,
+    nodes: Nodes,
     server: Option<Usage>,
+    redis: Option<Work>,
     load: Duration,
     started: Instant,
 }
@@ -20,8 +23,10 @@ pub struct Meter {
 /// What was used between start and stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
-    /// CPU time of the server; unknown if its process is.
+    /// CPU time of the server, of all its nodes; unknown if its processes are.
     pub server: Option<Duration>,
+    /// What its Redis had to do; unknown if its address is.
+    pub redis: Option<Work>,
     /// CPU time of this process.
     pub load: Duration,
     /// Resident memory of the server at the end, KiB.
@@ -31,11 +36,12 @@ pub struct Spent {
 }
 
 impl Meter {
-    /// Begins now; `pid` is the server's.
-    pub fn start(pid: Option<u32>) -> Meter {
+    /// Begins now.
+    pub fn start(nodes: &Nodes) -> Meter {
         Meter {
-            pid,
-            server: server_usage(pid),
+            nodes: nodes.clone(),
+            redis: redis_work(nodes),
+            server: server_usage(nodes),
             load: process::own_cpu(),
             started: Instant::now(),
         }
@@ -43,8 +49,12 @@ impl Meter {
 
     /// Sums up. `ended` is when the work was over; what the server did after that still counts as used.
     pub fn stop(&self, ended: Instant) -> Spent {
-        let server = server_usage(self.pid);
+        let server = server_usage(&self.nodes);
         Spent {
+            redis: self
+                .redis
+                .zip(redis_work(&self.nodes))
+                .map(|(before, after)| after.since(before)),
             server: self
                 .server
                 .zip(server)
@@ -56,9 +66,17 @@ impl Meter {
     }
 }
 
-/// Usage of the server, if it is known and alive.
-pub fn server_usage(pid: Option<u32>) -> Option<Usage> {
-    process::usage(pid?).ok()
+/// Usage of all nodes, if they are known. One that is dead counts for nothing.
+pub fn server_usage(nodes: &Nodes) -> Option<Usage> {
+    let usages = nodes.pids.iter().map(|pid| process::usage(*pid).ok());
+    usages.flatten().reduce(|sum, usage| Usage {
+        cpu: sum.cpu + usage.cpu,
+        rss_kib: sum.rss_kib + usage.rss_kib,
+    })
+}
+
+fn redis_work(nodes: &Nodes) -> Option<Work> {
+    redis::work(nodes.redis?).ok()
 }
 
 impl Spent {
@@ -80,6 +98,9 @@ impl Spent {
         }
         if let Some(kib) = self.rss_kib {
             metrics.push(Metric::new("server RSS", kib as f64 / 1024.0, "MiB"));
+        }
+        if let Some(work) = self.redis {
+            metrics.extend(work.metrics(thing, count));
         }
         metrics
     }

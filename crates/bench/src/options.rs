@@ -12,27 +12,31 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     fleet,
-    target::{Source, Target},
+    target::{Nodes, Source, Target},
 };
 
 /// Options of all scenarios.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of all scenarios")]
 pub struct Common {
-    /// MQTT address of a server that runs already [default without --server and --peer: 127.0.0.1:1883]
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    pub mqtt: Option<SocketAddr>,
-    /// HTTP address of that server
+    /// MQTT address of a server that runs already, or of each node of a cluster [default without --server and --peer: 127.0.0.1:1883]
+    #[arg(long, global = true, value_name = "ADDRESS", value_delimiter = ',')]
+    pub mqtt: Vec<SocketAddr>,
+    /// HTTP address of that server, or of each node
     #[arg(
         long,
         global = true,
         value_name = "ADDRESS",
+        value_delimiter = ',',
         default_value = "127.0.0.1:8080"
     )]
-    pub http: SocketAddr,
-    /// Process of that server, to see its CPU time and memory
-    #[arg(long, global = true, requires = "mqtt")]
-    pub pid: Option<u32>,
+    pub http: Vec<SocketAddr>,
+    /// Process of that server, or of each node, to see their CPU time and memory
+    #[arg(long, global = true, requires = "mqtt", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+    /// Redis of that server, to see what it has to do: one without password and TLS
+    #[arg(long, global = true, requires = "mqtt", value_name = "ADDRESS")]
+    pub redis: Option<SocketAddr>,
     /// A campanile binary to start for each scenario, with a fresh data directory
     #[arg(long, global = true, value_name = "PATH")]
     pub server: Option<PathBuf>,
@@ -109,9 +113,22 @@ impl Common {
         }
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
         let nothing_to_start = self.server.is_none() && self.peer.is_empty();
-        if let Some(mqtt) = self.mqtt.or(nothing_to_start.then_some(default)) {
-            let (http, pid) = (self.http, self.pid);
-            sources.push((mqtt.to_string(), Source::Running { mqtt, http, pid }));
+        let mut mqtt = self.mqtt.clone();
+        if mqtt.is_empty() && nothing_to_start {
+            mqtt.push(default);
+        }
+        if let [first, others @ ..] = mqtt.as_slice() {
+            let name = match others.len() {
+                0 => first.to_string(),
+                more => format!("{first} + {more}"),
+            };
+            let nodes = Nodes {
+                mqtt,
+                http: self.http.clone(),
+                pids: self.pid.clone(),
+                redis: self.redis,
+            };
+            sources.push((name, Source::Running(nodes)));
         }
         Ok(sources)
     }
@@ -119,8 +136,8 @@ impl Common {
     /// How a fleet connects to `target`.
     pub(crate) fn fleet(&self, target: &Target) -> fleet::Options {
         fleet::Options {
-            mqtt: target.mqtt,
-            http: target.http,
+            mqtt: target.nodes.mqtt.clone(),
+            http: target.nodes.http.clone(),
             version: match self.protocol {
                 Protocol::V311 => Version::V311,
                 Protocol::V5 => Version::V5,

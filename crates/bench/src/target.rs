@@ -18,21 +18,27 @@ use crate::process;
 /// Where to get a server.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// It runs already.
-    Running {
-        /// Its MQTT address.
-        mqtt: SocketAddr,
-        /// Its HTTP address.
-        http: SocketAddr,
-        /// Its process, to see what it uses.
-        pid: Option<u32>,
-    },
+    /// It runs already, on one node or several.
+    Running(Nodes),
     /// The binary of Campanile.
     Campanile(PathBuf),
     /// A shell command, with the environment that `--command` documents.
     Shell(String),
     /// The bare loop of [`crate::floor`].
     Floor,
+}
+
+/// The nodes of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    /// Their MQTT addresses. Connections go to them in turn.
+    pub mqtt: Vec<SocketAddr>,
+    /// Their HTTP addresses, if they have any. HTTP connections go to them in turn.
+    pub http: Vec<SocketAddr>,
+    /// Their processes, to see what they use.
+    pub pids: Vec<u32>,
+    /// The Redis that keeps their state, to see what it has to do.
+    pub redis: Option<SocketAddr>,
 }
 
 /// How long a server may take to accept its first connection.
@@ -46,12 +52,8 @@ const STOP: Duration = Duration::from_secs(10);
 pub struct Target {
     /// Of its column.
     pub name: String,
-    /// Its MQTT address.
-    pub mqtt: SocketAddr,
-    /// Its HTTP address, if it has one.
-    pub http: SocketAddr,
-    /// Its process, if known.
-    pub pid: Option<u32>,
+    /// Where it is.
+    pub nodes: Nodes,
     /// If it was started for this.
     process: Option<Process>,
 }
@@ -75,12 +77,10 @@ impl Target {
     /// Starts the server if need be and waits until it accepts connections.
     pub fn open(name: &str, source: &Source) -> Result<Target> {
         let localhost = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if let Source::Running { mqtt, http, pid } = *source {
+        if let Source::Running(nodes) = source {
             return Ok(Target {
                 name: name.into(),
-                mqtt,
-                http,
-                pid,
+                nodes: nodes.clone(),
                 process: None,
             });
         }
@@ -100,9 +100,12 @@ impl Target {
         }
         Ok(Target {
             name: name.into(),
-            mqtt,
-            http,
-            pid: Some(process.child.id()),
+            nodes: Nodes {
+                mqtt: vec![mqtt],
+                http: vec![http],
+                pids: vec![process.child.id()],
+                redis: None,
+            },
             process: Some(process),
         })
     }
@@ -110,7 +113,7 @@ impl Target {
 
 fn command(source: &Source, mqtt: SocketAddr, http: SocketAddr, data: &Path) -> Result<Command> {
     let mut command = match source {
-        Source::Running { .. } => bail!("a running server needs no command"),
+        Source::Running(_) => bail!("a running server needs no command"),
         Source::Campanile(path) => {
             let mut command = Command::new(path);
             command.args(["serve", "--dev", "--data"]).arg(data);

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use campanile_bench::{Common, Outcome, Scenario, Source, Tally, Target, floor};
+use campanile_bench::{Common, Nodes, Outcome, Scenario, Source, Tally, Target, floor};
 use campanile_mqtt::{Split, split};
 use clap::Parser;
 
@@ -22,8 +22,11 @@ struct Line {
 /// Runs a scenario, given as its command line, against a server.
 fn run(line: &str, mqtt: SocketAddr) -> Outcome {
     let line = Line::parse_from(format!("bench --stall 2 {line}").split(' '));
-    let (http, pid) = (mqtt, None);
-    let target = Target::open("floor", &Source::Running { mqtt, http, pid }).unwrap();
+    let nodes = Nodes {
+        mqtt: vec![mqtt],
+        ..Nodes::default()
+    };
+    let target = Target::open("floor", &Source::Running(nodes)).unwrap();
     line.scenario.run(&target, &line.common).unwrap()
 }
 

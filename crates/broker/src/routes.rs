@@ -39,6 +39,8 @@ pub struct Group {
     pub text: Arc<str>,
     /// The members, in the order in which they joined.
     pub members: Vec<(Arc<str>, Member)>,
+    /// In a cluster: durable members as the store knows them, among `members` as long as they are not connected.
+    stored: Vec<(Arc<str>, Member)>,
     next: usize,
 }
 
@@ -108,6 +110,8 @@ pub struct Routes {
     by_text: HashMap<Arc<str>, FilterIx, RandomState>,
     wildcards: Level,
     wildcard_count: usize,
+    /// Who is away in a shared subscription is what the store says, and nobody else: a node may not have heard yet that its client has left.
+    away_is_stored: bool,
 }
 
 /// A level in the tree of filters with wildcards.
@@ -242,8 +246,32 @@ impl Routes {
         subscribers.is_empty()
     }
 
+    /// Routes of a node of a cluster.
+    pub fn of_cluster() -> Routes {
+        Routes {
+            away_is_stored: true,
+            ..Routes::default()
+        }
+    }
+
     /// Sets, changes or (`None`) removes a member of the shared subscription `text` of the filter behind `ix`.
     pub fn set_member(
+        &mut self,
+        ix: FilterIx,
+        text: &Arc<str>,
+        client_id: &Arc<str>,
+        member: Option<Member>,
+    ) {
+        let member = match self.away_is_stored {
+            true => member
+                .filter(|member| member.live)
+                .or_else(|| self.stored_member(ix, text, client_id)),
+            false => member,
+        };
+        self.put_member(ix, text, client_id, member);
+    }
+
+    fn put_member(
         &mut self,
         ix: FilterIx,
         text: &Arc<str>,
@@ -257,6 +285,7 @@ impl Routes {
             (None, Some(member)) => groups.push(Group {
                 text: text.clone(),
                 members: vec![(client_id.clone(), member)],
+                stored: Vec::new(),
                 next: 0,
             }),
             (Some(at), member) => {
@@ -306,7 +335,13 @@ impl Routes {
         Some(member)
     }
 
-    /// Sets or removes a durable member as the store knows it, unless it is connected.
+    fn stored_member(&self, ix: FilterIx, text: &Arc<str>, client_id: &Arc<str>) -> Option<Member> {
+        let group = self.filter(ix).groups.iter().find(|g| g.text == *text)?;
+        let mut stored = group.stored.iter();
+        stored.find(|(id, _)| id == client_id).map(|(_, m)| *m)
+    }
+
+    /// Sets or removes a durable member as the store knows it. One that is connected is known better by its node.
     pub fn set_stored_member(
         &mut self,
         text: &Arc<str>,
@@ -317,17 +352,25 @@ impl Routes {
             return;
         };
         let ix = self.intern(&behind.into());
-        if !self
+        let is_live = self
             .member(ix, text, client_id)
-            .is_some_and(|known| known.live)
-        {
-            self.set_member(ix, text, client_id, member);
+            .is_some_and(|known| known.live);
+        let groups = &mut self.filter_mut(ix).groups;
+        if let Some(group) = groups.iter_mut().find(|g| g.text == *text) {
+            group.stored.retain(|(id, _)| id != client_id);
+        }
+        if !is_live {
+            self.put_member(ix, text, client_id, member);
+        }
+        let groups = &mut self.filter_mut(ix).groups;
+        if let (Some(group), Some(member)) = (groups.iter_mut().find(|g| g.text == *text), member) {
+            group.stored.push((client_id.clone(), member));
         }
         self.tidy(ix);
     }
 
-    /// Forgets what a peer had: its live subscribers and members. Durable members remain, as somebody who is away; those that only the store
-    /// knows ([`ShardId::STORE`]) go.
+    /// Forgets what a peer had: its live subscribers and members. Durable members remain as the store knows them; with [`ShardId::STORE`] that is
+    /// forgotten.
     pub fn forget_peer(&mut self, peer: ShardId) {
         let bit = !(1 << peer.0);
         for ix in (0..self.filters.len() as u32).map(FilterIx) {
@@ -337,12 +380,19 @@ impl Routes {
             filter.remote &= bit;
             filter.durable &= bit;
             for group in &mut filter.groups {
-                group.members.retain_mut(|(_, member)| {
+                if peer == ShardId::STORE {
+                    group.stored.clear();
+                }
+                let stored = &group.stored;
+                group.members.retain_mut(|(client_id, member)| {
                     if member.shard != peer {
                         return true;
                     }
-                    (member.shard, member.live) = (ShardId::STORE, false);
-                    member.durable && peer != ShardId::STORE
+                    let known = stored.iter().find(|(id, _)| id == client_id);
+                    if let Some((_, known)) = known {
+                        *member = *known;
+                    }
+                    known.is_some()
                 });
                 group.next = match group.members.len() {
                     0 => 0,

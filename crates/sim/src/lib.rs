@@ -2,6 +2,7 @@
 //!
 //! [`node`] is the node, [`pair`] its clients in conversation with it, [`packets`] what they say.
 
+pub mod cluster;
 pub mod ends;
 pub mod fleet;
 pub mod model;

@@ -91,6 +91,11 @@ impl Node {
         self.addresses
     }
 
+    /// The id of its process, also after its end; none before its start.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")

@@ -237,7 +237,7 @@ fn name(index: usize) -> String {
 }
 
 /// How many nodes a node sees in order, itself among them.
-fn sees(node: &Node) -> Option<usize> {
+pub fn sees(node: &Node) -> Option<usize> {
     let status: serde_json::Value =
         serde_json::from_str(&node.operate(&["status", "--json"]).ok()?).ok()?;
     let nodes = status["nodes"].as_array()?;

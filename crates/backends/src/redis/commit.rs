@@ -164,12 +164,12 @@ impl Committer {
         if self.waits() {
             // Some of the time for an answer is left for the way.
             let patience = self.config.command_timeout.as_millis() as u64 * 3 / 4;
-            if server.waits_for_disk {
-                pipeline.cmd("WAITAOF").arg(1);
-            } else {
-                pipeline.cmd("WAIT");
-            }
-            pipeline.arg(self.config.min_replicas).arg(patience.max(1));
+            // Not WAITAOF: a server that syncs its file with every write answers after that anyway, and replicas tell only once a second how far they
+            // have synced theirs.
+            pipeline
+                .cmd("WAIT")
+                .arg(self.config.min_replicas)
+                .arg(patience.max(1));
         }
         pipeline
     }
@@ -235,21 +235,9 @@ impl Committer {
         let address = &server.address;
         match waited {
             Value::Int(replicas) if *replicas >= wanted => None,
-            Value::Int(replicas) => Some(
-                format!("redis {address}: {replicas} of {wanted} replicas have it").into(),
-            ),
-            Value::Array(counts) => match counts.as_slice() {
-                [Value::Int(local), Value::Int(replicas)] if *local >= 1 && *replicas >= wanted => {
-                    None
-                }
-                [Value::Int(local), Value::Int(replicas)] => Some(
-                    format!(
-                        "redis {address}: {local} of 1 disks here and {replicas} of {wanted} of replicas have it"
-                    )
-                    .into(),
-                ),
-                _ => Some(format!("redis {address}: WAITAOF answered nonsense").into()),
-            },
+            Value::Int(replicas) => {
+                Some(format!("redis {address}: {replicas} of {wanted} replicas have it").into())
+            }
             other => Some(format!("redis {address}: waiting for replicas: {other:?}").into()),
         }
     }

@@ -60,7 +60,7 @@ pub enum Topology {
 /// What a commit waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// For replicas, and for their disks where the server can say so (`WAITAOF`).
+    /// For replicas to have it in memory (`WAIT`).
     Replicated,
     /// For the primary alone: what it had not passed on is lost when it is.
     Primary,

@@ -11,8 +11,6 @@ pub struct Facts {
     pub address: String,
     /// Whether it takes writes: `role` of INFO is `master`.
     pub is_primary: bool,
-    /// Major and minor version.
-    pub version: (u32, u32),
     /// `maxmemory-policy`.
     pub eviction: String,
     /// The append-only file is on.
@@ -38,23 +36,13 @@ impl Facts {
             .filter_map(|line| line.trim_end().split_once(':'))
             .collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or_default();
-        let mut numbers = field("redis_version")
-            .split('.')
-            .map(|number| number.parse());
-        let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
         Facts {
             address: address.to_owned(),
             is_primary: field("role") == "master",
-            version: (number(), number()),
             eviction: field("maxmemory_policy").to_owned(),
             appends: field("aof_enabled") == "1",
             save: config.and_then(|config| config.get("save").cloned()),
         }
-    }
-
-    /// Whether WAITAOF makes sense: the server has it (7.2) and writes the file.
-    pub fn waits_for_disk(&self) -> bool {
-        self.appends && self.version >= (7, 2)
     }
 
     /// What is wrong with it.
@@ -128,8 +116,6 @@ mod tests {
         ] {
             assert_eq!(facts.faults(&config), []);
         }
-        assert!(facts("noeviction", "1", None).waits_for_disk());
-        assert!(!facts("noeviction", "0", None).waits_for_disk());
     }
 
     #[test]

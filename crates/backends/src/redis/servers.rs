@@ -33,8 +33,6 @@ pub struct Server {
     pub connection: MultiplexedConnection,
     /// SHA-1 of the script, which the server has.
     pub script: Arc<str>,
-    /// WAITAOF makes sense there.
-    pub waits_for_disk: bool,
 }
 
 /// The servers that hold the keys.
@@ -258,7 +256,6 @@ impl Servers {
             address: address.clone(),
             connection,
             script: script.into(),
-            waits_for_disk: facts.waits_for_disk(),
         };
         let mut state = self.state();
         state.connected.insert(address.clone(), server.clone());

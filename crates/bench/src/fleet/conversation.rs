@@ -10,8 +10,8 @@ use super::{
     links::{Kind, Phase},
 };
 
-/// How long a session without clean start outlives its connection in 5.0, seconds.
-const SESSION_EXPIRY_SECONDS: u32 = 3600;
+/// How long a session without clean start outlives its connection in 5.0: a day.
+const SESSION_EXPIRY_SECONDS: u32 = 86_400;
 
 impl Links {
     pub(super) fn on_connected<C: Crew>(&mut self, link: LinkId, crew: &mut C) {

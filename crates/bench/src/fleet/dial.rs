@@ -16,10 +16,10 @@ use rustix::{
 /// How a fleet connects.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where MQTT links go.
-    pub mqtt: SocketAddr,
-    /// Where HTTP links go.
-    pub http: SocketAddr,
+    /// Where MQTT links go, in turn.
+    pub mqtt: Vec<SocketAddr>,
+    /// Where HTTP links go, in turn.
+    pub http: Vec<SocketAddr>,
     /// Protocol of all MQTT links.
     pub version: Version,
     /// User name and password of all MQTT links.
@@ -46,7 +46,8 @@ impl Sources {
     pub(super) fn new(options: &Options) -> Sources {
         // Any of the 65,536 networks 127.x.y.0/24, so that runs seldom meet.
         let base = u32::from(Ipv4Addr::new(127, 0, 0, 0)) | (options.run & 0xFFFF) << 8;
-        let local = options.mqtt.ip().is_loopback() && options.mqtt.is_ipv4();
+        let mut targets = options.mqtt.iter();
+        let local = targets.all(|address| address.ip().is_loopback() && address.is_ipv4());
         Sources {
             base: local.then_some(base),
             dialed: 0,

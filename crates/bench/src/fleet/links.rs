@@ -1,9 +1,10 @@
 //! The connections of a fleet, and what can be done with them.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
     io::{self, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use campanile_mqtt::{Disconnect, Packet, Properties, QoS, Reason};
@@ -23,7 +24,7 @@ pub struct LinkId(pub usize);
 pub struct Member {
     /// Client identifier.
     pub client_id: String,
-    /// Clean Start (5.0) or Clean Session. Without it the session outlives its connections, in 5.0 for an hour.
+    /// Clean Start (5.0) or Clean Session. Without it the session outlives its connections, in 5.0 for a day.
     pub clean_start: bool,
     /// Seconds.
     pub keep_alive: u16,
@@ -73,6 +74,8 @@ pub(super) enum Phase {
 
 pub(super) struct Link {
     stream: Option<TcpStream>,
+    /// Which of the addresses it dials.
+    server: usize,
     pub(super) kind: Kind,
     pub(super) phase: Phase,
     pub(super) session_present: bool,
@@ -122,6 +125,10 @@ pub struct Links {
     handshaking: usize,
     ready: usize,
     connected: usize,
+    /// When to dial whom.
+    later: BinaryHeap<Reverse<(u64, LinkId)>>,
+    /// Links that ended unasked, for the crew.
+    lost: Vec<(LinkId, String)>,
     received: u64,
     receive_maximum: u16,
     clock: Instant,
@@ -141,6 +148,8 @@ impl Links {
             handshaking: 0,
             ready: 0,
             connected: 0,
+            later: BinaryHeap::new(),
+            lost: Vec::new(),
             received: 0,
             receive_maximum: u16::MAX,
             clock: Instant::now(),
@@ -162,6 +171,7 @@ impl Links {
     fn add_kind(&mut self, kind: Kind) -> LinkId {
         self.slots.push(Link {
             stream: None,
+            server: self.slots.len(),
             kind,
             phase: Phase::Idle,
             session_present: false,
@@ -180,6 +190,37 @@ impl Links {
             Kind::Mqtt(member) => member,
             Kind::Http => panic!("link {link:?} speaks HTTP"),
         }
+    }
+
+    /// Which of the servers a link connects to, 0 to their number - 1.
+    pub fn server(&self, link: LinkId) -> usize {
+        let slot = &self.slots[link.0];
+        let servers = match slot.kind {
+            Kind::Mqtt(_) => self.options.mqtt.len(),
+            Kind::Http => self.options.http.len(),
+        };
+        slot.server % servers.max(1)
+    }
+
+    /// Makes a link connect to another server from the next time on.
+    pub fn set_server(&mut self, link: LinkId, server: usize) {
+        self.slots[link.0].server = server;
+    }
+
+    /// Connects when [`Links::now_ns`] is `at_ns`.
+    pub fn dial_at(&mut self, link: LinkId, at_ns: u64) {
+        self.later.push(Reverse((at_ns, link)));
+    }
+
+    /// How long to wait at most for the next of those.
+    pub(super) fn until_next_dial(&self) -> Option<Duration> {
+        let Reverse((at_ns, _)) = self.later.peek()?;
+        Some(Duration::from_nanos(at_ns.saturating_sub(self.now_ns)))
+    }
+
+    /// A link that ended unasked, and why.
+    pub(super) fn next_lost(&mut self) -> Option<(LinkId, String)> {
+        self.lost.pop()
     }
 
     /// Connects, as soon as fewer than [`Options::concurrency`] handshakes are under way.
@@ -236,6 +277,16 @@ impl Links {
     pub fn all_ready(&self) -> Vec<LinkId> {
         let ready = |link: &LinkId| self.slots[link.0].phase == Phase::Ready;
         (0..self.slots.len()).map(LinkId).filter(ready).collect()
+    }
+
+    /// Whether a link's handshake is complete and it is still connected.
+    pub fn is_ready(&self, link: LinkId) -> bool {
+        self.slots[link.0].phase == Phase::Ready
+    }
+
+    /// Links that were added, connected or not.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Links with a socket.
@@ -317,15 +368,31 @@ impl Links {
     }
 
     pub(super) fn dial_waiting(&mut self) {
+        if !self.later.is_empty() {
+            let now_ns = self.tick();
+            while let Some(Reverse((at_ns, link))) = self.later.peek().copied() {
+                if at_ns > now_ns {
+                    break;
+                }
+                self.later.pop();
+                self.dial(link);
+            }
+        }
         while self.handshaking < self.options.concurrency {
             let Some(link) = self.waiting.pop_front() else {
                 return;
             };
             let dialed_ns = self.tick();
+            let server = self.server(link);
             let slot = &mut self.slots[link.0];
             let to = match slot.kind {
-                Kind::Mqtt(_) => self.options.mqtt,
-                Kind::Http => self.options.http,
+                Kind::Mqtt(_) => self.options.mqtt.get(server),
+                Kind::Http => self.options.http.get(server),
+            };
+            let Some(&to) = to else {
+                slot.phase = Phase::Idle;
+                self.faults.add("there is no address to dial".into());
+                continue;
             };
             let stream = dial::dial(to, &mut self.sources).and_then(|mut stream| {
                 let both = Interest::READABLE | Interest::WRITABLE;
@@ -342,7 +409,7 @@ impl Links {
                 }
                 Err(error) => {
                     slot.phase = Phase::Idle;
-                    self.faults.add(format!("cannot dial {to}: {error}"));
+                    self.lost.push((link, format!("cannot dial {to}: {error}")));
                 }
             }
         }
@@ -366,14 +433,14 @@ impl Links {
         slot.phase = Phase::Ready;
         let welcome = Welcome {
             session_present: slot.session_present,
-            elapsed: std::time::Duration::from_nanos(self.now_ns.saturating_sub(slot.dialed_ns)),
+            elapsed: Duration::from_nanos(self.now_ns.saturating_sub(slot.dialed_ns)),
         };
         self.handshaking -= 1;
         self.ready += 1;
         crew.on_ready(self, link, welcome);
     }
 
-    /// The connection is gone; a fault, unless it was asked for.
+    /// The connection is gone; the crew hears of it, unless it was asked for.
     pub(super) fn on_end(&mut self, link: LinkId, why: &str) {
         let slot = &mut self.slots[link.0];
         slot.stream = None;
@@ -392,7 +459,8 @@ impl Links {
                 Kind::Mqtt(member) => &member.client_id,
                 Kind::Http => "an HTTP connection",
             };
-            self.faults.add(format!("{who}, {phase:?}: {why}"));
+            let why = format!("{who}, {phase:?}: {why}");
+            self.lost.push((link, why));
         }
     }
 

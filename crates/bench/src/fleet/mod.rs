@@ -33,6 +33,10 @@ pub trait Crew {
     fn on_acknowledged(&mut self, _links: &mut Links, _link: LinkId, _id: PacketId, _: Reason) {}
     /// A PINGRESP came.
     fn on_pong(&mut self, _links: &mut Links, _link: LinkId) {}
+    /// A connection ended unasked, `why` says who and how. Without a crew that knows better, that is a fault.
+    fn on_lost(&mut self, links: &mut Links, _link: LinkId, why: String) {
+        links.fault(why);
+    }
     /// An HTTP response came.
     fn on_response(&mut self, _links: &mut Links, _link: LinkId, _status: u16, _body: &[u8]) {}
 }
@@ -149,6 +153,12 @@ impl Fleet {
         anyhow::ensure!(!process::interrupted(), "interrupted");
         self.links.dial_waiting();
         self.links.flush();
+        // What a flush found broken.
+        self.tell_lost(crew);
+        let timeout = match self.links.until_next_dial() {
+            Some(until) => timeout.min(until),
+            None => timeout,
+        };
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other.context("epoll")?,
@@ -164,7 +174,14 @@ impl Fleet {
                 read(&mut self.links, &mut self.inbox, crew, link, ends);
             }
         }
+        self.tell_lost(crew);
         Ok(())
+    }
+
+    fn tell_lost<C: Crew>(&mut self, crew: &mut C) {
+        while let Some((link, why)) = self.links.next_lost() {
+            crew.on_lost(&mut self.links, link, why);
+        }
     }
 }
 

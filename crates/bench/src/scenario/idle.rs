@@ -48,7 +48,7 @@ impl Idle {
         let mut fleet = Fleet::new(common.fleet(target))?;
         let run = fleet.links.options().run;
         let mut crew = Sleepers::default();
-        let before = server_usage(target.pid);
+        let before = server_usage(&target.nodes);
         for index in 0..self.connections {
             let member = Member {
                 // Pings go out evenly, so that none is ever late by more than a turn.
@@ -60,9 +60,9 @@ impl Idle {
         }
         fleet.connect(&mut crew, (0..self.connections).map(LinkId))?;
         fleet.settle(&mut crew, Duration::from_millis(500))?;
-        let after = server_usage(target.pid);
+        let after = server_usage(&target.nodes);
 
-        let meter = Meter::start(target.pid);
+        let meter = Meter::start(&target.nodes);
         self.hold(&mut fleet, &mut crew)?;
         let held = Instant::now();
         let answered = fleet.drive(&mut crew, |crew, _| crew.pongs >= crew.pings)?;

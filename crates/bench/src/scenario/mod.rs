@@ -1,7 +1,10 @@
 //! The scenarios.
 
 pub mod all;
+mod broadcast;
 mod exchanges;
+mod failover;
+mod hold;
 mod idle;
 mod offline;
 mod push;
@@ -34,6 +37,12 @@ pub enum Scenario {
     Offline(offline::Offline),
     /// Pushes to single devices through the HTTP API
     Push(push::Push),
+    /// Pushes to all devices through the HTTP API
+    Broadcast(broadcast::Broadcast),
+    /// Connections that are held until standard input ends
+    Hold(hold::Hold),
+    /// Pushes and publishes go on while a node is killed and its devices go elsewhere
+    Failover(failover::Failover),
 }
 
 impl Scenario {
@@ -47,6 +56,9 @@ impl Scenario {
             Scenario::Storm(storm) => storm.label(),
             Scenario::Offline(offline) => offline.label(),
             Scenario::Push(push) => push.label(),
+            Scenario::Broadcast(broadcast) => broadcast.label(),
+            Scenario::Hold(hold) => hold.label(),
+            Scenario::Failover(failover) => failover.label(),
         }
     }
 
@@ -60,6 +72,9 @@ impl Scenario {
             Scenario::Storm(storm) => storm.run(target, common),
             Scenario::Offline(offline) => offline.run(target, common),
             Scenario::Push(push) => push.run(target, common),
+            Scenario::Broadcast(broadcast) => broadcast.run(target, common),
+            Scenario::Hold(hold) => hold.run(target, common),
+            Scenario::Failover(failover) => failover.run(target, common),
         }
     }
 
@@ -67,7 +82,11 @@ impl Scenario {
     pub(crate) fn suits(&self, source: &Source) -> bool {
         match self {
             Scenario::Offline(_) => !matches!(source, Source::Floor),
-            Scenario::Push(_) => matches!(source, Source::Campanile(_) | Source::Running { .. }),
+            Scenario::Push(_) | Scenario::Broadcast(_) => {
+                matches!(source, Source::Campanile(_) | Source::Running(_))
+            }
+            // It kills what it is told to, and somebody else has to start it again.
+            Scenario::Failover(_) => matches!(source, Source::Running(_)),
             Scenario::Storm(storm) => !storm.persistent || !matches!(source, Source::Floor),
             _ => true,
         }

@@ -55,7 +55,7 @@ impl Offline {
         let publisher = crew.publisher;
         fleet.connect(&mut crew, [publisher])?;
         fleet.settle(&mut crew, quiet)?;
-        let meter = Meter::start(target.pid);
+        let meter = Meter::start(&target.nodes);
         crew.publish(&mut fleet.links);
         let stored = fleet.drive(&mut crew, |crew, _| crew.acknowledged >= crew.total())?;
         let store_ended = Instant::now();
@@ -67,7 +67,7 @@ impl Offline {
         for link in (0..self.sessions).map(LinkId) {
             fleet.links.member_mut(link).subscriptions.clear();
         }
-        let meter = Meter::start(target.pid);
+        let meter = Meter::start(&target.nodes);
         wave(&mut fleet, &mut crew, self.sessions)?;
         let copies = crew.account.tally().expected;
         let drained = fleet.drive(&mut crew, |crew, _| crew.delivered >= copies)?;

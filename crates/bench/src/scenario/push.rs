@@ -1,25 +1,19 @@
 //! Pushes to single devices through the HTTP API.
 
-use std::{
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use campanile_mqtt::Publish;
 use clap::Args;
-use serde::Deserialize;
 
 use super::storm::forget;
 use crate::{
     Common, Metric, Outcome, Target,
     account::{Account, Arrival},
+    api::{self, INBOX_TOPIC, PushStamp},
     fleet::{Crew, Ended, Fleet, LinkId, Links, Member},
     meter::{Latencies, Meter, Spent},
 };
-
-/// Where devices find what is pushed to them.
-const INBOX_TOPIC: &str = "push/in";
 
 /// Pushes to connected devices, one device each.
 #[derive(Args, Clone, Debug)]
@@ -58,7 +52,7 @@ impl Push {
         fleet.connect(&mut crew, (0..links).map(LinkId))?;
         fleet.settle(&mut crew, Duration::from_millis(300))?;
 
-        let meter = Meter::start(target.pid);
+        let meter = Meter::start(&target.nodes);
         for caller in 0..self.callers() {
             crew.call(&mut fleet.links, caller);
         }
@@ -75,8 +69,7 @@ impl Push {
 /// Devices have the first links, callers those after them. Caller c serves devices c, c + callers, and so on, in turn.
 struct Pushes<'a> {
     plan: &'a Push,
-    key: String,
-    host: String,
+    api: api::Caller,
     run: u32,
     each: u64,
     callers: Vec<Caller>,
@@ -85,7 +78,6 @@ struct Pushes<'a> {
     account: Account,
     to_accepted: Latencies,
     to_device: Latencies,
-    body: Vec<u8>,
 }
 
 #[derive(Clone, Default)]
@@ -94,21 +86,9 @@ struct Caller {
     called_ns: u64,
 }
 
-/// What the device's document has for us: run, device, sequence, time of sending.
-#[derive(Deserialize)]
-struct Document {
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    bench: (u32, usize, u64, u64),
-}
-
 impl Pushes<'_> {
     fn new<'a>(plan: &'a Push, key: String, fleet: &mut Fleet) -> Pushes<'a> {
         let run = fleet.links.options().run;
-        let host = fleet.links.options().http.to_string();
         for device in 0..plan.devices {
             // Pushes come without a subscription, to whoever has a session.
             fleet.links.add(Member {
@@ -122,8 +102,11 @@ impl Pushes<'_> {
         let each = plan.pushes.div_ceil(plan.devices.max(1) as u64);
         Pushes {
             plan,
-            key,
-            host,
+            api: api::Caller {
+                app: plan.app.clone(),
+                key,
+                host: "bench".into(),
+            },
             run,
             each,
             callers: vec![Caller::default(); plan.callers()],
@@ -132,7 +115,6 @@ impl Pushes<'_> {
             account: Account::new(plan.devices, each),
             to_accepted: Latencies::default(),
             to_device: Latencies::default(),
-            body: Vec::new(),
         }
     }
 
@@ -156,26 +138,15 @@ impl Pushes<'_> {
             calls: calls + 1,
             called_ns: now_ns,
         };
-        self.body.clear();
-        // A notification of ordinary size.
-        let _ = write!(
-            self.body,
-            r#"{{"audience":{{"devices":["{}"]}},"notification":{{"title":"Your order is on its way","body":"It left the warehouse and will be with you tomorrow between nine and noon."}},"data":{{"bench":[{},{device},{sequence},{now_ns}]}}}}"#,
-            client_id(self.run, device),
-            self.run,
-        );
+        let stamp = PushStamp {
+            run: self.run,
+            device,
+            sequence,
+            sent_ns: now_ns,
+        };
+        let id = client_id(self.run, device);
         let link = LinkId(self.plan.devices + caller);
-        links.send(link, |out| {
-            let _ = write!(
-                out,
-                "POST /v1/apps/{}/pushes HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                self.plan.app,
-                self.host,
-                self.key,
-                self.body.len(),
-            );
-            out.extend_from_slice(&self.body);
-        });
+        links.send(link, |out| self.api.write(Some(&id), stamp, None, out));
     }
 
     fn outcome(&self, target: &Target, spent: &Spent, ended: Ended, links: &Links) -> Outcome {
@@ -222,10 +193,15 @@ impl Crew for Pushes<'_> {
             self.account.stray();
             return;
         }
-        let Ok(document) = serde_json::from_slice::<Document>(message.payload) else {
+        let Some(stamp) = PushStamp::read(message.payload) else {
             return self.account.corrupted();
         };
-        let (run, device, sequence, sent_ns) = document.data.bench;
+        let PushStamp {
+            run,
+            device,
+            sequence,
+            sent_ns,
+        } = stamp;
         if run != self.run || device != link.0 {
             self.account.stray();
             return;

@@ -20,6 +20,9 @@ pub struct Storm {
     /// Sessions outlive their connections: all connect, leave and come back, and the return is measured
     #[arg(long)]
     pub persistent: bool,
+    /// Of such sessions, the first connect is measured instead of the return
+    #[arg(long, requires = "persistent")]
+    pub first: bool,
 }
 
 #[derive(Default)]
@@ -38,7 +41,9 @@ impl Crew for Arrivals {
 impl Storm {
     pub(super) fn label(&self) -> String {
         let n = self.clients;
-        if self.persistent {
+        if self.first {
+            format!("storm of {n} new persistent sessions")
+        } else if self.persistent {
             format!("storm of {n} returning sessions")
         } else {
             format!("storm of {n} connects, clean sessions")
@@ -56,7 +61,7 @@ impl Storm {
             });
         }
         let mut expect_sessions = 0;
-        if self.persistent {
+        if self.persistent && !self.first {
             wave(&mut fleet, &mut Arrivals::default(), self.clients)?;
             leave(&mut fleet, &mut Arrivals::default())?;
             fleet.settle(&mut Arrivals::default(), Duration::from_millis(500))?;
@@ -64,9 +69,11 @@ impl Storm {
         }
 
         let mut crew = Arrivals::default();
-        let meter = Meter::start(target.pid);
+        let meter = Meter::start(&target.nodes);
         let ended = wave(&mut fleet, &mut crew, self.clients)?;
-        let spent = meter.stop(Instant::now());
+        let connected_at = Instant::now();
+        fleet.settle(&mut crew, Duration::from_millis(500))?;
+        let spent = meter.stop(connected_at);
         let mut problems = fleet.links.problems(ended);
         let (found, connected) = (crew.with_session, fleet.links.ready());
         if connected != self.clients {

@@ -416,11 +416,9 @@ impl Shard {
                 .as_ref()
                 .map(|conn| &conn.phase);
             let (client, epoch) = match conn_phase {
-                Some(Phase::Live(live) | Phase::Announcing(live)) => {
-                    (self.key_of(live), live.epoch)
-                }
+                Some(Phase::Live(live)) => (self.key_of(live), live.epoch),
                 // Its claim may have named the old generation: it is looked at again.
-                Some(Phase::Claiming(_)) => {
+                Some(Phase::Claiming(_) | Phase::Announcing(_)) => {
                     self.restamp_later(conn);
                     continue;
                 }
@@ -452,13 +450,17 @@ impl Shard {
         let Some(&slot) = clients.get(&client.client_id) else {
             return;
         };
-        let Some(live) = self.live(slot) else {
+        let Some(known) = &self.conns[slot as usize] else {
             return;
         };
-        let (conn, epoch) = (live.conn, live.epoch);
+        let conn = known.id;
+        let Phase::Live(live) = &known.phase else {
+            // The answer could come before its CONNACK has been sent.
+            return self.restamp_later(conn);
+        };
         let command = Command::Restamp {
             client: client.clone(),
-            epoch,
+            epoch: live.epoch,
             generation,
         };
         self.command(command, Pending::Restamp(conn));

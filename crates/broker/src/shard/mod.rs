@@ -334,7 +334,10 @@ impl Shard {
         let tail = || Tail::new(Offset(0), entries, bytes);
         self.apps.push(App {
             id: id.clone(),
-            routes: Routes::default(),
+            routes: match self.cluster {
+                Some(_) => Routes::of_cluster(),
+                None => Routes::default(),
+            },
             retained: Retained::default(),
             push_tail: tail(),
             topic_tails: (0..self.config.topic_partitions.max(1))

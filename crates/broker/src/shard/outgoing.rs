@@ -101,7 +101,7 @@ impl Shard {
     /// As [`Shard::send_or_queue`]. `allowance`: so many more may wait than usual, whatever their size: they are kept in memory anyway.
     pub(super) fn send_or_queue_within(&mut self, slot: u32, queued: Queued, allowance: usize) {
         let Some((_, live)) = live_in(&mut self.conns, slot) else {
-            return;
+            return self.done_with_shared(queued.keeper);
         };
         if live.blocked
             || live.has_queue()
@@ -126,7 +126,7 @@ impl Shard {
             || allowance == 0 && rare.queued_bytes + bytes > max_bytes as usize
         {
             self.stats.dropped_queue_full += 1;
-            return;
+            return self.done_with_shared(queued.keeper);
         }
         rare.queued_bytes += bytes;
         rare.queue.push_back(queued);
@@ -142,7 +142,7 @@ impl Shard {
         };
         if queued.message.is_expired(now) {
             self.stats.dropped_expired += 1;
-            return;
+            return self.done_with_shared(queued.keeper);
         }
         let push = receipt_of(&queued.message);
         let tag = Tag {
@@ -172,10 +172,13 @@ impl Shard {
             Some(&queued.message),
         ) == Sent::TooLarge
         {
-            return give_back(live, packet_id, queued.qos);
+            give_back(live, packet_id, queued.qos);
+            return self.done_with_shared(queued.keeper);
         }
-        if let (Some(packet_id), Some(_)) = (packet_id, &queued.shared) {
-            live.rare().shared.push((packet_id, queued));
+        match (packet_id, &queued.shared) {
+            (Some(packet_id), Some(_)) => live.rare().shared.push((packet_id, queued)),
+            // Nobody acknowledges it.
+            _ => self.done_with_shared(queued.keeper),
         }
     }
 

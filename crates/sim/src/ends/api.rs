@@ -189,12 +189,12 @@ impl Ends {
                 push.targeted = targeted;
                 push.expires_at = Millis(accepted_ms + current.ttl_ms);
             }
-            Err(_) => {
+            Err(error) => {
                 // Of a retry, the first attempt may have been accepted.
-                let fate = if push.ids.len() > 1 {
-                    PushFate::Unknown
-                } else {
-                    PushFate::Refused
+                let fate = match error {
+                    StoreError::Unknown(_) => PushFate::Unknown,
+                    _ if push.ids.len() > 1 => PushFate::Unknown,
+                    _ => PushFate::Refused,
                 };
                 self.model.pushed(current.push, fate);
                 return Ok(());

@@ -80,12 +80,16 @@ impl Ends {
                 Reason::ServerUnavailable | Reason::ServerBusy | Reason::ServerShuttingDown => {
                     Ok(())
                 }
+                Reason::UseAnotherServer | Reason::SessionTakenOver if self.model.many_nodes => {
+                    Ok(())
+                }
                 reason => wrong(format!("refused: {reason:?}")),
             },
             Event::Disconnected { reason, .. } => match reason {
                 Reason::SessionTakenOver
                 | Reason::ServerShuttingDown
                 | Reason::KeepAliveTimeout => Ok(()),
+                Reason::UseAnotherServer if self.model.many_nodes => Ok(()),
                 Reason::UnspecifiedError | Reason::QuotaExceeded | Reason::ServerBusy
                     if self.was_full || self.was_unreadable =>
                 {

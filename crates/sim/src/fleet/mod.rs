@@ -10,7 +10,10 @@ mod member;
 pub mod sabotage;
 mod store;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use campanile_backends::{Config as StoreConfig, Reader, Request, memory::Disk};
 use campanile_broker::{
@@ -317,6 +320,70 @@ impl Fleet {
             self.ensemble.forget(&name, own);
         }
         self.crash(node);
+    }
+
+    /// A client connects to a node, through a shard. The number of its wire.
+    pub fn connect(&mut self, node: usize, shard: u8) -> usize {
+        let member = self.member(node).expect("it runs");
+        let wire = member.shards.connect(shard);
+        self.collect(node);
+        wire
+    }
+
+    /// The client's end, or the network, cuts a connection.
+    pub fn cut(&mut self, node: usize, wire: usize) {
+        if let Some(member) = self.member(node) {
+            member.shards.cut(wire);
+        }
+        self.collect(node);
+    }
+
+    /// The socket of a client is full (or has room again).
+    pub fn set_blocked(&mut self, node: usize, wire: usize, blocked: bool) {
+        if let Some(member) = self.member(node) {
+            member.shards.set_blocked(wire, blocked);
+        }
+        self.collect(node);
+    }
+
+    /// Whether the ensemble does not list the run that a node takes itself for.
+    pub fn is_unlisted(&self, node: usize) -> bool {
+        let place = &self.places[node];
+        let own = place.member.as_ref().map(|member| member.generation);
+        let listed = self.ensemble.list();
+        own != listed.get(&place.name).map(|node| node.generation)
+    }
+
+    /// A long time passes in which nothing happens.
+    pub fn sleep(&mut self, ms: u64) {
+        self.ensemble.is_down = true;
+        self.now = Millis(self.now.0 + ms);
+        self.ensemble.on_time(self.now);
+        self.ensemble.is_down = false;
+        self.advance(0);
+    }
+
+    /// What is in the store although nobody needs it once all clients have left and nothing is kept for them: records by the number of their table, without
+    /// retained messages, the numbers and logs of the app, and mailboxes of nodes that run.
+    pub fn leftovers(&mut self) -> BTreeMap<u8, usize> {
+        const KEPT: &[u8] = &[0x01, 0x10, 0x12, 0x30, 0x32, 0x64, 0x65];
+        const OF_NODES: &[u8] = &[0x61, 0x62, 0x63];
+        let running: Vec<Generation> = self
+            .places
+            .iter()
+            .filter_map(|place| Some(place.member.as_ref()?.generation))
+            .collect();
+        let mut left = BTreeMap::new();
+        for (key, _) in self.store.disk().entries() {
+            let table = key[0];
+            let node = key[1..].first_chunk::<8>().copied().map(u64::from_be_bytes);
+            let is_of_running = OF_NODES[1..].contains(&table)
+                && node.is_some_and(|node| running.contains(&Generation(node)));
+            if !KEPT.contains(&table) && !is_of_running {
+                *left.entry(table).or_default() += 1;
+            }
+        }
+        left
     }
 
     /// A node stands still, or goes on.

@@ -147,14 +147,6 @@ impl StoreLink {
         self.queries.push((asker, query));
     }
 
-    /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
-        self.requests.is_empty()
-            && self.flight.is_none()
-            && self.queries.is_empty()
-            && self.pages.is_empty()
-    }
-
     /// Whether a batch could leave.
     pub fn can_send(&self) -> bool {
         self.flight.is_none() && !self.requests.is_empty()

@@ -32,6 +32,10 @@ pub struct Message {
     pub will: Option<usize>,
     /// It was sent again after the store had refused something: what came after it may have been kept before it.
     pub disordered: bool,
+    /// The store may have lost it after somebody got it.
+    pub was_undone: bool,
+    /// How often its publisher had connected when it was sent.
+    pub connection: u64,
 }
 
 /// What a publisher knows of its message.
@@ -89,6 +93,8 @@ impl Model {
             clears: false,
             will: None,
             disordered: false,
+            was_undone: false,
+            connection: self.connections.get(&publisher).copied().unwrap_or(0),
         });
         self.messages.len() - 1
     }
@@ -97,6 +103,8 @@ impl Model {
     pub fn published(&mut self, message: usize, fate: Fate) {
         let tick = self.next_tick();
         self.messages[message].fate = Some((tick, fate));
+        // A node that its publisher has left may still have it.
+        self.messages[message].disordered |= self.many_nodes && fate == Fate::Unknown;
     }
 
     /// A message arrives.
@@ -123,7 +131,8 @@ impl Model {
         }
         // What is not kept may still be on its way between shards when it is acknowledged.
         let is_kept = self.sessions[session].durable && arrival.qos > QoS::AtMostOnce;
-        let may_be_older = of_before || !is_kept;
+        // The clocks of nodes differ.
+        let may_be_older = of_before || !is_kept || self.many_nodes;
         let fitting = self.sessions[session].subscriptions.iter().filter(|s| {
             s.matches(message.topic)
                 && !(s.no_local && !s.is_shared() && message.publisher == device)
@@ -176,7 +185,7 @@ impl Model {
         if got.era < arrival.era {
             (got.era, got.fresh) = (arrival.era, 0);
         }
-        if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 {
+        if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 && !message.was_undone {
             return wrong("came twice with QoS 2");
         }
         let excused = arrival.dup || changed || got.fresh < message.sends;
@@ -198,6 +207,8 @@ impl Model {
                 message.topic,
                 message.qos as u8,
                 arrival.qos as u8,
+                // What is not kept may be overtaken by what was sent through another node.
+                if is_kept { 0 } else { message.connection },
             );
             let newest = self.sessions[session].newest.get(&key).copied();
             if let Some(newest) = newest.filter(|&newest| newest > ix) {
@@ -289,9 +300,8 @@ impl Model {
     pub(super) fn check_messages(&self, now: Millis, still_up: &[bool]) -> Held {
         for (ix, message) in self.owed(now) {
             for (at, session) in self.sessions.iter().enumerate() {
-                if session.over
-                    || !session.durable && !still_up.get(at).is_some_and(|up| *up)
-                    || session.got.contains_key(&ix)
+                let is_lasting = !self.faults.links && still_up.get(at).is_some_and(|up| *up);
+                if session.over || !session.durable && !is_lasting || session.got.contains_key(&ix)
                 {
                     continue;
                 }

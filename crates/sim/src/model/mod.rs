@@ -13,6 +13,8 @@ pub use pushes::{Audience, Push, PushFate};
 pub use sessions::{Group, Session, Subscription};
 pub use wills::Will;
 
+use std::collections::BTreeMap;
+
 use campanile_broker::ids::Millis;
 
 /// A promise that was broken.
@@ -45,6 +47,19 @@ pub struct Model {
     pub inboxes_drop: bool,
     /// Counts crashes and failed commits: what may be repeated was repeated for one of them.
     pub disturbances: u64,
+    /// Several nodes serve the clients.
+    pub many_nodes: bool,
+    /// What several nodes suffered.
+    pub faults: Faults,
+    /// How often each client has connected to one of several nodes.
+    pub connections: BTreeMap<usize, u64>,
+}
+
+/// What several nodes suffered, as far as less is owed for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Nodes could not talk to each other, or were gone: what is not kept is lost.
+    pub links: bool,
 }
 
 impl Model {
@@ -57,6 +72,21 @@ impl Model {
     /// The node died, or the store refused to write.
     pub fn disturb(&mut self) {
         self.disturbances += 1;
+    }
+
+    /// A client connects to one of several nodes: what it sent through another may still be under way.
+    pub fn next_connection(&mut self, client: usize) {
+        *self.connections.entry(client).or_default() += 1;
+    }
+
+    /// The store lost what was not safe: whatever was not accepted may have been seen, and comes again.
+    pub fn on_failover(&mut self) {
+        for message in self.messages.iter_mut().filter(|m| m.fate.is_none()) {
+            (message.disordered, message.was_undone) = (true, true);
+        }
+        for push in self.pushes.iter_mut().filter(|push| push.fate.is_none()) {
+            push.was_undone = true;
+        }
     }
 
     /// Everything is owed now: all faults are over, everybody is connected, nothing moves.

@@ -34,6 +34,8 @@ pub struct Push {
     pub delivered: u64,
     /// Figures of the last report.
     pub dropped: u64,
+    /// The store may have lost it and got it again.
+    pub was_undone: bool,
 }
 
 /// For whom a push is.
@@ -81,6 +83,7 @@ impl Model {
             got: BTreeMap::new(),
             delivered: 0,
             dropped: 0,
+            was_undone: false,
         });
         self.pushes.len() - 1
     }
@@ -137,8 +140,16 @@ impl Model {
         let Some((accepted, PushFate::Accepted)) = self.pushes[ix].fate else {
             return Ok(());
         };
+        // Between inbox and log only one node knows the order at once; others may hear of them on different ways.
+        let is_of_another_way = |other: &Push| {
+            let is_all = |push: &Push| push.audience == Audience::All;
+            self.many_nodes && is_all(other) != is_all(&self.pushes[ix])
+        };
         let later = self.pushes.iter().enumerate().find(|(_, other)| {
-            !other.instant && other.submitted > accepted && other.got.contains_key(&device)
+            !other.instant
+                && other.submitted > accepted
+                && other.got.contains_key(&device)
+                && !is_of_another_way(other)
         });
         match later {
             Some((other, _)) => Err(Violation(format!(

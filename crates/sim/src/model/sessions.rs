@@ -21,8 +21,8 @@ pub struct Session {
     pub got: BTreeMap<usize, Got>,
     /// What arrived as retained, last by topic.
     pub retained: BTreeMap<&'static str, usize>,
-    /// The newest first arrival by publisher, topic, and quality of service as published and of the delivery.
-    pub newest: BTreeMap<(usize, &'static str, u8, u8), usize>,
+    /// The newest first arrival by publisher, topic, quality of service as published and of the delivery, and the publisher's connection if that matters.
+    pub newest: BTreeMap<(usize, &'static str, u8, u8, u64), usize>,
 }
 
 /// Arrivals of a message at a session.

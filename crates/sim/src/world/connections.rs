@@ -300,7 +300,7 @@ fn node_cut(world: &mut World, wire: usize) {
 }
 
 /// Whether the node's first output is a CONNACK that welcomes.
-fn is_welcome(output: &[u8], version: campanile_mqtt::Version) -> bool {
+pub fn is_welcome(output: &[u8], version: campanile_mqtt::Version) -> bool {
     let Ok(campanile_mqtt::Split::Packet { total_len, .. }) =
         campanile_mqtt::split(output, u32::MAX)
     else {

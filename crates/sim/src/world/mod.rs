@@ -23,6 +23,7 @@ use crate::{
     sabotage::Sabotage,
 };
 use connections::Orphan;
+pub use connections::is_welcome;
 use plan::Plan;
 
 /// How a seed is played.

@@ -80,7 +80,7 @@ pub struct ClientPlan {
 const SHARED: &[&str] = &["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/#"];
 
 /// How long sessions of 3.1.1 clients last. Long for a simulation.
-const V3_EXPIRY_SECONDS: u32 = 86_400;
+pub const V3_EXPIRY_SECONDS: u32 = 86_400;
 
 impl Plan {
     /// The plan of a seed.
@@ -159,7 +159,8 @@ impl ClientPlan {
         }
     }
 
-    fn of(rng: &mut Rng, at: u64) -> ClientPlan {
+    /// Some client.
+    pub fn of(rng: &mut Rng, at: u64) -> ClientPlan {
         let version = *rng.pick(&[Version::V5, Version::V5, Version::V311]);
         let durable = rng.chance(650);
         let expiry_seconds = match (durable, version.is_v5()) {

@@ -243,25 +243,34 @@ pub fn load_ephemeral(view: &dyn View, state: &mut State) -> Result<(), KvError>
     })
 }
 
-/// The nodes that have connections.
+/// The nodes that have connections, or had some and were not voided: what remains of those is their mailbox.
 pub fn owners(view: &dyn View) -> Result<Vec<Generation>, KvError> {
-    let table = Subject::all().key(Table::Connection);
-    let (mut from, to) = (table.clone(), after_prefix(&table));
-    let mut owners = Vec::new();
+    let mut owners = generations(view, Table::Connection)?;
+    owners.extend(generations(view, Table::Mailbox)?);
+    owners.sort_unstable();
+    owners.dedup();
+    Ok(owners)
+}
+
+/// Generations under which a table has something.
+fn generations(view: &dyn View, table: Table) -> Result<Vec<Generation>, KvError> {
+    let prefix = Subject::all().key(table);
+    let (mut from, to) = (prefix.clone(), after_prefix(&prefix));
+    let mut found = Vec::new();
     loop {
-        let mut found = None;
+        let mut next = None;
         view.scan(&from, &to, &mut |key, _| {
-            let generation = key[table.len()..].first_chunk::<8>();
-            found = generation.copied().map(u64::from_be_bytes);
+            let generation = key[prefix.len()..].first_chunk::<8>();
+            next = generation.copied().map(u64::from_be_bytes);
             ControlFlow::Break(())
         })?;
-        let Some(generation) = found else {
-            return Ok(owners);
+        let Some(generation) = next else {
+            return Ok(found);
         };
-        owners.push(Generation(generation));
+        found.push(Generation(generation));
         let Some(next) = generation.checked_add(1) else {
-            return Ok(owners);
+            return Ok(found);
         };
-        from = Subject::generation(Generation(next)).key(Table::Connection);
+        from = Subject::generation(Generation(next)).key(table);
     }
 }

@@ -111,6 +111,19 @@ pub struct HubStats {
     pub voids: u64,
 }
 
+/// What waits in the hub now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Answers of shards and peers that others wait for.
+    pub answers: usize,
+    /// Answers of the store that wait until all nodes know what they changed.
+    pub held: usize,
+    /// Messages of shared subscriptions that are kept until a member at a peer has them.
+    pub kept: usize,
+    /// Questions of operators.
+    pub asked: usize,
+}
+
 /// An answer of the store that waits until all nodes know a change.
 #[derive(Debug)]
 struct Held<H> {
@@ -212,6 +225,16 @@ impl<H> Hub<H> {
     /// Counters.
     pub fn stats(&self) -> HubStats {
         self.stats
+    }
+
+    /// What waits.
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            answers: self.waits.len(),
+            held: self.held.len(),
+            kept: self.kept.len(),
+            asked: self.asked.len(),
+        }
     }
 
     /// Whether everything is known that the node routes by: before, it must not serve.

@@ -33,6 +33,11 @@ pub struct Waits {
 }
 
 impl Waits {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A ticket that was never used.
     pub fn ticket(&mut self) -> u64 {
         self.last_ticket += 1;
