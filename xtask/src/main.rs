@@ -1,4 +1,4 @@
-//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim`; and `bench-cluster`, which measures it.
+//! Checks of the repository itself: `cargo xtask spec | edges | docs | sim | faults`; `bench-cluster` measures it, `demo` shows it.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,8 +8,10 @@ use std::{
 use clap::Parser;
 
 mod bench_cluster;
+mod demo;
 mod docs;
 mod edges;
+mod faults;
 mod sim;
 mod spec;
 
@@ -34,6 +36,30 @@ enum Task {
     BenchCluster(bench_cluster::BenchCluster),
     /// Every promise holds in the simulation, whatever goes wrong.
     Sim(sim::Plays),
+    /// Every promise holds in a cluster of real nodes over real servers, whatever fails. Needs what `./test` installs.
+    Faults {
+        /// Draws the faults.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How long faults go on.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// How many nodes.
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// How Redis runs.
+        #[arg(long, value_enum, default_value = "sentinel")]
+        redis: faults::Redis,
+        /// The binary to run; built if not given.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+    },
+    /// Shows a cluster on this machine that loses a node and no message.
+    Demo {
+        /// The binary to run; built if not given.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -43,6 +69,14 @@ fn main() -> ExitCode {
         Task::Docs { bin } => docs::run(root(), bin),
         Task::BenchCluster(bench) => bench.run(root()),
         Task::Sim(plays) => sim::run(&plays),
+        Task::Faults {
+            seed,
+            minutes,
+            nodes,
+            redis,
+            bin,
+        } => binary(bin).and_then(|bin| faults::run(seed, minutes, nodes, redis, bin)),
+        Task::Demo { bin } => binary(bin).and_then(demo::run),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +85,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The binary that was named, or the one that is built now.
+fn binary(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    named.map_or_else(|| docs::build(root()), Ok)
 }
 
 /// The root of the checkout.

@@ -6,6 +6,7 @@
 //! Deliberately absent: stand-ins. What is tested here is tested against the programs that run in production.
 
 pub mod conversation;
+pub mod faults;
 pub mod fleet;
 pub mod http;
 pub mod node;

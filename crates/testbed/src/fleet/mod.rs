@@ -124,7 +124,7 @@ impl Fleet {
         let (roles, pushers) = plan(&shared, options, &mut rng);
         let count = roles.len();
         for role in roles {
-            let member = Member::new(role, shared.clone(), rng.next());
+            let member = Member::new(role, shared.clone(), rng.draw());
             fleet.members.push(thread::spawn(move || member.run()));
         }
         wait_for("a fleet that is subscribed", FIRST, || {
@@ -300,7 +300,7 @@ fn plan(shared: &Arc<Shared>, options: &FleetOptions, rng: &mut Rng) -> (Vec<Rol
             aim,
             rate: options.rate,
             shared: shared.clone(),
-            rng: Rng::new(rng.next()),
+            rng: Rng::new(rng.draw()),
         });
     }
     (roles, pushers)
