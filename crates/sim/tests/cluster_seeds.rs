@@ -63,27 +63,31 @@ fn a_seed_of_a_cluster_plays_the_same_again() {
     }
 }
 
-/// Each bug with the seeds among which it is found; `cargo xtask sim` finds all of them from seed 0 on.
+/// Each bug with the seeds among which it is found. What [`BY_HAND`] lists only repeats or loses what few seeds look at: `cluster.rs` finds it by hand.
 const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
     (Sabotage::NoFencing, 0..20),
-    (Sabotage::SkipReread, 0..60),
-    (Sabotage::AnswerBeforeSync, 0..60),
+    (Sabotage::AnswerBeforeSync, 0..40),
     (Sabotage::HideLogEntries, 0..20),
     (Sabotage::AnswerBeforeKnown, 0..20),
     (Sabotage::LoseInboxes, 0..20),
     (Sabotage::VoidTheLiving, 0..20),
     (Sabotage::KeepSpentWills, 0..20),
-    (Sabotage::LoseHandOvers, 0..60),
-    (Sabotage::ForgetShared, 0..60),
     (Sabotage::IgnorePolls, 0..20),
     (Sabotage::NeverVoid, 0..20),
     (Sabotage::SkipRestamps, 60..80),
-    (Sabotage::IgnoreReleases, 0..60),
+];
+
+const BY_HAND: &[Sabotage] = &[
+    Sabotage::SkipReread,
+    Sabotage::LoseHandOvers,
+    Sabotage::ForgetShared,
+    Sabotage::IgnoreReleases,
 ];
 
 #[test]
 fn bugs_that_are_built_in_between_nodes_are_found() {
-    assert_eq!(BUGS.len(), Sabotage::ALL.len(), "each has its seeds");
+    let known = BUGS.len() + BY_HAND.len();
+    assert_eq!(known, Sabotage::ALL.len(), "each is looked for");
     let mut survived = Vec::new();
     for (sabotage, seeds) in BUGS {
         let options = Options {

@@ -300,7 +300,14 @@ impl Shard {
         job: u64,
     ) -> u32 {
         let routes = &mut self.apps[usize::from(app)].routes;
-        routes.set_member(ix, text, client_id, member);
+        // Another node may have taken the client, and its word may have removed the filter that the connection here was enrolled under.
+        let ix = match topic::parse_shared(text) {
+            Ok(Some((_, behind))) if self.cluster.is_some() => routes.intern(&behind.into()),
+            _ => ix,
+        };
+        if routes.may_say(ix, text, client_id, self.id, member.as_ref()) {
+            routes.set_member(ix, text, client_id, member);
+        }
         if !member.is_some_and(|member| member.live) {
             routes.tidy(ix);
         }
