@@ -238,9 +238,17 @@ impl Account {
         }
     }
 
-    /// A connection of a session was made.
-    pub fn connected(&self) {
-        self.books().figures.connects += 1;
+    /// A connection of a session was made. QoS 0 has no order across connections: what was under way to the node before, on a link that hung, may come
+    /// after what another node gave out meanwhile.
+    pub fn connected(&self, receiver: ReceiverId) {
+        let mut books = self.books();
+        let books = &mut *books;
+        books.figures.connects += 1;
+        for (stream, got) in &mut books.receivers[receiver.0].got {
+            if books.streams[stream.0].promise == Promise::Nothing {
+                got.next = 0;
+            }
+        }
     }
 
     /// A promise was broken.

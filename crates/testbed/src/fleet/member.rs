@@ -191,7 +191,7 @@ impl Member {
     }
 
     fn on_connected(&mut self, session_present: bool) {
-        self.shared.account.connected();
+        self.shared.account.connected(self.role.receiver);
         let client = &self.role.client_id;
         self.shared
             .note(format!("{client} is at node {}", self.node + 1));
