@@ -297,6 +297,10 @@ impl<T, R> Mailbox<T, R> {
     }
 
     fn put(&self, entries: impl Iterator<Item = (usize, (T, R))>) -> Vec<(T, R)> {
+        let mut entries = entries.peekable();
+        if entries.peek().is_none() {
+            return Vec::new();
+        }
         let since = Instant::now();
         let mut refused = Vec::new();
         let mut queue = self.lock();

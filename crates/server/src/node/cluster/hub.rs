@@ -66,14 +66,24 @@ pub enum HubLetter {
     Mail(Vec<(ShardId, Mail)>),
     /// The store's answer to a read of the hub.
     Page(u64, Result<Page, StoreError>),
-    /// Something of the links.
-    Link(LinkEvent),
+    /// What happened on the links, in order.
+    Links(Vec<LinkEvent>),
     /// What the nodes agree on has changed.
     Membership(Arc<Membership>),
     /// Where is a client connected?
     Ask(ClientKey, oneshot::Sender<Vec<(Generation, Connected)>>),
     /// The end.
     Stop,
+}
+
+impl HubLetter {
+    /// How many letters it counts for.
+    fn things(&self) -> usize {
+        match self {
+            HubLetter::Links(events) => events.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// The way to the hub; clones are the same one. Not bounded by itself: while many letters wait, drivers do not read their sockets, and what peers say waits in
@@ -93,7 +103,7 @@ impl HubMailbox {
 
     /// Posts a letter.
     pub fn post(&self, letter: HubLetter) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(letter.things(), Ordering::Relaxed);
         // Once the hub has ended, nobody needs to know.
         let _ = self.letters.send(letter);
     }
@@ -116,7 +126,14 @@ pub fn forward(
             while links.is_busy() {
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
-            links.post(HubLetter::Link(event));
+            // Under load each wake-up of the hub brings it all that has come meanwhile.
+            let mut several = vec![event];
+            while several.len() < TURN
+                && let Some(event) = events.try_recv()
+            {
+                several.push(event);
+            }
+            links.post(HubLetter::Links(several));
         }
     });
     runtime.spawn(async move {
@@ -267,8 +284,9 @@ impl Office {
             let mut taken = 0;
             let mut next = first;
             while let Some(letter) = next {
-                taken += 1;
+                taken += letter.things();
                 if !self.on_letter(letter) {
+                    self.carry_out();
                     return;
                 }
                 next = match taken < TURN {
@@ -280,8 +298,9 @@ impl Office {
             let now = self.now();
             if self.hub.next_deadline() <= now {
                 self.hub.on_tick(now);
-                self.carry_out();
             }
+            // Once for all letters of a turn: what it wakes is woken once.
+            self.carry_out();
             let mut shown = self.shown.0.lock().unwrap_or_else(PoisonError::into_inner);
             *shown = (self.hub.stats(), self.up.iter().copied().collect());
         }
@@ -306,8 +325,16 @@ impl Office {
                 }
             }
             HubLetter::Page(ticket, page) => self.hub.on_page(ticket, page, now),
-            HubLetter::Link(event) => self.on_link(event, now),
-            HubLetter::Membership(membership) => self.on_membership(membership, now),
+            HubLetter::Links(events) => {
+                for event in events {
+                    self.on_link(event, now);
+                }
+            }
+            HubLetter::Membership(membership) => {
+                // Links change at once: what was meant for those of before goes there.
+                self.carry_out();
+                self.on_membership(membership, now);
+            }
             HubLetter::Ask(client, answer) => {
                 self.last_question += 1;
                 self.asked.insert(self.last_question, answer);
@@ -315,7 +342,6 @@ impl Office {
             }
             HubLetter::Stop => return false,
         }
-        self.carry_out();
         true
     }
 
@@ -355,6 +381,8 @@ impl Office {
                 generation, name, ..
             } => {
                 tracing::debug!(peer = %name, %generation, "linked");
+                // What was meant for the link of before must not begin this one.
+                self.carry_out();
                 self.up.insert(generation);
                 if self.lost.remove(&generation) {
                     self.zookeeper.set_links_down(self.lost.clone());
