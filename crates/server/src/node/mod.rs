@@ -529,8 +529,10 @@ impl Node {
     }
 }
 
+type Opened = (Box<dyn Backend>, Option<Arc<redis::Figures>>);
+
 /// The store, and its own figures if it has some.
-fn open(spec: &StoreSpec) -> Result<(Box<dyn Backend>, Option<Arc<redis::Figures>>), StartError> {
+fn open(spec: &StoreSpec) -> Result<Opened, StartError> {
     let mut figures = None;
     let backend: Box<dyn Backend> = match spec {
         StoreSpec::Memory(config) => Box::new(Memory::new(config.clone())),
