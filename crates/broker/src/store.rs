@@ -50,6 +50,9 @@ pub enum Command {
     Subscribe(Subscribe),
     /// What a session has sent and what was acknowledged. QoS 2 sends wait for it, everything else is lazy.
     Progress(Progress),
+    /// What the connection did that had the client before the claim of this epoch, from its node. Fenced once the new owner has saved anything: what
+    /// comes later than that would set the session back.
+    HandOver(Progress),
     /// The connection is gone: progress is saved and the session begins to expire, or ends.
     Release(Release),
     /// Keep a message: in the topic log, in inboxes, as retained. PUBACK and PUBREC wait for it.

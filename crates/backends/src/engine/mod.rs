@@ -186,7 +186,7 @@ impl Txn<'_> {
 
     fn receive(&mut self, request: &Request) -> Result<(), StoreError> {
         let progress = match request {
-            Request::Broker(Command::Progress(progress)) => progress,
+            Request::Broker(Command::Progress(progress) | Command::HandOver(progress)) => progress,
             Request::Broker(Command::Release(release)) => &release.progress,
             _ => return Ok(()),
         };
@@ -201,6 +201,7 @@ impl Txn<'_> {
             Command::Claim(claim) => self.claim(claim),
             Command::Subscribe(subscribe) => self.subscribe(subscribe),
             Command::Progress(progress) => self.progress(progress),
+            Command::HandOver(progress) => self.hand_over(progress),
             Command::Release(release) => self.release(release),
             Command::Publish(publish) => self.publish(publish),
             Command::ForgetReceived {

@@ -36,8 +36,40 @@ impl Txn<'_> {
     pub fn progress(&mut self, progress: &Progress) -> Result<Outcome, StoreError> {
         let subject = Subject::client(&progress.client);
         let owner = self.fence(&progress.client, &subject, progress.epoch)?;
+        if progress.cursors.is_some() || progress.unfinished.is_some() {
+            self.end_hand_over(&subject)?;
+        }
         self.save(progress, &subject, &owner)?;
         Ok(Outcome::Done)
+    }
+
+    /// Saves what a session did at the node that had it before, without its receipts.
+    pub fn hand_over(&mut self, progress: &Progress) -> Result<Outcome, StoreError> {
+        let subject = Subject::client(&progress.client);
+        let owner = self.fence(&progress.client, &subject, progress.epoch)?;
+        if let Owner::Stored(device) = &owner
+            && !device
+                .session
+                .as_ref()
+                .is_some_and(|session| session.may_be_handed_over)
+        {
+            return Err(StoreError::Fenced);
+        }
+        self.end_hand_over(&subject)?;
+        self.save(progress, &subject, &owner)?;
+        Ok(Outcome::Done)
+    }
+
+    /// From here on the session is what its owner says.
+    pub fn end_hand_over(&mut self, subject: &Subject) -> Result<(), StoreError> {
+        let Some(mut device) = self.device(subject)? else {
+            return Ok(());
+        };
+        match &mut device.session {
+            Some(session) if session.may_be_handed_over => session.may_be_handed_over = false,
+            _ => return Ok(()),
+        }
+        self.put_record(Table::Device, subject, &device)
     }
 
     fn save(
@@ -91,6 +123,8 @@ impl Txn<'_> {
         let client = &release.progress.client;
         let subject = Subject::client(client);
         self.advance_clock(release.now);
+        self.fence(client, &subject, release.progress.epoch)?;
+        self.end_hand_over(&subject)?;
         let owner = self.fence(client, &subject, release.progress.epoch)?;
         self.save(&release.progress, &subject, &owner)?;
         self.release_will(&subject, release.will_at, release.expires_at)?;

@@ -148,6 +148,9 @@ pub struct SessionRecord {
     /// The run of the node that the last claim came from, in a store that nodes share.
     #[prost(uint64, tag = "5")]
     pub owner: u64,
+    /// The node that had the client before the last claim may still hand over what it has not saved; the owner has saved nothing yet.
+    #[prost(bool, tag = "6")]
+    pub may_be_handed_over: bool,
 }
 
 impl SessionRecord {

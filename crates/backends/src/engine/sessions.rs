@@ -90,6 +90,8 @@ impl Txn<'_> {
                         true => claim.owner.0,
                         false => Generation::ALONE.0,
                     },
+                    may_be_handed_over: previous
+                        .is_some_and(|previous| previous.generation != claim.owner),
                 }),
             };
             self.put_record(Table::Device, &subject, &record)?;
@@ -322,6 +324,7 @@ impl Txn<'_> {
                 self.change_subscription(client, filter, before.as_ref(), Some(&record))?;
             }
             if !subscribe.add.is_empty() {
+                self.end_hand_over(&subject)?;
                 self.start_topic_cursors(client, &subject)?;
             }
         }

@@ -47,7 +47,7 @@ pub fn place(request: &Request) -> Place {
         Request::Broker(command) => match command {
             Command::Claim(claim) => &claim.client.app,
             Command::Subscribe(subscribe) => &subscribe.client.app,
-            Command::Progress(progress) => &progress.client.app,
+            Command::Progress(progress) | Command::HandOver(progress) => &progress.client.app,
             Command::Release(release) => &release.progress.client.app,
             Command::Publish(publish) => &publish.app,
             Command::ForgetReceived { client, .. }
@@ -84,6 +84,10 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
         Request::Broker(Command::Subscribe(subscribe)) => pack_subscribe(&mut pack, subscribe),
         Request::Broker(Command::Progress(progress)) => {
             pack.array(8).text("progress");
+            pack_progress(&mut pack, progress);
+        }
+        Request::Broker(Command::HandOver(progress)) => {
+            pack.array(8).text("hand_over");
             pack_progress(&mut pack, progress);
         }
         Request::Broker(Command::Release(release)) => pack_release(&mut pack, release),

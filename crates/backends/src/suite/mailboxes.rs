@@ -2,10 +2,10 @@
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Generation, Offset},
-    store::{Changes, ChangesQuery, Command, Publish},
+    store::{Changes, ChangesQuery, Command, Cursor, LogKind, Progress, Publish, StoreError},
 };
 
-use super::{APP, World, client, item, publish};
+use super::{APP, World, client, item, progress, publish};
 use crate::{MAX_NOTES, Request};
 
 const NODE: Generation = Generation(0x301);
@@ -50,6 +50,42 @@ pub fn a_claim_leaves_word_for_the_node_that_had_the_client(world: &mut World) {
     assert_eq!(clients(&news), ["durable", "ephemeral"].map(client));
     assert!(news.notes.iter().all(|note| note.entry == Offset(0)));
     assert_eq!(world.notes(OTHER, Offset(0), 100).notes, vec![]);
+}
+
+/// Later it would set the session back. Its receipts count all the same.
+pub fn a_hand_over_comes_before_the_owner_has_saved_anything(world: &mut World) {
+    let cursor = |done| Cursor {
+        log: LogKind::Push,
+        done: Offset(done),
+        done_above: vec![],
+    };
+    let save = |client_id, claimed: &_, done| Progress {
+        cursors: Some(vec![cursor(done)]),
+        ..progress(client_id, claimed)
+    };
+    world.claim_by(NODE, "a", 60);
+    let second = world.claim_by(OTHER, "a", 60);
+    world.done(Command::HandOver(save("a", &second, 7)));
+    let late = Command::HandOver(save("a", &second, 5));
+    assert_eq!(world.run(late.clone()), Err(StoreError::Fenced));
+    world.done(Command::Progress(save("a", &second, 9)));
+    assert_eq!(world.run(late), Err(StoreError::Fenced));
+
+    // The owner was faster, or has subscribed.
+    let third = world.claim_by(NODE, "a", 60);
+    world.done(Command::Progress(save("a", &third, 11)));
+    let late = Command::HandOver(save("a", &third, 5));
+    assert_eq!(world.run(late), Err(StoreError::Fenced));
+    let fourth = world.claim_by(OTHER, "a", 60);
+    world.subscribe("a", fourth.epoch, &["x"]);
+    let late = Command::HandOver(save("a", &fourth, 5));
+    assert_eq!(world.run(late), Err(StoreError::Fenced));
+
+    // Nobody had it, or the node itself.
+    let fifth = world.claim_by(OTHER, "a", 60);
+    let late = Command::HandOver(save("a", &fifth, 5));
+    assert_eq!(world.run(late), Err(StoreError::Fenced));
+    assert_eq!(world.claim_by(OTHER, "a", 60).push_cursor, cursor(11));
 }
 
 /// A reader says what it knows, reads what is new in bounded pages, and does not see the rest again.

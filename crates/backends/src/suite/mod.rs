@@ -87,6 +87,7 @@ macro_rules! shared_conformance_tests {
                 notes_wait_for_the_node_of_a_connection
                 notes_that_are_known_are_removed
                 a_claim_leaves_word_for_the_node_that_had_the_client
+                a_hand_over_comes_before_the_owner_has_saved_anything
                 a_full_mailbox_forgets_the_oldest
                 a_void_removes_the_mailbox
             }

@@ -348,7 +348,7 @@ impl Shard {
         if nothing {
             self.mail_hub(ClusterMail::Released { ticket });
         } else {
-            self.command_hand_over(Command::Progress(progress), ticket);
+            self.command_hand_over(Command::HandOver(progress), ticket);
         }
     }
 

@@ -94,7 +94,9 @@ impl Sabotage {
 fn renew_epoch(command: &mut Command, reader: &dyn Reader) {
     let (client, epoch) = match command {
         Command::Subscribe(subscribe) => (&subscribe.client, &mut subscribe.epoch),
-        Command::Progress(progress) => (&progress.client, &mut progress.epoch),
+        Command::Progress(progress) | Command::HandOver(progress) => {
+            (&progress.client, &mut progress.epoch)
+        }
         Command::Release(release) => (&release.progress.client, &mut release.progress.epoch),
         Command::ForgetReceived { client, epoch, .. } => (&*client, epoch),
         Command::Publish(publish) => match &mut publish.received {
@@ -196,7 +198,7 @@ impl Saboteur {
 
     /// A command leaves for the store.
     pub fn on_command(&mut self, command: &mut Command) {
-        if let (Sabotage::LoseHandOvers, Command::Progress(progress)) = (self.what, command)
+        if let (Sabotage::LoseHandOvers, Command::HandOver(progress)) = (self.what, command)
             && self.handed_over.get(&key(&progress.client)) == Some(&progress.epoch)
         {
             (progress.cursors, progress.unfinished) = (None, None);

@@ -124,7 +124,8 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   device = device or { client = client, number = take_number() }
   if expiry > 0 or goes_on then
     write('HSET', key, 'o', device.number, 'e', digits(epoch), 'g', owner, 'x', expiry)
-    write('HDEL', key, 'a', 'p', 'k')
+    write('HDEL', key, 'a', 'p', 'k', 'h')
+    if previous and previous[1] ~= owner then write('HSET', key, 'h', 1) end
     if not goes_on then
       write('HSET', key, 'C0', cursor[2])
       if cursor[3] ~= '' then write('HSET', extra_key(client), 'A0', cursor[3]) end
@@ -150,6 +151,11 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   return { epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous }
 end
 
+-- From here on the session is what its owner says: what the node that had it before still has to say comes too late.
+local function end_hand_over(device)
+  if device.may_hand_over then write('HDEL', device_key(device.client), 'h') end
+end
+
 run.subscribe = function(client, epoch, add, remove, inbox)
   local device = fence(client, epoch)
   if not device then return 'F' end
@@ -164,6 +170,7 @@ run.subscribe = function(client, epoch, add, remove, inbox)
       if is_new or is_shared(filter) then filter_added(client, filter, member) end
     end
     if #add > 0 then
+      end_hand_over(device)
       for partition = 1, config.partitions do
         write('HSETNX', key, 'C' .. partition, digits(counter('e' .. partition)))
       end
@@ -221,6 +228,17 @@ run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, 
   receive(number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
+  if cursors or unfinished then end_hand_over(device) end
+  save(device, cursors, unfinished, inbox_done)
+  return true
+end
+
+-- The same from the node that had the client before this epoch, as long as its owner has saved nothing.
+run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
+  receive(number, receipts)
+  local device = fence(client, epoch)
+  if not device or device.expiry and not device.may_hand_over then return 'F' end
+  end_hand_over(device)
   save(device, cursors, unfinished, inbox_done)
   return true
 end
@@ -229,6 +247,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   receive(number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
+  end_hand_over(device)
   save(device, cursors, unfinished, inbox_done)
   local will = will_of(client)
   if will and will_at then
