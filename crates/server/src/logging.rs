@@ -74,8 +74,14 @@ mod tests {
             parts.sort();
             parts.join(",")
         };
-        assert_eq!(shown(None), "fjall=warn,lsm_tree=warn,warn,zookeeper_client=warn");
-        assert_eq!(shown(Some("")), "fjall=warn,lsm_tree=warn,warn,zookeeper_client=warn");
+        assert_eq!(
+            shown(None),
+            "fjall=warn,lsm_tree=warn,warn,zookeeper_client=warn"
+        );
+        assert_eq!(
+            shown(Some("")),
+            "fjall=warn,lsm_tree=warn,warn,zookeeper_client=warn"
+        );
         assert_eq!(
             shown(Some("debug,fjall=info")),
             "debug,fjall=info,lsm_tree=warn,zookeeper_client=warn"
