@@ -17,6 +17,8 @@ pub struct Facts {
     pub appends: bool,
     /// `save`; `None` if it may not be asked.
     pub save: Option<String>,
+    /// Without any replica it goes on taking writes: `min-replicas-to-write` is 0.
+    pub writes_alone: bool,
 }
 
 /// Why a server is not good enough, with the way out.
@@ -42,6 +44,9 @@ impl Facts {
             eviction: field("maxmemory_policy").to_owned(),
             appends: field("aof_enabled") == "1",
             save: config.and_then(|config| config.get("save").cloned()),
+            writes_alone: config
+                .and_then(|config| config.get("min-replicas-to-write"))
+                .is_some_and(|least| least == "0"),
         }
     }
 
@@ -83,6 +88,12 @@ impl Facts {
         if !self.appends && self.save.is_none() {
             doubts.push(format!(
                 "redis {address}: appendonly is no, and CONFIG GET save is not allowed: make sure that it keeps snapshots"
+            ));
+        }
+        if config.durability == Durability::Replicated && self.writes_alone {
+            doubts.push(format!(
+                "redis {address}: min-replicas-to-write is 0, so that it goes on taking what no node accepts when it has lost its replicas; devices may get that \
+                 twice if it dies too; set it to 1 (CONFIG SET min-replicas-to-write 1)"
             ));
         }
         if config.durability == Durability::Replicated && config.min_replicas == 0 {
@@ -130,5 +141,20 @@ mod tests {
         );
         assert!(faults[1].text.ends_with("or set allow_no_persistence"));
         assert!(faults.iter().all(|fault| !fault.is_allowed));
+    }
+
+    #[test]
+    fn a_primary_that_writes_alone_is_doubted_where_replicas_are_waited_for() {
+        let mut config = RedisConfig::default();
+        let mut facts = facts("noeviction", "1", Some(""));
+        assert_eq!(facts.doubts(&config), Vec::<String>::new());
+        facts.writes_alone = true;
+        let doubts = facts.doubts(&config);
+        assert!(
+            doubts[0].contains("CONFIG SET min-replicas-to-write 1"),
+            "{doubts:?}"
+        );
+        config.durability = Durability::Primary;
+        assert_eq!(facts.doubts(&config), Vec::<String>::new());
     }
 }

@@ -280,13 +280,20 @@ impl Servers {
         let info: String = self
             .within(address, redis::cmd("INFO").query_async(connection))
             .await?;
-        let mut command = redis::cmd("CONFIG");
-        command.arg("GET").arg("save");
-        let config: Result<HashMap<String, String>, _> =
-            tokio::time::timeout(self.config.command_timeout, command.query_async(connection))
-                .await
-                .map_err(|_| down(format!("redis {address}: no answer")))?;
-        Ok(Facts::of(address, &info, config.ok().as_ref()))
+        // One by one: servers before 7.0 know no other way.
+        let mut known: Option<HashMap<String, String>> = None;
+        for setting in ["save", "min-replicas-to-write"] {
+            let mut command = redis::cmd("CONFIG");
+            command.arg("GET").arg(setting);
+            let answer: Result<HashMap<String, String>, _> =
+                tokio::time::timeout(self.config.command_timeout, command.query_async(connection))
+                    .await
+                    .map_err(|_| down(format!("redis {address}: no answer")))?;
+            if let Ok(answer) = answer {
+                known.get_or_insert_default().extend(answer);
+            }
+        }
+        Ok(Facts::of(address, &info, known.as_ref()))
     }
 
     async fn open(&self, address: &str, sentinel: bool) -> Result<MultiplexedConnection, Down> {
