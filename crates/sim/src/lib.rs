@@ -14,5 +14,6 @@ pub mod packets;
 pub mod pair;
 pub mod rng;
 pub mod sabotage;
+pub mod seeds;
 pub mod shards;
 pub mod world;

@@ -105,8 +105,7 @@ impl Graveyard {
         gone.next = match outcome {
             Ok(true) => now,
             // Whatever else it owns will be listed again.
-            Ok(false) => Millis(now.0 + RETRY_MS),
-            Err(()) => Millis(now.0 + RETRY_MS),
+            Ok(false) | Err(()) => Millis(now.0 + RETRY_MS),
         };
     }
 

@@ -305,7 +305,7 @@ impl<H> Hub<H> {
             if log.went_back {
                 tracing::error!(
                     app = %id, log = ?log.log,
-                    "a log ends before what was read of it: the store has lost entries that it had acknowledged"
+                    "a log ends before what was read of it: the store has lost entries"
                 );
                 went_back += 1;
             }
