@@ -100,6 +100,7 @@ impl Request {
                             push::Audience::Devices(devices) => devices.len() * FIXED,
                         }
                 }
+                Request::Push(push::Command::Change(change)) => change.size_bytes(),
                 _ => 0,
             }
     }

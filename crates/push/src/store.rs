@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::{
     app::{AppName, KeyHash},
     id::PushId,
+    rows::{Change, Key, Range, Row, Scope, Version},
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -38,6 +39,8 @@ pub enum Command {
     },
     /// Accept a push. One whose id was accepted already changes nothing and gets the same answer.
     Accept(Box<Accept>),
+    /// Write rows. [`Outcome::Changed`], or [`Outcome::Conflict`] if they are not what was expected.
+    Change(Box<Change>),
 }
 
 /// A push that passed all checks.
@@ -104,6 +107,13 @@ pub enum Outcome {
     },
     /// The idempotency key was used for another body.
     KeyReused,
+    /// The rows are written.
+    Changed {
+        /// What each of them is now of.
+        version: Version,
+    },
+    /// A row was not of the version that was expected: nothing happened. Read again and decide again.
+    Conflict,
 }
 
 /// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
@@ -134,4 +144,19 @@ pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable>;
+    /// Rows of a range, and whether there are more after them.
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
+    /// The numbers of devices that have one, in the order of the names.
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable>;
 }

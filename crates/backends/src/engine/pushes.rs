@@ -38,6 +38,7 @@ impl Txn<'_> {
             Command::CreateApp { app, key, now_ms } => self.create_app(app, key, *now_ms),
             Command::AddKey { app, key } => self.add_key(app, key),
             Command::Accept(accept) => self.accept(accept),
+            Command::Change(change) => self.change_rows(change),
         }
     }
 

@@ -218,14 +218,14 @@ impl Txn<'_> {
         self.record(Table::Device, subject, "device")
     }
 
-    /// Keeps the record of a device without a session as long as its inbox holds something.
+    /// Keeps the record of a device without a session as long as its inbox holds something, or it is registered.
     pub fn put_or_forget_device(
         &mut self,
         subject: &Subject,
         device: &DeviceRecord,
     ) -> Result<(), StoreError> {
         debug_assert!(device.session.is_none());
-        if self.inbox(subject)?.is_some() {
+        if self.inbox(subject)?.is_some() || self.is_registered(subject)? {
             self.put_record(Table::Device, subject, device)
         } else {
             self.remove_if_there(subject.key(Table::Device))?;

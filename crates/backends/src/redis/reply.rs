@@ -13,6 +13,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     id::PushId,
+    rows::Version,
     store::{self as push, Audience},
 };
 
@@ -80,6 +81,7 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
             b"E" => push::Outcome::Exists,
             b"A" => push::Outcome::NoApp,
             b"K" => push::Outcome::KeyReused,
+            b"C" => push::Outcome::Conflict,
             _ => return Err(Malformed),
         },
         Packed::Array(parts) if matches!(command, push::Command::Accept(_)) => {
@@ -93,6 +95,11 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                     accepted_ms: accepted_ms.number()?,
                 },
                 _ => return Err(Malformed),
+            }
+        }
+        version @ Packed::Number(_) if matches!(command, push::Command::Change(_)) => {
+            push::Outcome::Changed {
+                version: Version(version.number()?),
             }
         }
         _ => return Err(Malformed),

@@ -14,6 +14,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     id::PushId,
+    rows::{Change, Scope},
     store::{self as push, Accept, Audience},
 };
 use prost::Message as _;
@@ -58,6 +59,12 @@ pub fn place(request: &Request) -> Place {
         Request::Push(push::Command::Accept(accept)) => {
             return Place::App(accept.app.as_str().into());
         }
+        Request::Push(push::Command::Change(change)) => {
+            return match &change.scope {
+                Scope::System => Place::Apps,
+                Scope::App(app) => Place::App(app.as_str().into()),
+            };
+        }
         Request::Push(push::Command::CreateApp { .. } | push::Command::AddKey { .. }) => {
             return Place::Apps;
         }
@@ -72,6 +79,7 @@ pub fn time_of(request: &Request) -> Option<Millis> {
         Request::Broker(Command::Release(release)) => Some(release.now),
         Request::Broker(Command::Sweep { now, .. } | Command::Void { now, .. }) => Some(*now),
         Request::Push(push::Command::Accept(accept)) => Some(Millis(accept.accepted_ms)),
+        Request::Push(push::Command::Change(change)) => Some(Millis(change.now_ms)),
         _ => None,
     }
 }
@@ -137,6 +145,7 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
                 .bytes(&key.0);
         }
         Request::Push(push::Command::Accept(accept)) => pack_accept(&mut pack, accept),
+        Request::Push(push::Command::Change(change)) => pack_change(&mut pack, change),
     }
     pack.into_bytes()
 }
@@ -363,6 +372,29 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .text(&idempotency.key)
                 .bytes(&idempotency.body_hash)
                 .number(idempotency.expires_ms);
+        });
+}
+
+fn pack_change(pack: &mut Pack, change: &Change) {
+    pack.array(4)
+        .text("change")
+        .number(change.now_ms)
+        .list(change.expect.iter(), |pack, (key, version)| {
+            pack.array(3)
+                .number(key.table as u64)
+                .text(&key.name)
+                .number(version.0);
+        })
+        .list(change.writes.iter(), |pack, write| {
+            pack.array(4)
+                .number(write.key.table as u64)
+                .text(&write.key.name)
+                .option(write.value.as_ref(), |pack, value| {
+                    pack.bytes(value);
+                })
+                .option(write.expires_ms, |pack, at| {
+                    pack.number(at);
+                });
         });
 }
 

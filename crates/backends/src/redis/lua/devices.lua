@@ -121,6 +121,12 @@ local function push_cursor(parts)
   end
 end
 
+-- Rows of the push domain: hashes `w:TABLE` by name of `VERSION:EXPIRY:VALUE`, with the names in order in `y:TABLE`. Table 16 is that of devices.
+local function rows_key(number) return K .. 'w:' .. number end
+local function names_key(number) return K .. 'y:' .. number end
+local DEVICE_TABLE = 16
+local DEVICE_ROWS = rows_key(DEVICE_TABLE)
+
 local function remove_fields(key, names)
   for first = 1, #names, 1000 do
     write('HDEL', key, unpack(names, first, math.min(first + 999, #names)))
