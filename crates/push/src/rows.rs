@@ -157,6 +157,8 @@ pub struct Change {
     pub expect: Vec<(Key, Version)>,
     /// What is written, each row once.
     pub writes: Vec<Write>,
+    /// Rows that a table of the scope may have after it. A change that adds none to a table is not held up by its bound.
+    pub bounds: Vec<(Table, u64)>,
 }
 
 impl Change {
@@ -167,7 +169,14 @@ impl Change {
             now_ms,
             expect: Vec::new(),
             writes: Vec::new(),
+            bounds: Vec::new(),
         }
+    }
+
+    /// Only if the table has at most so many rows then.
+    pub fn at_most(mut self, table: Table, rows: u64) -> Change {
+        self.bounds.push((table, rows));
+        self
     }
 
     /// Only if the row is as it was read.

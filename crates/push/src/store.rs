@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     app::{AppName, KeyHash},
     id::PushId,
-    rows::{Change, Key, Range, Row, Scope, Version},
+    rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -114,6 +114,11 @@ pub enum Outcome {
     },
     /// A row was not of the version that was expected: nothing happened. Read again and decide again.
     Conflict,
+    /// The table would have more rows than the change allows: nothing happened.
+    Full {
+        /// The first such table.
+        table: Table,
+    },
 }
 
 /// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
@@ -153,6 +158,8 @@ pub trait Reader: Send + Sync {
     ) -> Result<Vec<Option<Row>>, Unavailable>;
     /// Rows of a range, and whether there are more after them.
     fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
+    /// How many rows a table has, with those whose time has run out and that are not swept yet.
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
     /// The numbers of devices that have one, in the order of the names.
     fn device_numbers(
         &self,

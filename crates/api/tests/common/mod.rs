@@ -23,7 +23,7 @@ use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
     key::ApiKey,
-    rows::{Key, MemoryRows, Range, Row, Scope},
+    rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
 };
 use http_body_util::BodyExt;
@@ -157,6 +157,10 @@ impl Reader for MemoryStore {
             return Err(Unavailable("it is switched off".into()));
         }
         Ok(tables.rows.rows(range, now_ms))
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        Ok(self.0.lock().unwrap().rows.count(scope, table))
     }
 
     fn device_numbers(

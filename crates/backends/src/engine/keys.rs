@@ -85,6 +85,8 @@ pub enum Table {
     // Of the push domain, in every store.
     /// App (empty: none), table of the domain, name → `RowRecord`. The name is not preceded by its length.
     Row = 0x70,
+    /// App (empty: none), table of the domain → how many rows it has, eight bytes.
+    RowCount = 0x71,
 }
 
 /// Under [`Table::Meta`]: the last sequence number given, eight bytes.
@@ -231,6 +233,13 @@ impl Subject {
     pub fn app_name(&self) -> Option<&str> {
         let (length, rest) = self.0.split_first_chunk::<2>()?;
         std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
+    }
+
+    /// The table of a row: the subject without the row's name.
+    pub fn table_of_row(&self) -> Option<Subject> {
+        let app = u16::from_be_bytes(*self.0.first_chunk::<2>()?);
+        let rows = self.0.get(..2 + usize::from(app) + 1)?;
+        Some(Subject(rows.to_vec()))
     }
 
     /// The bytes of the text part that follows the app.

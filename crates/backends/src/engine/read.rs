@@ -10,7 +10,7 @@ use campanile_broker::{
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
-    rows::{Key, Range, Row, Scope},
+    rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
 
@@ -28,7 +28,7 @@ use super::{
         DeviceRecord, InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord,
         MessageRecord, PushRecord, damaged, decode,
     },
-    rows::{read_rows, read_rows_at},
+    rows::{read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
 };
 
@@ -132,6 +132,12 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| read_rows(view, range, now_ms))?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: RowTable) -> Result<u64, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_row_count(view, scope, table))?)
     }
 
     fn device_numbers(

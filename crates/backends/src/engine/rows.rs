@@ -13,8 +13,8 @@ use campanile_push::{
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
-    kv::{KvError, View, after_prefix},
-    records::{RowRecord, damaged, decode},
+    kv::{KvError, Value, View, after_prefix},
+    records::{RowRecord, damaged, decode, decode_u64},
     txn::Txn,
 };
 
@@ -34,11 +34,43 @@ impl Txn<'_> {
                 return Ok(Outcome::Conflict);
             }
         }
+        if let Some(table) = self.overfull(change)? {
+            return Ok(Outcome::Full { table });
+        }
         let version = Version(self.next_offset().0);
         for write in &change.writes {
             self.write_row(&change.scope, write, version)?;
         }
         Ok(Outcome::Changed { version })
+    }
+
+    /// The first table that would have more rows than the change allows.
+    fn overfull(&self, change: &Change) -> Result<Option<RowTable>, KvError> {
+        for (table, bound) in &change.bounds {
+            let (mut added, mut removed) = (0, 0);
+            for write in change.writes.iter().filter(|w| w.key.table == *table) {
+                let subject = row_subject(&change.scope, &write.key);
+                match (&write.value, self.has(Table::Row, &subject)?) {
+                    (Some(_), false) => added += 1,
+                    (None, true) => removed += 1,
+                    _ => {}
+                }
+            }
+            let count = read_row_count(self, &change.scope, *table)?;
+            if added > removed && count + added - removed > *bound {
+                return Ok(Some(*table));
+            }
+        }
+        Ok(None)
+    }
+
+    fn count_row(&mut self, rows: &Subject, by: i64) -> Result<(), StoreError> {
+        let key = rows.key(Table::RowCount);
+        let count = row_count(self.get(&key)?)?.saturating_add_signed(by);
+        match count {
+            0 => self.remove(key),
+            _ => self.put(key, count.to_be_bytes().as_slice().into()),
+        }
     }
 
     fn write_row(
@@ -61,12 +93,18 @@ impl Txn<'_> {
                     value: value.clone(),
                 };
                 self.put_record(Table::Row, &subject, &record)?;
+                if before.is_none() {
+                    self.count_row(&rows_of(scope, write.key.table), 1)?;
+                }
                 if let Some(at) = write.expires_ms {
                     let index = subject.expiry_key(at, ExpiryKind::Row);
                     self.put(index, subject.key(Table::Row).into())?;
                 }
             }
-            None if before.is_some() => self.remove(subject.key(Table::Row))?,
+            None if before.is_some() => {
+                self.remove(subject.key(Table::Row))?;
+                self.count_row(&rows_of(scope, write.key.table), -1)?;
+            }
             None => return Ok(()),
         }
         match (scope, write.key.table) {
@@ -96,6 +134,8 @@ impl Txn<'_> {
         match self.row(subject)? {
             Some(row) if row.is_expired(now.0) => {
                 self.remove(subject.key(Table::Row))?;
+                let rows = subject.table_of_row().ok_or_else(|| damaged("row"))?;
+                self.count_row(&rows, -1)?;
                 Ok(1)
             }
             _ => Ok(0),
@@ -164,6 +204,15 @@ pub fn read_rows(view: &dyn View, range: &Range, now_ms: u64) -> Result<(Vec<Row
         ControlFlow::Continue(())
     })?;
     failed.map_or(Ok((found, more)), Err)
+}
+
+/// How many rows a table has.
+pub fn read_row_count(view: &dyn View, scope: &Scope, table: RowTable) -> Result<u64, KvError> {
+    row_count(view.get(&rows_of(scope, table).key(Table::RowCount))?)
+}
+
+fn row_count(stored: Option<Value>) -> Result<u64, KvError> {
+    stored.map_or(Ok(0), |bytes| decode_u64(&bytes, "number of rows"))
 }
 
 fn row(name: String, record: RowRecord) -> Row {

@@ -12,7 +12,7 @@ use campanile_broker::{
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
-    rows::{Key, Range, Row, Scope, Version},
+    rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
 };
 use redis::Value;
@@ -122,6 +122,13 @@ impl campanile_push::store::Reader for RedisReader {
             Ok((rows, more.truth()?))
         };
         Ok(page(answer).map_err(|Malformed| malformed())?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2).text("count_rows").number(table as u64);
+        let answer = self.ask(tag_of(scope), pack)?;
+        Ok(answer.number().map_err(|Malformed| malformed())?)
     }
 
     fn device_numbers(

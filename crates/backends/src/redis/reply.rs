@@ -13,7 +13,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     id::PushId,
-    rows::Version,
+    rows::{Table, Version},
     store::{self as push, Audience},
 };
 
@@ -95,6 +95,16 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                     accepted_ms: accepted_ms.number()?,
                 },
                 _ => return Err(Malformed),
+            }
+        }
+        Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
+            let [number] = parts.as_slice() else {
+                return Err(Malformed);
+            };
+            let number = number.number()?;
+            let table = Table::ALL.into_iter().find(|table| *table as u64 == number);
+            push::Outcome::Full {
+                table: table.ok_or(Malformed)?,
             }
         }
         version @ Packed::Number(_) if matches!(command, push::Command::Change(_)) => {

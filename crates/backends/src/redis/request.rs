@@ -376,7 +376,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
 }
 
 fn pack_change(pack: &mut Pack, change: &Change) {
-    pack.array(4)
+    pack.array(5)
         .text("change")
         .number(change.now_ms)
         .list(change.expect.iter(), |pack, (key, version)| {
@@ -395,6 +395,9 @@ fn pack_change(pack: &mut Pack, change: &Change) {
                 .option(write.expires_ms, |pack, at| {
                     pack.number(at);
                 });
+        })
+        .list(change.bounds.iter(), |pack, (table, rows)| {
+            pack.array(2).number(*table as u64).number(*rows);
         });
 }
 

@@ -191,6 +191,7 @@ macro_rules! common_tests {
                 rows_are_read_by_page
                 a_page_of_rows_is_bounded
                 a_row_may_expire
+                a_table_may_be_full
                 a_registered_device_keeps_its_number
                 a_removed_device_keeps_its_session
             }

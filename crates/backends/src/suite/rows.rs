@@ -207,6 +207,47 @@ pub fn a_row_may_expire(world: &mut World) {
     assert_eq!(world.names("", None, 9), ("kept".into(), false));
 }
 
+/// A change that adds rows to a full table does nothing.
+pub fn a_table_may_be_full(world: &mut World) {
+    let soon = world.now.plus_seconds(10).0;
+    let put = |world: &World, name: &str| {
+        let change = world.new_change(app()).put(segment(name), "");
+        change.at_most(Table::Segment, 2)
+    };
+    let full = Outcome::Full {
+        table: Table::Segment,
+    };
+    let count = |world: &mut World| {
+        let reader = world.backend().reader();
+        reader.count_rows(&app(), Table::Segment)
+    };
+    world.changed(put(world, "a"));
+    world.changed(
+        world
+            .new_change(app())
+            .put_until(segment("b"), "", soon)
+            .at_most(Table::Segment, 2),
+    );
+    world.changed(world.new_change(Scope::System).put(segment("c"), ""));
+    assert_eq!(world.change(put(world, "c")), full);
+    world.changed(put(world, "a"));
+    world.changed(put(world, "c").remove(segment("a")));
+    assert_eq!(world.change(put(world, "a").remove(segment("x"))), full);
+    assert_eq!(count(world), Ok(2));
+    world.restart();
+    world.pass_seconds(10);
+    world.sweep();
+    assert_eq!(count(world), Ok(1));
+    world.changed(put(world, "a"));
+    world.changed(
+        world
+            .new_change(app())
+            .remove(segment("a"))
+            .remove(segment("c")),
+    );
+    assert_eq!(count(world), Ok(0));
+}
+
 /// A row of the table of devices gives a number, which the device keeps through its sessions.
 pub fn a_registered_device_keeps_its_number(world: &mut World) {
     let device = |id: &str| Key::new(Table::Device, id);

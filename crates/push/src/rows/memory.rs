@@ -34,6 +34,24 @@ impl MemoryRows {
         if !is_as_expected {
             return Outcome::Conflict;
         }
+        for (table, bound) in &change.bounds {
+            let is_there = |write: &Write| self.row(&change.scope, &write.key, 0).is_some();
+            let of_table = change
+                .writes
+                .iter()
+                .filter(|write| write.key.table == *table);
+            let (mut added, mut removed) = (0, 0);
+            for write in of_table {
+                match (&write.value, is_there(write)) {
+                    (Some(_), false) => added += 1,
+                    (None, true) => removed += 1,
+                    _ => {}
+                }
+            }
+            if added > removed && self.count(&change.scope, *table) + added - removed > *bound {
+                return Outcome::Full { table: *table };
+            }
+        }
         self.last_version += 1;
         let version = Version(self.last_version);
         for write in &change.writes {
@@ -65,6 +83,13 @@ impl MemoryRows {
             .rows
             .get(&(scope.clone(), key.table, key.name.clone()))?;
         kept.is_there(now_ms).then(|| kept.row.clone())
+    }
+
+    /// How many rows a table has.
+    pub fn count(&self, scope: &Scope, table: Table) -> u64 {
+        let kept = self.rows.keys();
+        kept.filter(|(of, at, _)| of == scope && *at == table)
+            .count() as u64
     }
 
     /// Rows of a range, and whether there are more.

@@ -13,7 +13,7 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     key::ApiKey,
-    rows::{Key, Range, Row, Scope},
+    rows::{Key, Range, Row, Scope, Table},
     store::{Command, Outcome, Reader, Report, Unavailable},
 };
 use tokio::sync::oneshot;
@@ -74,6 +74,10 @@ impl Reader for FakeReader {
     }
 
     fn rows(&self, _: &Range, _: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        unreachable!()
+    }
+
+    fn count_rows(&self, _: &Scope, _: Table) -> Result<u64, Unavailable> {
         unreachable!()
     }
 

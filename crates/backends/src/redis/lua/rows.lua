@@ -23,10 +23,24 @@ local function remove_row(number, name)
   return true
 end
 
--- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false
-run.change = function(now, expected, rows)
+local function is_overfull(rows, number, bound)
+  local added = 0
+  for _, row in ipairs(rows) do
+    if row[1] == number then
+      local there = call('HEXISTS', rows_key(number), row[2]) == 1
+      if row[3] and not there then added = added + 1 elseif not row[3] and there then added = added - 1 end
+    end
+  end
+  return added > 0 and call('HLEN', rows_key(number)) + added > bound
+end
+
+-- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false; bounds: table, rows it may have
+run.change = function(now, expected, rows, bounds)
   for _, row in ipairs(expected) do
     if (row_at(row[1], row[2], now) or 0) ~= row[3] then return 'C' end
+  end
+  for _, bound in ipairs(bounds) do
+    if is_overfull(rows, bound[1], bound[2]) then return { bound[1] } end
   end
   local version = next_place()
   for _, row in ipairs(rows) do
@@ -79,6 +93,8 @@ read.rows = function(now, number, prefix, after, limit)
     if #names < 128 then return { rows, false } end
   end
 end
+
+read.count_rows = function(number) return call('HLEN', rows_key(number)) end
 
 read.numbers = function(clients)
   local found = {}
