@@ -10,6 +10,7 @@ use campanile_push::{
     app::AppName,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
+    registry::permission::Permission,
     request::Request,
     store::{Command, Outcome, Report},
     time::rfc3339,
@@ -42,7 +43,9 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app).await?;
+    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
+        .await?
+        .app;
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
@@ -70,15 +73,7 @@ pub(crate) async fn accept(
             Code::IdempotencyKeyReused,
             "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
         )),
-        Outcome::NoApp => Err(Problem::new(
-            Code::KeyInvalid,
-            "the app of this API key does not exist any more",
-        )),
-        other @ (Outcome::Done
-        | Outcome::Exists
-        | Outcome::Changed { .. }
-        | Outcome::Conflict
-        | Outcome::Full { .. }) => {
+        other @ (Outcome::Changed { .. } | Outcome::Conflict | Outcome::Full { .. }) => {
             tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
             Err(Problem::internal(
                 "the store gave an answer that makes no sense",
@@ -148,7 +143,9 @@ pub(crate) async fn report(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app).await?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
     let id: PushId = id
         .parse()
         .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;

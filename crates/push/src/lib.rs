@@ -12,6 +12,7 @@ pub mod idempotency;
 mod json;
 pub mod key;
 pub mod payload;
+pub mod registry;
 pub mod request;
 pub mod rows;
 pub mod store;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
@@ -21,22 +21,6 @@ pub struct Unavailable(pub Arc<str>);
 /// A write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Make an app with its first key. [`Outcome::Exists`] if there is one of that name.
-    CreateApp {
-        /// The name.
-        app: AppName,
-        /// Hash of its first API key.
-        key: KeyHash,
-        /// Unix milliseconds.
-        now_ms: u64,
-    },
-    /// One more API key of an existing app; a key that it has already changes nothing. [`Outcome::NoApp`] if there is no such app.
-    AddKey {
-        /// The app.
-        app: AppName,
-        /// Hash of the key.
-        key: KeyHash,
-    },
     /// Accept a push. One whose id was accepted already changes nothing and gets the same answer.
     Accept(Box<Accept>),
     /// Write rows. [`Outcome::Changed`], or [`Outcome::Conflict`] if they are not what was expected.
@@ -85,12 +69,6 @@ pub struct Idempotency {
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done and durable.
-    Done,
-    /// There is an app of that name, or the key belongs to another app.
-    Exists,
-    /// There is no app of that name.
-    NoApp,
     /// The push is durable.
     Accepted {
         /// Devices that it is for.
@@ -142,10 +120,6 @@ pub struct Report {
 
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
 pub trait Reader: Send + Sync {
-    /// The app that an API key belongs to.
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable>;
-    /// All apps by name, at most `limit`, from the first after `after`.
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable>;
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -20,9 +19,14 @@ use campanile_api::{
     router,
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
     key::ApiKey,
+    registry::{
+        Context,
+        apps::{self, Quotas},
+        carry_out,
+    },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
 };
@@ -55,7 +59,6 @@ pub struct MemoryStore(Mutex<Tables>);
 #[derive(Default)]
 struct Tables {
     mood: Mood,
-    keys: HashMap<KeyHash, AppName>,
     key_lookups: usize,
     rows: MemoryRows,
     pushes: Vec<(Accept, u64)>,
@@ -82,24 +85,15 @@ impl MemoryStore {
     }
 
     pub fn revoke_all_keys(&self) {
-        self.0.lock().unwrap().keys.clear();
+        self.0.lock().unwrap().rows = MemoryRows::default();
     }
 }
 
 impl Tables {
     fn apply(&mut self, command: Command) -> Outcome {
         match command {
-            Command::CreateApp { app, key, .. } | Command::AddKey { app, key } => {
-                self.keys.insert(key, app);
-                Outcome::Done
-            }
             Command::Accept(accept) => self.accept(*accept),
             Command::Change(change) => self.rows.change(&change),
-            #[allow(
-                unreachable_patterns,
-                reason = "commands are added as the product grows"
-            )]
-            _ => Outcome::Done,
         }
     }
 
@@ -143,10 +137,11 @@ impl Reader for MemoryStore {
         keys: &[Key],
         now_ms: u64,
     ) -> Result<Vec<Option<Row>>, Unavailable> {
-        let tables = self.0.lock().unwrap();
+        let mut tables = self.0.lock().unwrap();
         if tables.mood == Mood::Down {
             return Err(Unavailable("it is switched off".into()));
         }
+        tables.key_lookups += keys.iter().filter(|key| key.table == Table::Key).count();
         let row = |key| tables.rows.row(scope, key, now_ms);
         Ok(keys.iter().map(row).collect())
     }
@@ -169,20 +164,6 @@ impl Reader for MemoryStore {
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
         Ok(devices.iter().map(|_| None).collect())
-    }
-
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        let mut tables = self.0.lock().unwrap();
-        tables.key_lookups += 1;
-        if tables.mood == Mood::Down {
-            Err(Unavailable("it is switched off".into()))
-        } else {
-            Ok(tables.keys.get(key).cloned())
-        }
-    }
-
-    fn apps(&self, _: Option<&AppName>, _: usize) -> Result<Vec<AppName>, Unavailable> {
-        Ok(Vec::new())
     }
 
     fn report(&self, app: &AppName, id: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
@@ -327,11 +308,17 @@ pub fn api_with(config: Config) -> Api {
     let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
     for (app, key) in [("shop", &shop), ("bank", &bank)] {
         let app = AppName::new(app).unwrap();
-        store.0.lock().unwrap().apply(Command::CreateApp {
-            app,
-            key: key.hash(),
+        let context = Context {
+            reader: &*store,
             now_ms: NOW_MS,
-        });
+            unique: 0,
+            actor: "test",
+        };
+        let submit = |command| Ok(store.0.lock().unwrap().apply(command));
+        let plan = |context: &Context<'_>| {
+            apps::create(context, &app, Quotas::default(), &key.hash())
+        };
+        carry_out(&context, submit, plan).unwrap();
     }
     let ids = AtomicU64::new(1);
     let clock = Arc::clone(&now_ms);

@@ -21,10 +21,6 @@ const HASHED: u16 = u16::MAX;
 pub enum Table {
     /// Singletons of the store: see [`META_SEQUENCE`].
     Meta = 0x01,
-    /// App → `AppRecord`.
-    App = 0x10,
-    /// Hash of an API key → `KeyRecord`.
-    ApiKey = 0x11,
     /// App → the first device number that was never reserved.
     Ordinals = 0x12,
     /// Client → `DeviceRecord`.

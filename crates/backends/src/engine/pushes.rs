@@ -10,7 +10,6 @@ use campanile_broker::{
     store::{InboxItem, LogKind, Notice, StoreError},
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
     id::PushId,
     store::{Accept, Audience, Command, Idempotency, Outcome},
 };
@@ -20,10 +19,7 @@ use smallvec::SmallVec;
 use super::{
     keys::{ExpiryKind, Set, Subject, Table, receipt_tail},
     kv::View,
-    records::{
-        AppRecord, IdempotencyRecord, KeyRecord, MessageRecord, PushClientsRecord, PushRecord,
-        damaged,
-    },
+    records::{IdempotencyRecord, MessageRecord, PushClientsRecord, PushRecord, damaged},
     state::Ephemeral,
     txn::{Txn, encode_chunk},
 };
@@ -35,53 +31,8 @@ impl Txn<'_> {
     /// Carries out a command of the push domain.
     pub fn push_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
         match command {
-            Command::CreateApp { app, key, now_ms } => self.create_app(app, key, *now_ms),
-            Command::AddKey { app, key } => self.add_key(app, key),
             Command::Accept(accept) => self.accept(accept),
             Command::Change(change) => self.change_rows(change),
-        }
-    }
-
-    fn create_app(
-        &mut self,
-        app: &AppName,
-        key: &KeyHash,
-        now_ms: u64,
-    ) -> Result<Outcome, StoreError> {
-        let subject = app_subject(app);
-        let key = Subject::all().bytes(&key.0);
-        if self.has(Table::App, &subject)? || self.has(Table::ApiKey, &key)? {
-            return Ok(Outcome::Exists);
-        }
-        self.put_record(Table::App, &subject, &AppRecord { created_ms: now_ms })?;
-        self.put_record(
-            Table::ApiKey,
-            &key,
-            &KeyRecord {
-                app: app.as_str().to_owned(),
-            },
-        )?;
-        Ok(Outcome::Done)
-    }
-
-    fn add_key(&mut self, app: &AppName, key: &KeyHash) -> Result<Outcome, StoreError> {
-        if !self.has(Table::App, &app_subject(app))? {
-            return Ok(Outcome::NoApp);
-        }
-        let subject = Subject::all().bytes(&key.0);
-        match self.record::<KeyRecord>(Table::ApiKey, &subject, "API key")? {
-            Some(record) if record.app == app.as_str() => Ok(Outcome::Done),
-            Some(_) => Ok(Outcome::Exists),
-            None => {
-                self.put_record(
-                    Table::ApiKey,
-                    &subject,
-                    &KeyRecord {
-                        app: app.as_str().to_owned(),
-                    },
-                )?;
-                Ok(Outcome::Done)
-            }
         }
     }
 
@@ -400,11 +351,6 @@ fn chunks(bits: &RoaringBitmap) -> BTreeMap<u16, RoaringBitmap> {
         }
     }
     parts
-}
-
-/// The subject of an app in [`Table::App`]: the bare name, so that apps are ordered by name.
-pub fn app_subject(app: &AppName) -> Subject {
-    Subject::all().bytes(app.as_str().as_bytes())
 }
 
 #[cfg(test)]

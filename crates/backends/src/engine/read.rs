@@ -8,7 +8,7 @@ use campanile_broker::{
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
     rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
@@ -21,12 +21,11 @@ use super::{
     },
     inbox::{inbox_entry, offset_of_key},
     keys::{Set, Subject, Table},
-    kv::{KvError, Reads, View, after_prefix},
+    kv::{KvError, Reads, View},
     publish::{ALL_FILTERS, posting},
-    pushes::app_subject,
     records::{
-        DeviceRecord, InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord,
-        MessageRecord, PushRecord, damaged, decode,
+        DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
+        PushRecord, decode,
     },
     rows::{read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
@@ -83,40 +82,6 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
 }
 
 impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        let key = Subject::all().bytes(&key.0).key(Table::ApiKey);
-        let record = self.reads.with_view(|view| {
-            view.get(&key)?
-                .map(|bytes| decode::<KeyRecord>(&bytes, "API key"))
-                .transpose()
-        })?;
-        Ok(record.map(|record| app_name(&record.app)).transpose()?)
-    }
-
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
-        let table = Subject::all().key(Table::App);
-        let mut from = after.map_or(table.clone(), |after| app_subject(after).key(Table::App));
-        if after.is_some() {
-            from.push(0);
-        }
-        let mut names = Vec::new();
-        self.reads.with_view(|view| {
-            view.scan(&from, &after_prefix(&table), &mut |key, _| {
-                if names.len() >= limit {
-                    return ControlFlow::Break(());
-                }
-                names.push(key[1..].to_vec());
-                ControlFlow::Continue(())
-            })
-        })?;
-        let name =
-            |bytes: Vec<u8>| app_name(std::str::from_utf8(&bytes).map_err(|_| damaged("app"))?);
-        Ok(names
-            .into_iter()
-            .map(name)
-            .collect::<Result<_, KvError>>()?)
-    }
-
     fn rows_at(
         &self,
         scope: &Scope,
@@ -168,10 +133,6 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .reads
             .with_view(|view| read_report(view, &push, now_ms))?)
     }
-}
-
-fn app_name(name: &str) -> Result<AppName, KvError> {
-    AppName::new(name).map_err(|_| damaged("app"))
 }
 
 /// A page of a log.

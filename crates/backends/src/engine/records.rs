@@ -110,18 +110,6 @@ impl MessageRecord {
     }
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct AppRecord {
-    #[prost(uint64, tag = "1")]
-    pub created_ms: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyRecord {
-    #[prost(string, tag = "1")]
-    pub app: String,
-}
-
 /// A row of the push domain.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RowRecord {

@@ -10,7 +10,7 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
     rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
@@ -47,29 +47,6 @@ impl crate::Reader for RedisReader {
 }
 
 impl campanile_push::store::Reader for RedisReader {
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        let mut pack = Pack::default();
-        pack.array(2).text("app_of_key").bytes(&key.0);
-        let answer = self.ask(APPS_TAG, pack)?;
-        Ok(answer.option().map(app_name).transpose()?)
-    }
-
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
-        let mut pack = Pack::default();
-        pack.array(3)
-            .text("apps")
-            .option(after, |pack, after| {
-                pack.text(after.as_str());
-            })
-            .number(limit as u64);
-        let answer = self.ask(APPS_TAG, pack)?;
-        let names = answer.array().map_err(|Malformed| malformed())?;
-        Ok(names
-            .into_iter()
-            .map(app_name)
-            .collect::<Result<_, Failure>>()?)
-    }
-
     fn rows_at(
         &self,
         scope: &Scope,
@@ -205,11 +182,6 @@ fn row(name: String, found: Packed) -> Result<Row, Malformed> {
         version: Version(version.number()?),
         value: value.bytes()?.into(),
     })
-}
-
-fn app_name(name: Packed) -> Result<AppName, Failure> {
-    let name = name.text().map_err(|Malformed| malformed())?;
-    AppName::new(&name).map_err(|_| malformed())
 }
 
 impl RedisReader {

@@ -76,10 +76,7 @@ fn broker_outcome(
 
 fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome, Malformed> {
     Ok(match answer {
-        Packed::True => push::Outcome::Done,
         Packed::Bytes(word) => match word.as_slice() {
-            b"E" => push::Outcome::Exists,
-            b"A" => push::Outcome::NoApp,
             b"K" => push::Outcome::KeyReused,
             b"C" => push::Outcome::Conflict,
             _ => return Err(Malformed),

@@ -65,9 +65,6 @@ pub fn place(request: &Request) -> Place {
                 Scope::App(app) => Place::App(app.as_str().into()),
             };
         }
-        Request::Push(push::Command::CreateApp { .. } | push::Command::AddKey { .. }) => {
-            return Place::Apps;
-        }
     };
     Place::App(app.as_str().into())
 }
@@ -131,19 +128,6 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
             now,
             limit,
         }) => return void(*generation, *now, *limit),
-        Request::Push(push::Command::CreateApp { app, key, now_ms }) => {
-            pack.array(4)
-                .text("create_app")
-                .text(app.as_str())
-                .bytes(&key.0)
-                .number(*now_ms);
-        }
-        Request::Push(push::Command::AddKey { app, key }) => {
-            pack.array(3)
-                .text("add_key")
-                .text(app.as_str())
-                .bytes(&key.0);
-        }
         Request::Push(push::Command::Accept(accept)) => pack_accept(&mut pack, accept),
         Request::Push(push::Command::Change(change)) => pack_change(&mut pack, change),
     }

@@ -161,7 +161,6 @@ macro_rules! common_tests {
                 retained_messages_come_with_the_subscription
             }
             pushes {
-                apps_have_names_and_keys
                 a_push_waits_for_a_device_that_was_never_seen
                 a_push_to_several_devices_is_delivered_to_each
                 a_push_to_all_is_one_log_entry

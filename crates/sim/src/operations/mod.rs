@@ -88,12 +88,6 @@ impl Stage {
     fn new(input: &mut Input<'_>) -> Stage {
         let config = node_config(input);
         let mut node = Node::start(config.clone(), Default::default(), START);
-        node.push(Command::CreateApp {
-            app: app(),
-            key: campanile_push::app::KeyHash([0; 32]),
-            now_ms: START.0,
-        });
-        node.settle();
         Stage {
             config,
             node: Some(node),

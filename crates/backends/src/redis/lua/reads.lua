@@ -214,9 +214,4 @@ read.report = function(push)
   return { tonumber(row[1]), tonumber(row[2]), tonumber(row[3]), delivered, lost }
 end
 
-read.app_of_key = function(key) return call('HGET', K .. 'keys', key) end
-read.apps = function(after, limit)
-  return call('ZRANGEBYLEX', K .. 'names', after and '(' .. after or '-', '+', 'LIMIT', 0, limit)
-end
-
 read.registered = function() return call('SMEMBERS', K .. 'used') end
