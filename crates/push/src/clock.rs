@@ -107,10 +107,6 @@ impl Zone {
         self.0.to_datetime(timestamp(unix_ms))
     }
 
-    pub(crate) fn time_zone(&self) -> TimeZone {
-        self.0.clone()
-    }
-
     /// When the clock shows that time on that date, in Unix milliseconds (0 before 1970).
     pub(crate) fn when(&self, date: Date, time: TimeOfDay) -> u64 {
         let clock = clock_at(date, time);

@@ -250,10 +250,11 @@ fn check_notification(value: &Node) -> Result<(), Invalid> {
         }
     }
     for platform in ["ios", "android", "web"] {
-        if let Some(overrides) = fields.take(platform) {
-            if !matches!(overrides, Node::Object(_)) {
+        match fields.take(platform) {
+            None | Some(Node::Object(_)) => {}
+            Some(other) => {
                 let at = json::pointer_to("/notification", platform);
-                return Err(wrong_kind(&at, "an object of overrides", overrides));
+                return Err(wrong_kind(&at, "an object of overrides", other));
             }
         }
     }
