@@ -129,6 +129,7 @@ impl ApiState {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             payload_bytes: self.config().max_payload_bytes,
+            ..Limits::default()
         }
     }
 

@@ -7,12 +7,20 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod app;
+pub mod clock;
+mod fields;
+pub mod frequency;
+mod hash;
 pub mod id;
 pub mod idempotency;
 mod json;
 pub mod key;
+pub mod lanes;
+pub mod options;
+pub mod pacing;
 pub mod payload;
 pub mod registry;
+pub mod quiet;
 pub mod request;
 pub mod rows;
 pub mod store;
