@@ -7,11 +7,15 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod app;
+pub mod device;
+pub mod expression;
 pub mod id;
 pub mod idempotency;
 mod json;
 pub mod key;
 pub mod payload;
 pub mod request;
+#[cfg(test)]
+mod samples;
 pub mod store;
 pub mod time;
