@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::{
     device::{Fact, Number, Patch, Profile, Value, Version},
     expression::{Check, Expression, Order, Term, Test},
+    targeting::{Portion, Targeting},
 };
 
 const TAGS: [&str; 5] = ["vip", "beta", "muted", "not", "two words \"\\'é"];
@@ -157,4 +158,21 @@ pub(crate) fn any_expression() -> impl Strategy<Value = Expression> {
             ]
         })
         .prop_map(|term| Expression::of(term).unwrap())
+}
+
+pub(crate) fn any_targeting() -> impl Strategy<Value = Targeting> {
+    let portion = (any::<u64>(), 0..=Portion::WHOLE)
+        .prop_map(|(salt, basis_points)| Portion { salt, basis_points });
+    (
+        prop::option::weighted(0.8, any_expression()),
+        prop::option::weighted(0.2, prop::collection::btree_set(0..40_u32, 0..40)),
+        prop::option::weighted(0.2, portion),
+        0..150_u64,
+    )
+        .prop_map(|(expression, numbers, portion, pushed_ms)| Targeting {
+            expression,
+            numbers: numbers.map(|numbers| numbers.into_iter().collect()),
+            portion,
+            pushed_ms,
+        })
 }

@@ -84,11 +84,9 @@ impl fmt::Display for Fact {
                 quoted(f, name)
             }
             built_in => {
-                let names = Fact::BUILT_IN.iter();
-                let name = names
-                    .filter(|(_, fact)| fact == built_in)
-                    .map(|(name, _)| *name);
-                f.write_str(name.last().unwrap_or_default())
+                let mut names = Fact::BUILT_IN.iter();
+                let found = names.find(|(_, fact)| fact == built_in);
+                f.write_str(found.map_or("", |(name, _)| name))
             }
         }
     }
