@@ -9,25 +9,19 @@
 //! }
 //! ```
 
-use std::{collections::HashSet, sync::Arc};
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     app::AppName,
-    fields::{Fields, invalid, wrong_kind},
+    audience::Audience,
+    fields::{Fields, wrong_kind},
     id::PushId,
     json::{self, Node},
     options::Options,
     payload::{self, Content},
-    store::{Accept, Audience, Idempotency},
+    store::{self, Accept, Idempotency},
 };
-
-/// Different devices that one push may name.
-pub const MAX_DEVICES: usize = 1000;
-/// Bytes of a device's client identifier, as MQTT limits it.
-pub const MAX_CLIENT_ID_BYTES: usize = 65_535;
 
 /// What a node may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +84,13 @@ pub enum Fault {
     MissingField,
     /// A field of the wrong type, or a value that is not allowed.
     InvalidField,
+    /// An expression that cannot be used.
+    InvalidExpression {
+        /// Of the expression, counted from 1.
+        line: usize,
+        /// In characters, counted from 1.
+        column: usize,
+    },
     /// `notification` and `data` are too large for a push.
     PayloadTooLarge,
 }
@@ -99,7 +100,7 @@ impl Request {
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Request, Invalid> {
         let document = json::read(body)?;
         let mut fields = Fields::of("", &document)?;
-        let audience = audience(fields.required("audience", "whom the push is for")?)?;
+        let audience = Audience::read(fields.required("audience", "whom the push is for")?)?;
         let notification = fields.take("notification");
         let data = fields.take("data");
         let options = fields.take("options");
@@ -132,11 +133,12 @@ impl Request {
         })
     }
 
-    /// The write that accepts the push.
+    /// The write that accepts the push, for what its audience was found to be: [`Audience::self_contained`], or what the store knows.
     pub fn accept(
         self,
         app: AppName,
         id: PushId,
+        audience: store::Audience,
         now_ms: u64,
         idempotency: Option<Idempotency>,
     ) -> Accept {
@@ -146,7 +148,7 @@ impl Request {
             accepted_ms: now_ms,
             expires_ms: self.expires_ms(now_ms),
             payload: payload::document(id, &self.content, now_ms),
-            audience: self.audience,
+            audience,
             idempotency,
         }
     }
@@ -154,84 +156,6 @@ impl Request {
     /// When a push that is accepted then runs out, in Unix milliseconds.
     pub fn expires_ms(&self, accepted_ms: u64) -> u64 {
         accepted_ms.saturating_add(self.options.ttl_seconds * 1000)
-    }
-}
-
-fn audience(value: &Node) -> Result<Audience, Invalid> {
-    let mut fields = Fields::of("/audience", value)?;
-    let all = fields.take("all");
-    let devices = fields.take("devices");
-    fields.no_others(&["all", "devices"])?;
-    match (all, devices) {
-        (Some(Node::Bool(true)), None) => Ok(Audience::All),
-        (Some(_), None) => Err(invalid(
-            "/audience/all",
-            "\"all\" can only be true; name \"devices\" instead",
-        )),
-        (None, Some(devices)) => device_list(devices),
-        (Some(_), Some(_)) => Err(invalid(
-            "/audience",
-            "both \"all\" and \"devices\": an audience is exactly one of them",
-        )),
-        (None, None) => Err(invalid(
-            "/audience",
-            "an audience is {\"all\": true} or {\"devices\": [..]}",
-        )),
-    }
-}
-
-fn device_list(value: &Node) -> Result<Audience, Invalid> {
-    const AT: &str = "/audience/devices";
-    let Node::List(items) = value else {
-        return Err(wrong_kind(AT, "an array of client identifiers", value));
-    };
-    let mut seen = HashSet::new();
-    let mut devices: Vec<Arc<str>> = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let at = format!("{AT}/{index}");
-        let Node::Text(client_id) = item else {
-            return Err(wrong_kind(
-                &at,
-                "a client identifier, which is a string",
-                item,
-            ));
-        };
-        check_client_id(&at, client_id)?;
-        if seen.insert(client_id.as_str()) {
-            devices.push(client_id.as_str().into());
-        }
-    }
-    match devices.len() {
-        0 => Err(invalid(AT, "the list is empty: name 1 to 1000 devices")),
-        1..=MAX_DEVICES => Ok(Audience::Devices(devices)),
-        many => Err(invalid(
-            AT,
-            format!(
-                "{many} different devices: a push can name at most {MAX_DEVICES}; make several pushes"
-            ),
-        )),
-    }
-}
-
-fn check_client_id(at: &str, client_id: &str) -> Result<(), Invalid> {
-    if client_id.is_empty() {
-        Err(invalid(
-            at,
-            "a client identifier is empty: it has 1 to 65535 bytes",
-        ))
-    } else if client_id.len() > MAX_CLIENT_ID_BYTES {
-        let bytes = client_id.len();
-        Err(invalid(
-            at,
-            format!("a client identifier of {bytes} bytes: it has 1 to {MAX_CLIENT_ID_BYTES}"),
-        ))
-    } else if client_id.contains('\0') {
-        Err(invalid(
-            at,
-            "a client identifier contains U+0000, which MQTT does not allow",
-        ))
-    } else {
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     app::AppName,
     id::PushId,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
+    targeting::Targeting,
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -53,6 +54,8 @@ pub enum Audience {
     All,
     /// These, whether known or not, 1..=1000 different client identifiers. One without a session finds the push when it first connects.
     Devices(Vec<Arc<str>>),
+    /// Every known device that it admits, now and when it is delivered.
+    Matching(Arc<Targeting>),
 }
 
 /// An idempotency key in use.

@@ -1,11 +1,9 @@
 //! An API over a store in memory, with a clock and ids that are known.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
 };
 
 use axum::{
@@ -315,9 +313,8 @@ pub fn api_with(config: Config) -> Api {
             actor: "test",
         };
         let submit = |command| Ok(store.0.lock().unwrap().apply(command));
-        let plan = |context: &Context<'_>| {
-            apps::create(context, &app, Quotas::default(), &key.hash())
-        };
+        let plan =
+            |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
         carry_out(&context, submit, plan).unwrap();
     }
     let ids = AtomicU64::new(1);

@@ -170,9 +170,9 @@ fn every_mistake_names_its_field() {
             "/audience/devices/0",
         ),
         (
-            r#"{"audience":{"all":true,"tags":[]},"data":{}}"#,
+            r#"{"audience":{"all":true,"tag":[]},"data":{}}"#,
             UnknownField,
-            "/audience/tags",
+            "/audience/tag",
         ),
         (
             r#"{"audience":{"all":true},"data":[]}"#,
@@ -297,7 +297,13 @@ fn size_counts_without_white_space_up_to_the_limit() {
 fn accepting_stamps_the_push() {
     let request =
         parse(r#"{"audience":{"all":true},"data":{"n":1},"options":{"ttl":60}}"#).unwrap();
-    let accept = request.accept(AppName::new("shop").unwrap(), PushId(1), 1000, None);
+    let accept = request.accept(
+        AppName::new("shop").unwrap(),
+        PushId(1),
+        store::Audience::All,
+        1000,
+        None,
+    );
     assert_eq!((accept.accepted_ms, accept.expires_ms), (1000, 61_000));
     assert_eq!(
         accept.payload,
@@ -362,7 +368,7 @@ proptest! {
         let body = serde_json::json!({"audience": {"all": true}, "data": data});
         let limits = Limits { payload_bytes: usize::MAX, ..Limits::default() };
         let text = serde_json::to_string_pretty(&body).unwrap();
-        let accept = Request::parse(text.as_bytes(), &limits).unwrap().accept(AppName::new("a").unwrap(), PushId(1), 0, None);
+        let accept = Request::parse(text.as_bytes(), &limits).unwrap().accept(AppName::new("a").unwrap(), PushId(1), store::Audience::All, 0, None);
         let document: serde_json::Value = serde_json::from_slice(&accept.payload).unwrap();
         // Through text once, since that is what happens to numbers.
         let sent: serde_json::Value = serde_json::from_str(&text).unwrap();

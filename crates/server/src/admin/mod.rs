@@ -3,9 +3,9 @@
 //! A node that runs listens on a Unix socket in its data directory, which only its own user can use ([`AdminSocket`]). Without a node, the same
 //! commands work on the data directory itself. [`Apps`] finds out which it is. What [`Members`] asks needs a node that runs.
 
-mod places;
 mod cluster;
 mod conversation;
+mod places;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -31,9 +31,9 @@ use campanile_push::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use places::{Apps, AppsError};
 pub use cluster::{ClusterRequest, Members};
 pub use conversation::{ConversationError, Node};
+pub use places::{Apps, AppsError};
 pub use server::{AdminSocket, SocketError};
 
 /// Apps listed in one reply.
@@ -141,7 +141,10 @@ impl Request {
                     Permission::parse(text)
                         .ok_or_else(|| refused(format!("there is no permission {text:?}")))
                 };
-                let permissions = permissions.iter().map(permission).collect::<Result<_, _>>()?;
+                let permissions = permissions
+                    .iter()
+                    .map(permission)
+                    .collect::<Result<_, _>>()?;
                 Wanted::AddKey(name(app)?, hash(key_sha256)?, permissions)
             }
             Request::Cluster { request } => Wanted::OfCluster(request.clone()),

@@ -14,9 +14,9 @@ use campanile_push::{
 };
 
 use super::{
-    Reply, Request, Wanted,
+    Reply, Request, Wanted, change_apps,
     conversation::{ConversationError, Node},
-    change_apps, now_ms, show_hash, socket_path,
+    now_ms, show_hash, socket_path,
 };
 
 /// Why apps cannot be seen or changed.

@@ -102,11 +102,13 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
         }) => {
             let permissions: Permissions = may.into_iter().collect();
             let key = ApiKey::from_random(random());
-            place.with_apps(true, |apps| match apps.add_key(&app, &key.hash(), permissions)? {
-                Reply::NoApp => {
-                    bail!("there is no app {app}; \"campanile app create {app}\" makes it")
+            place.with_apps(true, |apps| {
+                match apps.add_key(&app, &key.hash(), permissions)? {
+                    Reply::NoApp => {
+                        bail!("there is no app {app}; \"campanile app create {app}\" makes it")
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
             })?;
             place.show_key(&app, &key, "has one more key");
         }
