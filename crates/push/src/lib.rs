@@ -7,11 +7,14 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod app;
+pub mod funnel;
 pub mod id;
 pub mod idempotency;
 mod json;
 pub mod key;
 pub mod payload;
+pub mod receipt;
 pub mod request;
+pub mod series;
 pub mod store;
 pub mod time;
