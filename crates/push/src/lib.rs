@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod app;
+pub mod explanation;
 pub mod funnel;
 pub mod id;
 pub mod idempotency;

@@ -307,13 +307,13 @@ fn check_size(content: &Content, limits: &Limits) -> Result<(), Invalid> {
 }
 
 /// The fields of an object that nobody has asked for yet.
-struct Fields<'n> {
+pub(crate) struct Fields<'n> {
     at: &'static str,
     left: BTreeMap<&'n str, &'n Node>,
 }
 
 impl<'n> Fields<'n> {
-    fn of(at: &'static str, value: &'n Node) -> Result<Fields<'n>, Invalid> {
+    pub(crate) fn of(at: &'static str, value: &'n Node) -> Result<Fields<'n>, Invalid> {
         match value {
             Node::Object(fields) => Ok(Fields {
                 at,
@@ -326,11 +326,11 @@ impl<'n> Fields<'n> {
         }
     }
 
-    fn take(&mut self, name: &str) -> Option<&'n Node> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<&'n Node> {
         self.left.remove(name)
     }
 
-    fn required(&mut self, name: &str, what: &str) -> Result<&'n Node, Invalid> {
+    pub(crate) fn required(&mut self, name: &str, what: &str) -> Result<&'n Node, Invalid> {
         self.take(name).ok_or_else(|| Invalid {
             fault: Fault::MissingField,
             field: Some(json::pointer_to(self.at, name)),
@@ -338,7 +338,7 @@ impl<'n> Fields<'n> {
         })
     }
 
-    fn no_others(&self, known: &[&str]) -> Result<(), Invalid> {
+    pub(crate) fn no_others(&self, known: &[&str]) -> Result<(), Invalid> {
         let Some(name) = self.left.keys().next() else {
             return Ok(());
         };
@@ -354,7 +354,7 @@ impl<'n> Fields<'n> {
     }
 }
 
-fn invalid(at: &str, detail: impl Into<String>) -> Invalid {
+pub(crate) fn invalid(at: &str, detail: impl Into<String>) -> Invalid {
     Invalid {
         fault: Fault::InvalidField,
         field: Some(at.into()),
@@ -362,7 +362,7 @@ fn invalid(at: &str, detail: impl Into<String>) -> Invalid {
     }
 }
 
-fn wrong_kind(at: &str, expected: &str, found: &Node) -> Invalid {
+pub(crate) fn wrong_kind(at: &str, expected: &str, found: &Node) -> Invalid {
     let subject = if at.is_empty() { "the body" } else { at };
     let hint = if matches!(found, Node::Null) {
         "; leave it out instead"
@@ -376,7 +376,7 @@ fn wrong_kind(at: &str, expected: &str, found: &Node) -> Invalid {
 }
 
 /// A name from outside for a message: quoted, and cut where it is long.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     const CHARACTERS: usize = 64;
     match name.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{:?}..", &name[..end]),
