@@ -6,6 +6,7 @@
 //! Absent: MQTT packets, HTTP, storage.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod ack;
 pub mod app;
 pub mod explanation;
 pub mod funnel;
