@@ -8,6 +8,7 @@
 
 pub mod ack;
 pub mod app;
+pub mod event;
 pub mod explanation;
 pub mod funnel;
 pub mod id;
@@ -20,3 +21,4 @@ pub mod request;
 pub mod series;
 pub mod store;
 pub mod time;
+pub mod webhook;
