@@ -8,6 +8,7 @@
 
 pub mod ack;
 pub mod app;
+pub mod compat;
 pub mod event;
 pub mod explanation;
 pub mod funnel;
