@@ -9,13 +9,18 @@
 //! Absent: MQTT packets, HTTP, storage.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod ack;
 pub mod app;
 pub mod audience;
 pub mod clock;
+pub mod compat;
 pub mod device;
+pub mod event;
+pub mod explanation;
 pub mod expression;
 mod fields;
 pub mod frequency;
+pub mod funnel;
 mod hash;
 pub mod id;
 pub mod idempotency;
@@ -27,11 +32,14 @@ pub mod options;
 pub mod pacing;
 pub mod payload;
 pub mod quiet;
+pub mod receipt;
 pub mod registry;
 pub mod request;
 pub mod rows;
 #[cfg(test)]
 mod samples;
+pub mod series;
 pub mod store;
 pub mod targeting;
 pub mod time;
+pub mod webhook;
