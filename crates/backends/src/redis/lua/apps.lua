@@ -10,6 +10,7 @@ end
 run.add_key = function(name, key)
   if call('HEXISTS', K .. 'created', name) == 0 then return 'A' end
   local owner = call('HGET', K .. 'keys', key)
+  if owner == name then repeats() end
   if owner then return owner == name or 'E' end
   write('HSET', K .. 'keys', key, name)
   return true
