@@ -61,6 +61,8 @@ codes! {
     MissingField = "missing_field", BAD_REQUEST, "A field is missing";
     /// A field has the wrong type or a value that is not allowed.
     InvalidField = "invalid_field", BAD_REQUEST, "A field has a value that is not allowed";
+    /// An audience expression does not parse. The members `line` and `column` say where in it.
+    InvalidExpression = "invalid_expression", BAD_REQUEST, "The expression does not parse";
     /// The push id in the path is not one.
     InvalidPushId = "invalid_push_id", BAD_REQUEST, "Not a push id";
     /// The `Idempotency-Key` header is not 1 to 255 visible ASCII characters, or is there twice.
@@ -218,6 +220,9 @@ impl From<Invalid> for Problem {
             Fault::TooDeep => (Code::TooDeep, None),
             Fault::UnknownField => (Code::UnknownField, None),
             Fault::MissingField => (Code::MissingField, None),
+            Fault::InvalidExpression { line, column } => {
+                (Code::InvalidExpression, Some((line, column)))
+            }
             Fault::InvalidField => (Code::InvalidField, None),
             Fault::PayloadTooLarge => (Code::PayloadTooLarge, None),
         };

@@ -429,21 +429,21 @@ pub enum Query {
     },
 }
 
-/// Answer to a [`Query`].
+/// Answer to a [`Query`]. It tells only of what is durable, as outcomes do: what may yet be lost is left out, or the read fails.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Page {
     /// Of [`Query::Log`].
     Log {
         /// The entries.
         entries: Vec<LogEntry>,
-        /// The place up to which the log was read: a log without further entries was read to its end.
+        /// The place up to which the log was read, at least that of the last entry: behind `after` and up to here nothing else was to be found.
         read_to: Offset,
         /// The log was trimmed past `after`: entries may have been lost to this reader.
         gap: bool,
     },
     /// Of [`Query::Entries`]: what is still there, in the order asked for.
     Entries(Vec<((Source, Offset), InboxItem)>),
-    /// Of [`Query::Inbox`]. Fewer entries than `limit` and the byte bound mean that the inbox was read to its end.
+    /// Of [`Query::Inbox`].
     Inbox {
         /// The entries.
         entries: Vec<InboxEntry>,

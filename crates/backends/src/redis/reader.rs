@@ -15,7 +15,7 @@ use campanile_push::{
     rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
 };
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::{
     APPS_TAG, Driver,
@@ -23,27 +23,22 @@ use super::{
     config::RedisConfig,
     figures::Figures,
     pack::{Malformed, Pack, Packed},
+    replicated::Replicated,
     reply,
     request::{hex, owner, pack_log},
-    servers::{Down, Servers, send},
+    servers::{Down, Server, Servers, send},
 };
 
 /// Reads of both ports.
 #[derive(Clone)]
 pub struct RedisReader {
     pub(super) servers: Arc<Servers>,
+    /// Connections on which replicas are waited for, so that no read waits behind that.
+    pub(super) marking: Arc<Servers>,
     pub(super) config: Arc<RedisConfig>,
     pub(super) figures: Arc<Figures>,
+    pub(super) replicated: Arc<Replicated>,
     pub(super) runtime: Arc<Driver>,
-}
-
-impl crate::Reader for RedisReader {
-    fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        let mut pack = Pack::default();
-        let tag = pack_query(&mut pack, query);
-        let answer = self.ask(tag, pack)?;
-        Ok(page(query, answer).map_err(|Malformed| malformed())?)
-    }
 }
 
 impl campanile_push::store::Reader for RedisReader {
@@ -164,7 +159,7 @@ impl From<Down> for Failure {
     }
 }
 
-fn malformed() -> Failure {
+pub(super) fn malformed() -> Failure {
     Failure("redis: an answer of the script, or a stored record in it, is damaged".into())
 }
 
@@ -188,40 +183,58 @@ impl RedisReader {
     /// Runs a query over the keys of a tag.
     pub(super) fn ask(&self, tag: &str, query: Pack) -> Result<Packed, Failure> {
         let query = query.into_bytes();
-        self.runtime.block_on(async {
-            match self.try_to_ask(tag, &query).await {
-                Err(_) if !self.servers.is_down(tag) => {}
-                answer => return answer,
-            }
-            // Once more over a new connection: the old one may have been closed while nobody asked.
-            let again = match self.servers.find().await {
-                Ok(()) => self.try_to_ask(tag, &query).await,
-                Err(down) => Err(down.into()),
-            };
-            if let Err(Failure(reason)) = &again {
-                let address = self.servers.address(tag);
-                self.servers
-                    .give_up(address.as_ref(), &Down(reason.clone()));
-            }
-            again
-        })
+        let answer = self.runtime.block_on(self.ask_primary(tag, &query));
+        answer.map(|(_, answer)| answer)
     }
 
-    async fn try_to_ask(&self, tag: &str, query: &[u8]) -> Result<Packed, Failure> {
-        let server = self.servers.of(tag).await?;
-        let mut pipeline = redis::pipe();
+    pub(super) fn add_script(
+        &self,
+        pipeline: &mut Pipeline,
+        server: &Server,
+        tag: &str,
+        query: &[u8],
+    ) {
         pipeline
             .cmd("EVALSHA")
             .arg(&*server.script)
             .arg(1)
             .arg(key(&self.config.prefix, tag))
             .arg(query);
+    }
+
+    pub(super) async fn ask_primary(
+        &self,
+        tag: &str,
+        query: &[u8],
+    ) -> Result<(Server, Packed), Failure> {
+        match self.try_to_ask(tag, query).await {
+            Err(_) if !self.servers.is_down(tag) => {}
+            answer => return answer,
+        }
+        // Once more over a new connection: the old one may have been closed while nobody asked.
+        let again = match self.servers.find().await {
+            Ok(()) => self.try_to_ask(tag, query).await,
+            Err(down) => Err(down.into()),
+        };
+        if let Err(Failure(reason)) = &again {
+            let address = self.servers.address(tag);
+            self.servers
+                .give_up(address.as_ref(), &Down(reason.clone()));
+        }
+        again
+    }
+
+    async fn try_to_ask(&self, tag: &str, query: &[u8]) -> Result<(Server, Packed), Failure> {
+        let server = self.servers.of(tag).await?;
+        let mut pipeline = redis::pipe();
+        self.add_script(&mut pipeline, &server, tag, query);
         let mut connection = server.connection.clone();
         self.figures.count_round_trip(1);
         let answer = send(&mut connection, &pipeline, self.config.command_timeout).await;
         let failure = match answer.map(|mut answers| answers.pop()) {
             Ok(Some(Value::BulkString(bytes))) => {
-                return Packed::parse(&bytes).map_err(|Malformed| malformed());
+                let answer = Packed::parse(&bytes).map_err(|Malformed| malformed())?;
+                return Ok((server, answer));
             }
             Ok(Some(Value::ServerError(error))) => {
                 format!("{} {}", error.code(), error.details().unwrap_or_default())
@@ -237,7 +250,7 @@ impl RedisReader {
 }
 
 /// Packs a query. Returns whose keys it reads.
-fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
+pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
     match query {
         Query::Log {
             app,
@@ -316,7 +329,7 @@ fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
     }
 }
 
-fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
+pub(super) fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
     Ok(match query {
         Query::Log { .. } | Query::Matching { .. } => {
             let [entries, read_to, gap] = answer.tuple()?;

@@ -40,16 +40,19 @@ pub struct Answer {
     pub dropped: u32,
     /// Commands that wrote.
     pub writes: u32,
+    /// The last place that was given in the app; 0 if the batch did not look.
+    pub place: Offset,
 }
 
 /// Reads the answer to a batch.
 pub fn answer(bytes: &[u8]) -> Result<Answer, Malformed> {
-    let [replies, notices, dropped, writes] = Packed::parse(bytes)?.tuple()?;
+    let [replies, notices, dropped, writes, place] = Packed::parse(bytes)?.tuple()?;
     Ok(Answer {
         replies: replies.array()?,
         notices: notices.array()?,
         dropped: dropped.number()? as u32,
         writes: writes.number()? as u32,
+        place: offset(place)?,
     })
 }
 

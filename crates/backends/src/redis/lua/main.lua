@@ -29,7 +29,7 @@ for i, command in ipairs(input) do
   replies[i] = run[command[1]](unpack(command, 2))
 end
 save_counters()
-local answer = cmsgpack.pack({ replies, notices, dropped, writes })
+local answer = cmsgpack.pack({ replies, notices, dropped, writes, counters.q or 0 })
 call('HSET', WRITER, 'n', number, slot, number .. ':' .. answer)
 call('PEXPIRE', WRITER, WRITER_KEPT_MS)
 return answer

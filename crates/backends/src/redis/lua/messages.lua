@@ -119,12 +119,16 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     used = used and cmsgpack.unpack(used)
     if used and used[5] > accepted_at then
       if used[1] ~= idempotency[2] then return 'K' end
+      repeats()
       return { 'R', used[2], used[3], used[4] }
     end
   end
   local key = push_key(push)
   local known = call('HGET', key, 'n')
-  if known then return { 'A', tonumber(known) } end
+  if known then
+    repeats()
+    return { 'A', tonumber(known) }
+  end
   local now_or_never, to_all, targeted = expires_at <= accepted_at, not clients, clients and #clients
   write('HSET', key, 'a', digits(accepted_at), 'x', digits(expires_at), 'l', to_all and 1 or 0, 'n', 0)
   if now_or_never then

@@ -12,6 +12,9 @@ local function write(...)
   return call(...)
 end
 
+-- Says yes to what was written before: as good as a write, since replicas may not have it yet.
+local function repeats() writes = writes + 1 end
+
 local function announce(...) notices[#notices + 1] = { request, ... } end
 
 -- Counters of the app, read once and written back at the end of the script.
