@@ -29,7 +29,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Serialize)]
 struct Accepted {
     push_id: String,
-    targeted: u64,
+    /// `null`: not counted yet.
+    targeted: Option<u64>,
     accepted_at: String,
     expires_at: String,
 }
@@ -83,7 +84,13 @@ pub(crate) async fn accept(
     }
 }
 
-fn accepted(app: &AppName, id: PushId, targeted: u64, accepted_ms: u64, ttl_ms: u64) -> Response {
+fn accepted(
+    app: &AppName,
+    id: PushId,
+    targeted: Option<u64>,
+    accepted_ms: u64,
+    ttl_ms: u64,
+) -> Response {
     let answer = Accepted {
         push_id: id.to_string(),
         targeted,
@@ -119,10 +126,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
 struct Reported {
     push_id: String,
     status: Status,
-    targeted: u64,
+    /// This, `pending` and `expired` are `null` while the devices are being counted.
+    targeted: Option<u64>,
     delivered: u64,
-    pending: u64,
-    expired: u64,
+    pending: Option<u64>,
+    expired: Option<u64>,
     dropped: u64,
     accepted_at: String,
     expires_at: String,
@@ -163,17 +171,18 @@ pub(crate) async fn report(
 
 impl Reported {
     fn new(id: PushId, report: &Report) -> Reported {
+        let counted = |figure: u64| (!report.counting).then_some(figure);
         Reported {
             push_id: id.to_string(),
-            status: if report.pending > 0 {
+            status: if report.pending > 0 || report.counting {
                 Status::Active
             } else {
                 Status::Done
             },
-            targeted: report.targeted,
+            targeted: counted(report.targeted),
             delivered: report.delivered,
-            pending: report.pending,
-            expired: report.expired,
+            pending: counted(report.pending),
+            expired: counted(report.expired),
             dropped: report.dropped,
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),

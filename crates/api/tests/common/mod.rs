@@ -116,7 +116,7 @@ impl Tables {
                 return if same_body {
                     Outcome::Replayed {
                         id: earlier.id,
-                        targeted: *targeted,
+                        targeted: Some(*targeted),
                         accepted_ms: earlier.accepted_ms,
                     }
                 } else {
