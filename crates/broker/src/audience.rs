@@ -26,22 +26,11 @@ pub trait Audiences: Send {
 
     /// Adds to `slots` the joined devices that a message with an audience is for now, each once. Returns whether it may be for devices that have not joined: the
     /// shard then asks [`Audiences::admits`] for each.
-    fn select(
-        &mut self,
-        app: &AppId,
-        message: &Message,
-        now: Millis,
-        slots: &mut Vec<u32>,
-    ) -> bool;
+    fn select(&mut self, app: &AppId, message: &Message, now: Millis, slots: &mut Vec<u32>)
+    -> bool;
 
     /// Whether a message with an audience is for this live device now. One that has not joined has no profile.
-    fn admits(
-        &mut self,
-        app: &AppId,
-        device: &Device<'_>,
-        message: &Message,
-        now: Millis,
-    ) -> bool;
+    fn admits(&mut self, app: &AppId, device: &Device<'_>, message: &Message, now: Millis) -> bool;
 }
 
 /// A live device of a shard.
@@ -90,16 +79,13 @@ impl Audiences for Words {
 
     fn leave(&mut self, app: &AppId, slot: u32) {
         let left = self.joined.get_mut(app).and_then(|app| app.remove(&slot));
-        assert!(left.is_some(), "slot {slot} of {app} leaves but never joined");
+        assert!(
+            left.is_some(),
+            "slot {slot} of {app} leaves but never joined"
+        );
     }
 
-    fn select(
-        &mut self,
-        app: &AppId,
-        message: &Message,
-        _: Millis,
-        slots: &mut Vec<u32>,
-    ) -> bool {
+    fn select(&mut self, app: &AppId, message: &Message, _: Millis, slots: &mut Vec<u32>) -> bool {
         let joined = self.joined.get(app).into_iter().flatten();
         slots.extend(
             joined
@@ -109,13 +95,7 @@ impl Audiences for Words {
         matches(message, b"")
     }
 
-    fn admits(
-        &mut self,
-        app: &AppId,
-        device: &Device<'_>,
-        message: &Message,
-        _: Millis,
-    ) -> bool {
+    fn admits(&mut self, app: &AppId, device: &Device<'_>, message: &Message, _: Millis) -> bool {
         let profile = self.joined.get(app).and_then(|app| app.get(&device.slot));
         matches(message, profile.map_or(b"", |profile| profile))
     }

@@ -129,7 +129,9 @@ impl Tables {
             _ => 42,
         };
         self.pushes.push((accept, targeted));
-        Outcome::Accepted { targeted }
+        Outcome::Accepted {
+            targeted: Some(targeted),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     kv::KvError,
     records::{CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, decode},
     state::Ephemeral,
-    stored::{push_cursor, read_resumed},
+    stored::{push_cursor, read_profile, read_resumed},
     txn::Txn,
 };
 
@@ -147,6 +147,8 @@ impl Txn<'_> {
             // Whoever has something in the inbox has a record.
             inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
             previous,
+            profile: read_profile(self, &subject)?,
+            changes: self.last_change(&client.app)?,
         })))
     }
 

@@ -12,10 +12,7 @@ use campanile_broker::{
         Release, StoredSubscription, Subscribe, Will,
     },
 };
-use campanile_push::{
-    id::PushId,
-    store::{self as push, Accept, Audience},
-};
+use campanile_push::store::{self as push, Accept, Audience, Target};
 use prost::Message as _;
 
 use super::pack::Pack;
@@ -23,12 +20,10 @@ use crate::{
     Request,
     engine::{
         keys::log_number,
+        pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
-
-/// Where devices get their pushes.
-const PUSH_TOPIC: &str = "push/in";
 
 /// Whose keys a request touches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +52,10 @@ pub fn place(request: &Request) -> Place {
         },
         Request::Push(push::Command::Accept(accept)) => {
             return Place::App(accept.app.as_str().into());
+        }
+        Request::Push(push::Command::Target(Target { app, .. }))
+        | Request::Push(push::Command::Counted { app, .. }) => {
+            return Place::App(app.as_str().into());
         }
         Request::Push(push::Command::CreateApp { .. } | push::Command::AddKey { .. }) => {
             return Place::Apps;
@@ -137,6 +136,10 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
                 .bytes(&key.0);
         }
         Request::Push(push::Command::Accept(accept)) => pack_accept(&mut pack, accept),
+        Request::Push(push::Command::Target(target)) => pack_target(&mut pack, target),
+        Request::Push(push::Command::Counted { push, .. }) => {
+            pack.array(2).text("counted").text(&hex(MessageId(push.0)));
+        }
     }
     pack.into_bytes()
 }
@@ -335,7 +338,7 @@ fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool) {
 fn pack_accept(pack: &mut Pack, accept: &Accept) {
     let message = push_message(accept);
     let devices = match &accept.audience {
-        Audience::All => None,
+        Audience::All | Audience::Matching(_) => None,
         Audience::Devices(devices) => Some(devices),
     };
     let shared = devices.is_some_and(|devices| devices.len() > 1);
@@ -344,7 +347,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(8)
+    pack.array(9)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -363,16 +366,19 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .text(&idempotency.key)
                 .bytes(&idempotency.body_hash)
                 .number(idempotency.expires_ms);
-        });
+        })
+        .truth(matches!(accept.audience, Audience::Matching(_)));
 }
 
-/// The message that devices get.
-pub fn push_message(accept: &Accept) -> Arc<Message> {
-    let PushId(id) = accept.id;
-    let mut message = Message::new(MessageId(id), Kind::Push, PUSH_TOPIC, &[], &accept.payload);
-    message.qos = QoS::AtLeastOnce;
-    message.expires_at = Some(Millis(accept.expires_ms));
-    Arc::new(message)
+fn pack_target(pack: &mut Pack, target: &Target) {
+    // Redis counts the bits of a byte from the highest.
+    let devices = target.devices.iter().take(Target::MAX_BYTES);
+    let devices: Vec<u8> = devices.map(|byte| byte.reverse_bits()).collect();
+    pack.array(4)
+        .text("target")
+        .text(&hex(MessageId(target.push.0)))
+        .number(target.chunk.into())
+        .bytes(&devices);
 }
 
 /// A push as an inbox takes it.

@@ -43,7 +43,11 @@ impl Profiles {
     /// All changes up to here are known.
     fn see(&mut self, change: Offset) {
         self.seen = self.seen.max(change);
-        while self.ahead.first().is_some_and(|(until, _)| *until <= self.seen) {
+        while self
+            .ahead
+            .first()
+            .is_some_and(|(until, _)| *until <= self.seen)
+        {
             self.ahead.pop_first();
         }
     }

@@ -37,6 +37,7 @@ use campanile_backends::{
     worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
 };
 use campanile_broker::{
+    audience::Everybody,
     effects::Ticket,
     ids::{Generation, IdSource, ShardId},
     shard::{Setup, Shard},
@@ -567,6 +568,7 @@ fn spawn_shards(
             count,
             config: broker.clone(),
             access: config.access.clone(),
+            audiences: Box::new(Everybody),
             ids: inner.ids.clone(),
             seed,
             cluster,

@@ -148,7 +148,10 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local ends = {}
   for partition = 1, config.partitions do ends[partition] = counter('e' .. partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
-  return { epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous }
+  return {
+    epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous, profile_of(client),
+    counter('h'),
+  }
 end
 
 -- From here on the session is what its owner says: what the node that had it before still has to say comes too late.
@@ -185,8 +188,13 @@ end
 
 local function receive(number, receipts)
   for _, push in ipairs(receipts) do
-    local to_all = call('HGET', push_key(push), 'l')
-    if to_all then mark(push, to_all, 'd', number) end
+    local row = call('HMGET', push_key(push), 'l', 'g')
+    if row[1] then mark(push, row[1], 'd', number) end
+    -- Whoever counts those that a push to an audience is for may see the device otherwise than the node that sent it.
+    if row[2] then
+      mark(push, row[1], 't', number)
+      raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
+    end
   end
 end
 
