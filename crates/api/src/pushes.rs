@@ -75,7 +75,11 @@ pub(crate) async fn accept(
             Code::KeyInvalid,
             "the app of this API key does not exist any more",
         )),
-        other @ (Outcome::Done | Outcome::Exists) => {
+        other @ (Outcome::Done
+        | Outcome::Exists
+        | Outcome::Changed { .. }
+        | Outcome::Conflict
+        | Outcome::Full { .. }) => {
             tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
             Err(Problem::internal(
                 "the store gave an answer that makes no sense",

@@ -102,6 +102,7 @@ impl Request {
                         }
                 }
                 Request::Push(push::Command::Target(target)) => target.devices.len(),
+                Request::Push(push::Command::Change(change)) => change.size_bytes(),
                 _ => 0,
             }
     }

@@ -13,5 +13,6 @@ mod json;
 pub mod key;
 pub mod payload;
 pub mod request;
+pub mod rows;
 pub mod store;
 pub mod time;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::{
     app::{AppName, KeyHash},
     id::PushId,
+    rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -48,6 +49,8 @@ pub enum Command {
         /// The push.
         push: PushId,
     },
+    /// Write rows. [`Outcome::Changed`], or [`Outcome::Conflict`] if they are not what was expected.
+    Change(Box<Change>),
 }
 
 /// Devices that a push is for: those of one chunk of 65,536 numbers.
@@ -158,6 +161,18 @@ pub enum Outcome {
     },
     /// The idempotency key was used for another body.
     KeyReused,
+    /// The rows are written.
+    Changed {
+        /// What each of them is now of.
+        version: Version,
+    },
+    /// A row was not of the version that was expected: nothing happened. Read again and decide again.
+    Conflict,
+    /// The table would have more rows than the change allows: nothing happened.
+    Full {
+        /// The first such table.
+        table: Table,
+    },
 }
 
 /// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
@@ -190,4 +205,21 @@ pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable>;
+    /// Rows of a range, and whether there are more after them.
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
+    /// How many rows a table has, with those whose time has run out and that are not swept yet.
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
+    /// The numbers of devices that have one, in the order of the names.
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable>;
 }

@@ -23,6 +23,7 @@ use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
     key::ApiKey,
+    rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
 };
 use http_body_util::BodyExt;
@@ -56,6 +57,7 @@ struct Tables {
     mood: Mood,
     keys: HashMap<KeyHash, AppName>,
     key_lookups: usize,
+    rows: MemoryRows,
     pushes: Vec<(Accept, u64)>,
     hanging: Vec<oneshot::Sender<Result<Outcome, Unavailable>>>,
 }
@@ -92,6 +94,7 @@ impl Tables {
                 Outcome::Done
             }
             Command::Accept(accept) => self.accept(*accept),
+            Command::Change(change) => self.rows.change(&change),
             #[allow(
                 unreachable_patterns,
                 reason = "commands are added as the product grows"
@@ -136,6 +139,40 @@ impl Tables {
 }
 
 impl Reader for MemoryStore {
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        if tables.mood == Mood::Down {
+            return Err(Unavailable("it is switched off".into()));
+        }
+        let row = |key| tables.rows.row(scope, key, now_ms);
+        Ok(keys.iter().map(row).collect())
+    }
+
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        let tables = self.0.lock().unwrap();
+        if tables.mood == Mood::Down {
+            return Err(Unavailable("it is switched off".into()));
+        }
+        Ok(tables.rows.rows(range, now_ms))
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        Ok(self.0.lock().unwrap().rows.count(scope, table))
+    }
+
+    fn device_numbers(
+        &self,
+        _: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        Ok(devices.iter().map(|_| None).collect())
+    }
+
     fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
         let mut tables = self.0.lock().unwrap();
         tables.key_lookups += 1;

@@ -10,6 +10,7 @@ pub(crate) mod pushes;
 mod read;
 pub(crate) mod records;
 mod recover;
+mod rows;
 mod sessions;
 mod state;
 mod stored;

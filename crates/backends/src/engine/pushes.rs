@@ -39,6 +39,7 @@ impl Txn<'_> {
             Command::Accept(accept) => self.accept(accept),
             Command::Target(target) => self.target(target),
             Command::Counted { app, push } => self.end_count(app, *push),
+            Command::Change(change) => self.change_rows(change),
         }
     }
 

@@ -10,6 +10,7 @@ use campanile_broker::{
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
+    rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
 
@@ -24,10 +25,10 @@ use super::{
     publish::{ALL_FILTERS, posting},
     pushes::app_subject,
     records::{
-        InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, damaged, decode,
+        DeviceRecord, InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord,
+        MessageRecord, PushRecord, damaged, decode,
     },
-    stored::read_profile,
+    rows::{read_profile, read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
 };
 
@@ -115,6 +116,46 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .into_iter()
             .map(name)
             .collect::<Result<_, KvError>>()?)
+    }
+
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_rows_at(view, scope, keys, now_ms))?)
+    }
+
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_rows(view, range, now_ms))?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: RowTable) -> Result<u64, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_row_count(view, scope, table))?)
+    }
+
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        let number = |view: &dyn View, device: &str| {
+            let key = Subject::app(app.as_str()).text(device).key(Table::Device);
+            let Some(bytes) = view.get(&key)? else {
+                return Ok(None);
+            };
+            Ok(Some(decode::<DeviceRecord>(&bytes, "device")?.ordinal))
+        };
+        Ok(self
+            .reads
+            .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
     }
 
     fn report(

@@ -127,7 +127,18 @@ pub struct KeyRecord {
     pub app: String,
 }
 
-/// A device with a session, or with pushes that wait for it.
+/// A row of the push domain.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RowRecord {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(uint64, optional, tag = "2")]
+    pub expires_ms: Option<u64>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub value: prost::bytes::Bytes,
+}
+
+/// A device with a session, or with pushes that wait for it, or one that is registered.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DeviceRecord {
     #[prost(string, tag = "1")]

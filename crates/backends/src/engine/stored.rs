@@ -1,6 +1,5 @@
 //! Reading what is stored of a session: for a claim, in the middle of a batch, and for a query, from what is committed.
 
-use bytes::Bytes;
 use campanile_broker::{
     ids::Offset,
     store::{Cursor, LogKind, PacketId, Resumed},
@@ -28,11 +27,6 @@ pub fn push_cursor(cursors: &[Cursor], end: Offset) -> Cursor {
         done: end,
         done_above: Vec::new(),
     })
-}
-
-/// What the push domain knows of a device.
-pub fn read_profile(_view: &dyn View, _device: &Subject) -> Result<Option<Bytes>, KvError> {
-    Ok(None)
 }
 
 /// The state of a session that goes on. `cursors` are its cursors.

@@ -12,6 +12,7 @@ use campanile_broker::{
 use campanile_push::{
     app::{AppName, KeyHash},
     id::PushId,
+    rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
 };
 use redis::Value;
@@ -69,6 +70,86 @@ impl campanile_push::store::Reader for RedisReader {
             .collect::<Result<_, Failure>>()?)
     }
 
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(3)
+            .text("rows_at")
+            .number(now_ms)
+            .list(keys.iter(), |pack, key| {
+                pack.array(2).number(key.table as u64).text(&key.name);
+            });
+        let answer = self.ask(tag_of(scope), pack)?;
+        let rows = answer.array().map_err(|Malformed| malformed())?;
+        if rows.len() != keys.len() {
+            return Err(malformed().into());
+        }
+        let rows = keys.iter().zip(rows).map(|(key, found)| {
+            let row = found.option().map(|found| row(key.name.clone(), found));
+            row.transpose()
+        });
+        Ok(rows
+            .collect::<Result<_, Malformed>>()
+            .map_err(|Malformed| malformed())?)
+    }
+
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(6)
+            .text("rows")
+            .number(now_ms)
+            .number(range.table as u64)
+            .text(&range.prefix)
+            .option(range.after.as_ref(), |pack, after| {
+                pack.text(after);
+            })
+            .number(range.limit as u64);
+        let answer = self.ask(tag_of(&range.scope), pack)?;
+        let page = |answer: Packed| {
+            let [rows, more] = answer.tuple()?;
+            let rows = rows.list(|found| {
+                let [name, version, value] = found.tuple()?;
+                Ok(Row {
+                    name: name.text()?,
+                    version: Version(version.number()?),
+                    value: value.bytes()?.into(),
+                })
+            })?;
+            Ok((rows, more.truth()?))
+        };
+        Ok(page(answer).map_err(|Malformed| malformed())?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2).text("count_rows").number(table as u64);
+        let answer = self.ask(tag_of(scope), pack)?;
+        Ok(answer.number().map_err(|Malformed| malformed())?)
+    }
+
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2)
+            .text("numbers")
+            .list(devices.iter(), |pack, device| {
+                pack.text(device);
+            });
+        let answer = self.ask(app.as_str(), pack)?;
+        let number = |found: Packed| {
+            let number = found.option().map(|found| found.number());
+            Ok(number.transpose()?.map(|number| number as u32))
+        };
+        Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
     fn report(
         &self,
         app: &AppName,
@@ -108,6 +189,22 @@ impl From<Down> for Failure {
 
 fn malformed() -> Failure {
     Failure("redis: an answer of the script, or a stored record in it, is damaged".into())
+}
+
+fn tag_of(scope: &Scope) -> &str {
+    match scope {
+        Scope::System => APPS_TAG,
+        Scope::App(app) => app.as_str(),
+    }
+}
+
+fn row(name: String, found: Packed) -> Result<Row, Malformed> {
+    let [version, value] = found.tuple()?;
+    Ok(Row {
+        name,
+        version: Version(version.number()?),
+        value: value.bytes()?.into(),
+    })
 }
 
 fn app_name(name: Packed) -> Result<AppName, Failure> {

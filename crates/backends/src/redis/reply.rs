@@ -14,6 +14,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     id::PushId,
+    rows::{Table, Version},
     store::{self as push, Audience},
 };
 
@@ -82,6 +83,7 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
             b"E" => push::Outcome::Exists,
             b"A" => push::Outcome::NoApp,
             b"K" => push::Outcome::KeyReused,
+            b"C" => push::Outcome::Conflict,
             _ => return Err(Malformed),
         },
         Packed::Array(parts) if matches!(command, push::Command::Accept(_)) => {
@@ -95,6 +97,21 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                     accepted_ms: accepted_ms.number()?,
                 },
                 _ => return Err(Malformed),
+            }
+        }
+        Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
+            let [number] = parts.as_slice() else {
+                return Err(Malformed);
+            };
+            let number = number.number()?;
+            let table = Table::ALL.into_iter().find(|table| *table as u64 == number);
+            push::Outcome::Full {
+                table: table.ok_or(Malformed)?,
+            }
+        }
+        version @ Packed::Number(_) if matches!(command, push::Command::Change(_)) => {
+            push::Outcome::Changed {
+                version: Version(version.number()?),
             }
         }
         _ => return Err(Malformed),

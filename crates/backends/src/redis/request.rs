@@ -12,7 +12,10 @@ use campanile_broker::{
         Release, StoredSubscription, Subscribe, Will,
     },
 };
-use campanile_push::store::{self as push, Accept, Audience, Target};
+use campanile_push::{
+    rows::{Change, Scope},
+    store::{self as push, Accept, Audience, Target},
+};
 use prost::Message as _;
 
 use super::pack::Pack;
@@ -57,6 +60,12 @@ pub fn place(request: &Request) -> Place {
         | Request::Push(push::Command::Counted { app, .. }) => {
             return Place::App(app.as_str().into());
         }
+        Request::Push(push::Command::Change(change)) => {
+            return match &change.scope {
+                Scope::System => Place::Apps,
+                Scope::App(app) => Place::App(app.as_str().into()),
+            };
+        }
         Request::Push(push::Command::CreateApp { .. } | push::Command::AddKey { .. }) => {
             return Place::Apps;
         }
@@ -71,6 +80,7 @@ pub fn time_of(request: &Request) -> Option<Millis> {
         Request::Broker(Command::Release(release)) => Some(release.now),
         Request::Broker(Command::Sweep { now, .. } | Command::Void { now, .. }) => Some(*now),
         Request::Push(push::Command::Accept(accept)) => Some(Millis(accept.accepted_ms)),
+        Request::Push(push::Command::Change(change)) => Some(Millis(change.now_ms)),
         _ => None,
     }
 }
@@ -140,6 +150,7 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
         Request::Push(push::Command::Counted { push, .. }) => {
             pack.array(2).text("counted").text(&hex(MessageId(push.0)));
         }
+        Request::Push(push::Command::Change(change)) => pack_change(&mut pack, change),
     }
     pack.into_bytes()
 }
@@ -379,6 +390,32 @@ fn pack_target(pack: &mut Pack, target: &Target) {
         .text(&hex(MessageId(target.push.0)))
         .number(target.chunk.into())
         .bytes(&devices);
+}
+
+fn pack_change(pack: &mut Pack, change: &Change) {
+    pack.array(5)
+        .text("change")
+        .number(change.now_ms)
+        .list(change.expect.iter(), |pack, (key, version)| {
+            pack.array(3)
+                .number(key.table as u64)
+                .text(&key.name)
+                .number(version.0);
+        })
+        .list(change.writes.iter(), |pack, write| {
+            pack.array(4)
+                .number(write.key.table as u64)
+                .text(&write.key.name)
+                .option(write.value.as_ref(), |pack, value| {
+                    pack.bytes(value);
+                })
+                .option(write.expires_ms, |pack, at| {
+                    pack.number(at);
+                });
+        })
+        .list(change.bounds.iter(), |pack, (table, rows)| {
+            pack.array(2).number(*table as u64).number(*rows);
+        });
 }
 
 /// A push as an inbox takes it.

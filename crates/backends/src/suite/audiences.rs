@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, Offset},
-    store::{LogKind, Notice, Outcome, Page, Query},
+    ids::{AppId, Generation, Offset},
+    store::{Change, LogKind, Notice, Outcome, Page, Query},
 };
 use campanile_push::{
     id::PushId,
+    rows::{self, Key, Scope, Table},
     store::{self as push, Accept, Audience, Command, Idempotency, Target},
 };
 
@@ -208,6 +209,70 @@ pub fn a_stranger_has_no_profile(world: &mut World) {
     assert_eq!(profiles, [None, None]);
 }
 
+/// As it is then: the row of the device.
+pub fn a_claim_brings_the_profile(world: &mut World) {
+    world.claim("known", 60);
+    for device in ["known", "new"] {
+        world.set_profile(device, Some(b"vip\n\x00\xff"));
+        world.set_profile(device, Some(b"vip:2 \n\x00\xff"));
+    }
+    world.restart();
+    let profile = Some(Bytes::from_static(b"vip:2 \n\x00\xff"));
+    for expiry_seconds in [0, 60] {
+        assert_eq!(world.claim("known", expiry_seconds).profile, profile);
+        assert_eq!(world.claim("new", expiry_seconds).profile, profile);
+    }
+    let asked = Query::Profiles {
+        app: AppId::new(APP),
+        clients: texts(["new", "stranger", "known"]),
+    };
+    let read = |world: &mut World| match world.read(&asked) {
+        Page::Profiles { profiles, .. } => profiles,
+        page => panic!("no profiles: {page:?}"),
+    };
+    assert_eq!(read(world), [profile.clone(), None, profile.clone()]);
+    world.set_profile("new", None);
+    assert_eq!(read(world), [None, None, profile]);
+    assert_eq!(world.claim("new", 60).profile, None);
+}
+
+/// Whoever claims it later reads it then.
+pub fn a_profile_is_announced_while_its_device_is_connected(world: &mut World) {
+    let change = |client_id: &str, profile: Option<&'static [u8]>| Change::Profile {
+        client_id: client_id.into(),
+        profile: profile.map(Bytes::from_static),
+    };
+    world.set_profile("a", Some(b"one"));
+    assert_eq!(world.take_changes(), []);
+    for expiry_seconds in [60, 0] {
+        let claimed = world.claim("a", expiry_seconds);
+        world.take_notices();
+        world.set_profile("a", Some(b"two"));
+        assert_eq!(world.take_changes(), [change("a", Some(b"two"))]);
+        let is_shared = world.node != Generation::ALONE;
+        assert_eq!(world.changed.len(), usize::from(is_shared));
+        world.set_profile("a", None);
+        assert_eq!(world.take_changes(), [change("a", None)]);
+        world.release("a", &claimed, expiry_seconds);
+        world.take_notices();
+        world.set_profile("a", Some(b"three"));
+        assert_eq!(world.take_changes(), []);
+    }
+    assert_eq!(
+        world.claim("a", 60).profile,
+        Some(Bytes::from_static(b"three"))
+    );
+    world.pass_seconds(10);
+    let expires_ms = world.now.plus_seconds(5).0;
+    let row = Key::new(Table::Device, "a");
+    let change_rows = world.row_change().put_until(row, &b"four"[..], expires_ms);
+    world.run_push(Command::Change(Box::new(change_rows)));
+    assert_eq!(world.take_changes(), [change("a", Some(b"four"))]);
+    world.pass_seconds(5);
+    world.sweep();
+    assert_eq!(world.take_changes(), [change("a", None)]);
+}
+
 fn counted(world: &mut World, push: PushId) -> Command {
     let app = world.accept(None, 1).app;
     Command::Counted { app, push }
@@ -228,6 +293,23 @@ impl World {
             audience: Audience::Matching(Bytes::from_static(TARGETING)),
             ..self.accept(None, ttl_seconds)
         }
+    }
+
+    fn row_change(&mut self) -> rows::Change {
+        rows::Change::new(Scope::App(self.accept(None, 1).app), self.now.0)
+    }
+
+    fn set_profile(&mut self, device: &str, profile: Option<&'static [u8]>) {
+        let row = Key::new(Table::Device, device);
+        let change = match profile {
+            Some(profile) => self.row_change().put(row, profile),
+            None => self.row_change().remove(row),
+        };
+        let outcome = self.run_push(Command::Change(Box::new(change)));
+        assert!(
+            matches!(outcome, push::Outcome::Changed { .. }),
+            "{outcome:?}"
+        );
     }
 
     fn target(&mut self, push: PushId, ordinal: u32) {

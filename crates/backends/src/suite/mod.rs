@@ -12,6 +12,7 @@ pub mod mailboxes;
 pub mod pushes;
 pub mod receipts;
 pub mod recovery;
+pub mod rows;
 pub mod sessions;
 pub mod voids;
 pub mod wills;
@@ -185,6 +186,8 @@ macro_rules! common_tests {
                 a_push_to_an_audience_is_forgotten
                 a_push_to_others_has_no_devices_added
                 a_stranger_has_no_profile
+                a_claim_brings_the_profile
+                a_profile_is_announced_while_its_device_is_connected
             }
             receipts {
                 receipts_are_counted_once
@@ -195,6 +198,17 @@ macro_rules! common_tests {
                 unacknowledged_pushes_expire
                 reports_survive_a_restart
                 a_set_may_span_chunks
+            }
+            rows {
+                a_row_is_written_if_it_is_what_was_read
+                a_change_is_of_one_piece
+                scopes_and_tables_are_kept_apart
+                rows_are_read_by_page
+                a_page_of_rows_is_bounded
+                a_row_may_expire
+                a_table_may_be_full
+                a_registered_device_keeps_its_number
+                a_removed_device_keeps_its_session
             }
         }
     };

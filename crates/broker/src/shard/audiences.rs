@@ -145,15 +145,14 @@ impl Shard {
         let state = &mut self.apps[usize::from(app)];
         state.profiles.see(changes);
         state.profiles.missed_to = changes;
-        state.profiles.outdated = state.clients.keys().cloned().collect();
-        self.ask_for_profiles(app);
+        let clients: BTreeSet<Arc<str>> = state.clients.keys().cloned().collect();
+        state.profiles.outdated.clone_from(&clients);
+        self.ask_for_profiles(app, &clients.into_iter().collect::<Vec<_>>());
     }
 
-    fn ask_for_profiles(&mut self, app: u16) {
-        let state = &self.apps[usize::from(app)];
-        let outdated: Vec<Arc<str>> = state.profiles.outdated.iter().cloned().collect();
-        let id = state.id.clone();
-        for clients in outdated.chunks(PROFILES_AT_ONCE) {
+    fn ask_for_profiles(&mut self, app: u16, clients: &[Arc<str>]) {
+        let id = self.apps[usize::from(app)].id.clone();
+        for clients in clients.chunks(PROFILES_AT_ONCE) {
             let query = Query::Profiles {
                 app: id.clone(),
                 clients: clients.to_vec(),
@@ -170,8 +169,7 @@ impl Shard {
         page: Result<Page, StoreError>,
     ) {
         let Ok(Page::Profiles { profiles, changes }) = page else {
-            self.profiles_unread.push((app, clients));
-            return;
+            return self.unread_profiles.entry(app).or_default().extend(clients);
         };
         for (client_id, profile) in clients.iter().zip(profiles) {
             // What was said of the others meanwhile goes on to what is newest.
@@ -187,19 +185,25 @@ impl Shard {
         }
     }
 
-    /// Reads profiles again that could not be read.
-    pub(super) fn read_profiles_again(&mut self) {
-        for (app, clients) in take(&mut self.profiles_unread) {
-            let state = &self.apps[usize::from(app)];
-            let outdated = |id: &Arc<str>| state.profiles.outdated.contains(id);
-            let clients: Vec<Arc<str>> = clients.into_iter().filter(outdated).collect();
-            let query = Query::Profiles {
-                app: state.id.clone(),
-                clients: clients.clone(),
-            };
-            if !clients.is_empty() {
-                self.query(query, Pending::Profiles(app, clients));
-            }
+    /// For a while the store did not count a client as connected, and may not have said that its profile changed: it is read within a second.
+    pub(super) fn doubt_profile(&mut self, slot: u32) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let (app, client_id) = (live.app, live.client_id.clone());
+        self.apps[usize::from(app)]
+            .profiles
+            .outdated
+            .insert(client_id.clone());
+        self.unread_profiles.entry(app).or_default().push(client_id);
+    }
+
+    /// Reads the profiles that are doubted, or could not be read.
+    pub(super) fn read_doubted_profiles(&mut self) {
+        for (app, mut clients) in take(&mut self.unread_profiles) {
+            let profiles = &self.apps[usize::from(app)].profiles;
+            clients.retain(|id| profiles.outdated.contains(id));
+            self.ask_for_profiles(app, &clients);
         }
     }
 

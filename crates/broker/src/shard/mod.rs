@@ -107,8 +107,8 @@ pub struct Shard {
     retry: Vec<ConnId>,
     /// Connections whose replay goes on in the next turn, so that others have theirs.
     unfinished_replays: Vec<ConnId>,
-    /// Profiles that could not be read: app and clients.
-    profiles_unread: Vec<(u16, Vec<Arc<str>>)>,
+    /// Clients, by app, whose profiles are to be read.
+    unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
     wills: wills::Delayed,
     /// Figures under `$SYS`.
@@ -258,7 +258,7 @@ impl Shard {
             save_due: None,
             retry: Vec::new(),
             unfinished_replays: Vec::new(),
-            profiles_unread: Vec::new(),
+            unread_profiles: BTreeMap::new(),
             sweep_due: now,
             wills: wills::Delayed::default(),
             sys: BTreeMap::new(),

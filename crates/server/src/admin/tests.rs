@@ -13,6 +13,7 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     key::ApiKey,
+    rows::{Key, Range, Row, Scope, Table},
     store::{Command, Outcome, Reader, Report, Unavailable},
 };
 use tokio::sync::oneshot;
@@ -40,7 +41,10 @@ impl campanile_api::Store for Fake {
                 }
                 None => Outcome::NoApp,
             },
-            Command::Accept(_) => unreachable!(),
+            Command::Accept(_)
+            | Command::Change(_)
+            | Command::Target(_)
+            | Command::Counted { .. } => unreachable!(),
         };
         answer.send(Ok(outcome)).unwrap();
         receiver
@@ -66,6 +70,22 @@ impl Reader for FakeReader {
             .take(limit)
             .cloned()
             .collect())
+    }
+
+    fn rows_at(&self, _: &Scope, _: &[Key], _: u64) -> Result<Vec<Option<Row>>, Unavailable> {
+        unreachable!()
+    }
+
+    fn rows(&self, _: &Range, _: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        unreachable!()
+    }
+
+    fn count_rows(&self, _: &Scope, _: Table) -> Result<u64, Unavailable> {
+        unreachable!()
+    }
+
+    fn device_numbers(&self, _: &AppName, _: &[Arc<str>]) -> Result<Vec<Option<u32>>, Unavailable> {
+        unreachable!()
     }
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

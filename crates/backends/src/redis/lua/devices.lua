@@ -18,9 +18,6 @@ local function load(client)
   }
 end
 
--- What the push domain knows of a device, or `false`.
-local function profile_of(_) return false end
-
 local function is_expired(device, now)
   return not device.owner and device.ends_at ~= nil and device.ends_at <= now
 end
@@ -122,6 +119,22 @@ local function push_cursor(parts)
   for _, cursor in ipairs(parts.cursors) do
     if cursor[1] == 0 then return cursor end
   end
+end
+
+-- Rows of the push domain: hashes `w:TABLE` by name of `VERSION:EXPIRY:VALUE`, with the names in order in `y:TABLE`. Table 16 is that of devices.
+local function rows_key(number) return K .. 'w:' .. number end
+local function names_key(number) return K .. 'y:' .. number end
+local DEVICE_TABLE = 16
+local DEVICE_ROWS = rows_key(DEVICE_TABLE)
+-- What the push domain knows of a device, or `false`: its row.
+local function profile_of(client)
+  local stored = call('HGET', DEVICE_ROWS, client)
+  return stored and string.match(stored, '^%d+:%d*:(.*)$')
+end
+-- A device has another profile, or (`false`) none any more. Whoever claims it later reads it then.
+local function profile_changed(device, profile)
+  if not device or not device.owner then return end
+  if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
 end
 
 local function remove_fields(key, names)

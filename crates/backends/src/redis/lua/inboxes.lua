@@ -90,10 +90,11 @@ local function purge_publishes(client)
   end
 end
 
--- Forgets a device without a session whose inbox is empty.
+-- Forgets a device without a session whose inbox is empty, unless it is registered.
 local function forget_idle(client)
   local row = call('HMGET', device_key(client), 'o', 'x', 'p')
-  if row[1] and not row[2] and not row[3] and call('EXISTS', inbox_key(client)) == 0 then
+  if row[1] and not row[2] and not row[3] and call('EXISTS', inbox_key(client)) == 0
+    and call('HEXISTS', DEVICE_ROWS, client) == 0 then
     write('DEL', device_key(client))
     return true
   end

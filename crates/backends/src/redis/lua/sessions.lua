@@ -149,7 +149,8 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   for partition = 1, config.partitions do ends[partition] = counter('e' .. partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
   return {
-    epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous, profile_of(client),
+    epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous,
+    not is_new and profile_of(client),
     counter('h'),
   }
 end
