@@ -171,6 +171,10 @@ impl Shard {
         let Ok(Page::Profiles { profiles, changes }) = page else {
             return self.unread_profiles.entry(app).or_default().extend(clients);
         };
+        if changes < self.apps[usize::from(app)].profiles.missed_to {
+            // It was asked for before more was missed.
+            return;
+        }
         for (client_id, profile) in clients.iter().zip(profiles) {
             // What was said of the others meanwhile goes on to what is newest.
             let state = &self.apps[usize::from(app)];
