@@ -138,7 +138,10 @@ impl Txn<'_> {
             Owner::Stored(device) if release.expires_at.is_some_and(|at| at <= release.now) => {
                 self.end_stored_session(client, &subject, device)?;
             }
-            Owner::Stored(device) => {
+            Owner::Stored(mut device) => {
+                if let Some(session) = &mut device.session {
+                    session.may_be_served = false;
+                }
                 self.disconnect(&subject, device, release.expires_at)?;
             }
         }

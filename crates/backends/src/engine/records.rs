@@ -167,6 +167,9 @@ pub struct SessionRecord {
     /// The node that had the client before the last claim may still hand over what it has not saved; the owner has saved nothing yet.
     #[prost(bool, tag = "6")]
     pub may_be_handed_over: bool,
+    /// Its node was given up, and may serve it all the same until it hears of that.
+    #[prost(bool, tag = "7")]
+    pub may_be_served: bool,
 }
 
 impl SessionRecord {

@@ -129,12 +129,21 @@ impl Txn<'_> {
         } else {
             self.forget_idle_device(&subject)?;
         }
-        if self.connection(&client, &subject)?.is_none() {
+        if !self.is_served(&client, &subject)? {
             // Whoever claims it from now on reads its row.
             return Ok(());
         }
         let ClientKey { app, client_id } = client;
         self.announce_change(&app, Change::Profile { client_id, profile })
+    }
+
+    /// Whether some node may have a connection of a client, by this session.
+    fn is_served(&self, client: &ClientKey, subject: &Subject) -> Result<bool, StoreError> {
+        if self.connection(client, subject)?.is_some() {
+            return Ok(true);
+        }
+        let session = self.device(subject)?.and_then(|device| device.session);
+        Ok(session.is_some_and(|session| session.may_be_served))
     }
 
     fn row(&self, subject: &Subject) -> Result<Option<RowRecord>, KvError> {

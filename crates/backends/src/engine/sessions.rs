@@ -93,6 +93,7 @@ impl Txn<'_> {
                     },
                     may_be_handed_over: previous
                         .is_some_and(|previous| previous.generation != claim.owner),
+                    may_be_served: false,
                 }),
             };
             self.put_record(Table::Device, &subject, &record)?;

@@ -299,7 +299,8 @@ impl World {
         rows::Change::new(Scope::App(self.accept(None, 1).app), self.now.0)
     }
 
-    fn set_profile(&mut self, device: &str, profile: Option<&'static [u8]>) {
+    /// Says what is known of a device.
+    pub fn set_profile(&mut self, device: &str, profile: Option<&'static [u8]>) {
         let row = Key::new(Table::Device, device);
         let change = match profile {
             Some(profile) => self.row_change().put(row, profile),

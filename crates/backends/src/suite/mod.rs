@@ -84,6 +84,7 @@ macro_rules! shared_conformance_tests {
                 a_will_that_a_claim_gave_out_is_handed_out
                 a_released_will_is_handed_out
                 wills_are_handed_out_within_the_bound
+                a_profile_is_announced_to_a_node_that_was_given_up
             }
             mailboxes {
                 notes_wait_for_the_node_of_a_connection

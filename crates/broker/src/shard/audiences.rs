@@ -189,21 +189,8 @@ impl Shard {
         }
     }
 
-    /// For a while the store did not count a client as connected, and may not have said that its profile changed: it is read within a second.
-    pub(super) fn doubt_profile(&mut self, slot: u32) {
-        let Some((_, live)) = live_in(&mut self.conns, slot) else {
-            return;
-        };
-        let (app, client_id) = (live.app, live.client_id.clone());
-        self.apps[usize::from(app)]
-            .profiles
-            .outdated
-            .insert(client_id.clone());
-        self.unread_profiles.entry(app).or_default().push(client_id);
-    }
-
-    /// Reads the profiles that are doubted, or could not be read.
-    pub(super) fn read_doubted_profiles(&mut self) {
+    /// Reads profiles again that could not be read.
+    pub(super) fn read_profiles_again(&mut self) {
         for (app, mut clients) in take(&mut self.unread_profiles) {
             let profiles = &self.apps[usize::from(app)].profiles;
             clients.retain(|id| profiles.outdated.contains(id));

@@ -107,7 +107,7 @@ pub struct Shard {
     retry: Vec<ConnId>,
     /// Connections whose replay goes on in the next turn, so that others have theirs.
     unfinished_replays: Vec<ConnId>,
-    /// Clients, by app, whose profiles are to be read.
+    /// Clients, by app, whose profiles could not be read.
     unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
     wills: wills::Delayed,

@@ -388,10 +388,7 @@ impl Shard {
             Pending::Job(job) => self.on_job_answer(job, outcome.map(drop)),
             Pending::Restamp(conn) => match outcome {
                 // Between the generations nobody may have been told of what came.
-                Ok(_) if self.slot_of(conn).is_some() => {
-                    self.doubt_profile(conn.slot);
-                    self.look_into_inbox(conn.slot);
-                }
+                Ok(_) if self.slot_of(conn).is_some() => self.look_into_inbox(conn.slot),
                 Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
                     self.restamp_later(conn);
                 }

@@ -27,7 +27,7 @@ impl Shard {
             self.sweep_silent();
             self.sweep_unnamed();
             self.repeat_unwritten();
-            self.read_doubted_profiles();
+            self.read_profiles_again();
             for conn in std::mem::take(&mut self.retry) {
                 if self.slot_of(conn).is_some() {
                     self.pump(conn.slot);
