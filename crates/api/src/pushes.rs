@@ -193,3 +193,28 @@ impl Reported {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_counted_is_null() {
+        let id = PushId(7);
+        let shown = |counting| {
+            let report = Report {
+                targeted: 3,
+                delivered: 2,
+                expired: 1,
+                counting,
+                ..Report::default()
+            };
+            let shown = serde_json::to_value(Reported::new(id, &report)).unwrap();
+            let figures = ["targeted", "delivered", "pending", "expired", "status"];
+            figures.map(|figure| shown[figure].clone())
+        };
+        let json = |figures: &str| serde_json::from_str::<[serde_json::Value; 5]>(figures).unwrap();
+        assert_eq!(shown(true), json(r#"[null, 2, null, null, "active"]"#));
+        assert_eq!(shown(false), json(r#"[3, 2, 0, 1, "done"]"#));
+    }
+}

@@ -576,13 +576,15 @@ fn a_device_at_a_node_that_was_given_up_is_known_as_it_is() {
     let mut town = Town::of(2);
     let device = town.connect(1, connect("device").durable());
     town.fleet.set_ensemble_cut(1, true);
-    town.wait(15_000);
+    town.fleet.set_link_cut(0, 1, true);
+    town.wait(20_000);
     town.set_profile(0, "device", "vip");
     town.wait(2000);
     town.push_to(0, "vip", "while it is cut off");
     town.wait(2000);
     town.expect_publish(device, "while it is cut off");
     town.fleet.set_ensemble_cut(1, false);
+    town.fleet.set_link_cut(0, 1, false);
     town.wait(10_000);
     town.set_profile(0, "device", "beta");
     town.push_to(0, "vip", "no more");

@@ -246,3 +246,30 @@ fn device(slot: u32, live: &Live) -> Device<'_> {
         ordinal: live.ordinal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_a_claim_has_seen_is_old_until_all_have_come() {
+        let mut profiles = Profiles::default();
+        profiles.see(Offset(3));
+        profiles.ahead.insert((Offset(7), "claimed".into()));
+        profiles.ahead.insert((Offset(9), "later".into()));
+        for (client_id, change, is_old) in [
+            ("claimed", 5, true),
+            ("claimed", 7, true),
+            ("claimed", 8, false),
+            ("later", 8, true),
+            ("other", 5, false),
+        ] {
+            let judged = profiles.is_old(client_id, Offset(change));
+            assert_eq!(judged, is_old, "{client_id} {change}");
+        }
+        profiles.see(Offset(7));
+        assert_eq!(profiles.ahead.len(), 1);
+        profiles.see(Offset(9));
+        assert!(profiles.ahead.is_empty());
+    }
+}
