@@ -113,7 +113,7 @@ impl Audience {
                     expression: Some(expression.clone()),
                     ..Targeting::everyone(pushed_ms)
                 };
-                Some(store::Audience::Matching(Arc::new(targeting)))
+                Some(store::Audience::Matching(targeting.encode().into()))
             }
             Audience::Users(_) | Audience::Segment(_) | Audience::Upload(_) => None,
         }

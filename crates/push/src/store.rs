@@ -11,7 +11,6 @@ use crate::{
     app::AppName,
     id::PushId,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
-    targeting::Targeting,
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -24,8 +23,59 @@ pub struct Unavailable(pub Arc<str>);
 pub enum Command {
     /// Accept a push. One whose id was accepted already changes nothing and gets the same answer.
     Accept(Box<Accept>),
+    /// Some of the devices that a push to [`Audience::Matching`] is for. Repeating it is harmless; for a push that is not known any more, or is to another
+    /// audience, nothing happens.
+    Target(Target),
+    /// All devices of such a push were named by [`Command::Target`]s: its report is complete.
+    Counted {
+        /// The app.
+        app: AppName,
+        /// The push.
+        push: PushId,
+    },
     /// Write rows. [`Outcome::Changed`], or [`Outcome::Conflict`] if they are not what was expected.
     Change(Box<Change>),
+}
+
+/// Devices that a push is for: those of one chunk of 65,536 numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The app.
+    pub app: AppName,
+    /// The push.
+    pub push: PushId,
+    /// The chunk: its first number is 65,536 times this.
+    pub chunk: u16,
+    /// Bit `n % 8` (1 is the lowest) of byte `n / 8` stands for the chunk's number `n`. At most [`Target::MAX_BYTES`].
+    pub devices: Bytes,
+}
+
+impl Target {
+    /// Bytes of a whole chunk.
+    pub const MAX_BYTES: usize = 8192;
+
+    /// These numbers of a chunk.
+    pub fn of(
+        app: &AppName,
+        push: PushId,
+        chunk: u16,
+        numbers: impl IntoIterator<Item = u16>,
+    ) -> Target {
+        let mut devices = Vec::new();
+        for number in numbers {
+            let at = usize::from(number / 8);
+            if devices.len() <= at {
+                devices.resize(at + 1, 0_u8);
+            }
+            devices[at] |= 1 << (number % 8);
+        }
+        Target {
+            app: app.clone(),
+            push,
+            chunk,
+            devices: devices.into(),
+        }
+    }
 }
 
 /// A push that passed all checks.
@@ -54,8 +104,9 @@ pub enum Audience {
     All,
     /// These, whether known or not, 1..=1000 different client identifiers. One without a session finds the push when it first connects.
     Devices(Vec<Arc<str>>),
-    /// Every known device that it admits, now and when it is delivered.
-    Matching(Arc<Targeting>),
+    /// Every device that matches this, live or away, when the push is accepted and when it is delivered. The encoded targeting, which the store passes on. Who they
+    /// are is not known when the push is accepted: [`Command::Target`] says it later.
+    Matching(Bytes),
 }
 
 /// An idempotency key in use.
@@ -72,17 +123,19 @@ pub struct Idempotency {
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// Done and durable.
+    Done,
     /// The push is durable.
     Accepted {
-        /// Devices that it is for.
-        targeted: u64,
+        /// Devices that it is for; `None`: they are counted later.
+        targeted: Option<u64>,
     },
     /// The idempotency key was used for the same body: the answer is that of the first request.
     Replayed {
         /// The first request's push.
         id: PushId,
         /// The first answer's figure.
-        targeted: u64,
+        targeted: Option<u64>,
         /// Unix milliseconds of its acceptance.
         accepted_ms: u64,
     },
@@ -111,6 +164,8 @@ pub struct Report {
     pub expires_ms: u64,
     /// Devices that it is for.
     pub targeted: u64,
+    /// Not all of those are known yet: they, and who is still to get it, are being counted.
+    pub counting: bool,
     /// Devices that acknowledged it.
     pub delivered: u64,
     /// Devices that may still get it.

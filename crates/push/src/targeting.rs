@@ -108,6 +108,13 @@ impl Targeting {
         }
     }
 
+    /// Whether it may admit devices of which nothing is known, of some number and name.
+    pub fn may_admit_the_unknown(&self) -> bool {
+        let nothing = crate::device::Facts::NONE;
+        let matches = |expression: &Expression| expression.matches(nothing);
+        self.expression.as_ref().is_none_or(matches)
+    }
+
     fn admits_profile(&self, profile: &Profile) -> Result<(), Unmet> {
         if profile.created_ms() > self.pushed_ms {
             let at_ms = profile.created_ms();

@@ -92,6 +92,7 @@ impl Tables {
         match command {
             Command::Accept(accept) => self.accept(*accept),
             Command::Change(change) => self.rows.change(&change),
+            Command::Target(_) | Command::Counted { .. } => Outcome::Done,
         }
     }
 
@@ -111,7 +112,7 @@ impl Tables {
                 return if same_body {
                     Outcome::Replayed {
                         id: earlier.id,
-                        targeted: *targeted,
+                        targeted: Some(*targeted),
                         accepted_ms: earlier.accepted_ms,
                     }
                 } else {
@@ -124,7 +125,9 @@ impl Tables {
             _ => 42,
         };
         self.pushes.push((accept, targeted));
-        Outcome::Accepted { targeted }
+        Outcome::Accepted {
+            targeted: Some(targeted),
+        }
     }
 }
 
@@ -197,7 +200,7 @@ impl Store for Port {
             Mood::Down => drop(sender.send(Err(Unavailable("it is switched off".into())))),
             Mood::Hangs => tables.hanging.push(sender),
             Mood::Drops => drop(sender),
-            Mood::Confused => drop(sender.send(Ok(Outcome::Exists))),
+            Mood::Confused => drop(sender.send(Ok(Outcome::Conflict))),
             Mood::Panics => {
                 drop(tables);
                 panic!("the store panics on purpose");

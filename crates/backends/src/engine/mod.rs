@@ -6,7 +6,7 @@ pub(crate) mod keys;
 mod kv;
 mod progress;
 mod publish;
-mod pushes;
+pub(crate) mod pushes;
 mod read;
 pub(crate) mod records;
 mod recover;

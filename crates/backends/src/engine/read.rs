@@ -16,7 +16,7 @@ use campanile_push::{
 
 use super::{
     cluster::{
-        WithReaders, no_cluster,
+        WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
     },
     inbox::{inbox_entry, offset_of_key},
@@ -27,7 +27,7 @@ use super::{
         DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
         PushRecord, decode,
     },
-    rows::{read_row_count, read_rows, read_rows_at},
+    rows::{read_profile, read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
 };
 
@@ -72,6 +72,7 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
                 let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_changes(view, shared, query)
             }
+            Query::Profiles { app, clients } => read_profiles(view, app, clients),
             Query::Snapshot { app } => {
                 let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_snapshot(view, shared, app)
@@ -320,6 +321,17 @@ fn read_entries(
     Ok(Page::Entries(found))
 }
 
+fn read_profiles(view: &dyn View, app: &AppId, clients: &[Arc<str>]) -> Result<Page, KvError> {
+    let profile = |client_id: &Arc<str>| {
+        let device = Subject::app(app.as_str()).text(client_id);
+        read_profile(view, &device)
+    };
+    Ok(Page::Profiles {
+        profiles: clients.iter().map(profile).collect::<Result<_, _>>()?,
+        changes: last_change(view, app)?,
+    })
+}
+
 fn log_item(bytes: &[u8]) -> Result<InboxItem, KvError> {
     let message = decode::<LogRecord>(bytes, "log entry")?.message.message()?;
     Ok(InboxItem {
@@ -358,6 +370,7 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         accepted_ms: record.accepted_ms,
         expires_ms: record.expires_ms,
         targeted: record.targeted,
+        counting: record.to_audience && !record.is_counted,
         ..Report::default()
     };
     let mut chunks = Vec::new();
@@ -369,6 +382,9 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
     })?;
     for (chunk, targeted) in chunks {
         let targeted = decode_chunk(&targeted)?;
+        if record.to_audience {
+            report.targeted += targeted.len();
+        }
         let set = |set: Set| -> Result<_, KvError> {
             let tail = [&[set as u8], chunk.as_slice()].concat();
             let bytes = view.get(&push.key_with(Table::Receipts, &tail))?;

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis},
-    store::StoreError,
+    store::{Change, StoreError},
 };
 use campanile_push::{
-    rows::{Change, Key, Range, Row, Scope, Table as RowTable, Version, Write},
+    rows::{self, Key, Range, Row, Scope, Table as RowTable, Version, Write},
     store::Outcome,
 };
 
@@ -23,7 +24,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 impl Txn<'_> {
     /// Writes rows, or finds that they are not what was expected.
-    pub fn change_rows(&mut self, change: &Change) -> Result<Outcome, StoreError> {
+    pub fn change_rows(&mut self, change: &rows::Change) -> Result<Outcome, StoreError> {
         self.advance_clock(Millis(change.now_ms));
         for (key, expected) in &change.expect {
             let found = self.row(&row_subject(&change.scope, key))?;
@@ -45,7 +46,7 @@ impl Txn<'_> {
     }
 
     /// The first table that would have more rows than the change allows.
-    fn overfull(&self, change: &Change) -> Result<Option<RowTable>, KvError> {
+    fn overfull(&self, change: &rows::Change) -> Result<Option<RowTable>, KvError> {
         for (table, bound) in &change.bounds {
             let (mut added, mut removed) = (0, 0);
             for write in change.writes.iter().filter(|w| w.key.table == *table) {
@@ -110,14 +111,39 @@ impl Txn<'_> {
         match (scope, write.key.table) {
             (Scope::App(app), RowTable::Device) => {
                 let client = ClientKey::new(&AppId::new(app.as_str()), &write.key.name);
-                if write.value.is_some() {
-                    self.device_for_inbox(&client).map(drop)
-                } else {
-                    self.forget_idle_device(&Subject::client(&client))
-                }
+                self.on_device_row(client, write.value.clone())
             }
             _ => Ok(()),
         }
+    }
+
+    /// A device has another row, or none any more.
+    fn on_device_row(
+        &mut self,
+        client: ClientKey,
+        profile: Option<Bytes>,
+    ) -> Result<(), StoreError> {
+        let subject = Subject::client(&client);
+        if profile.is_some() {
+            self.device_for_inbox(&client)?;
+        } else {
+            self.forget_idle_device(&subject)?;
+        }
+        if !self.is_served(&client, &subject)? {
+            // Whoever claims it from now on reads its row.
+            return Ok(());
+        }
+        let ClientKey { app, client_id } = client;
+        self.announce_change(&app, Change::Profile { client_id, profile })
+    }
+
+    /// Whether some node may have a connection of a client, by this session.
+    fn is_served(&self, client: &ClientKey, subject: &Subject) -> Result<bool, StoreError> {
+        if self.connection(client, subject)?.is_some() {
+            return Ok(true);
+        }
+        let session = self.device(subject)?.and_then(|device| device.session);
+        Ok(session.is_some_and(|session| session.may_be_served))
     }
 
     fn row(&self, subject: &Subject) -> Result<Option<RowRecord>, KvError> {
@@ -136,6 +162,9 @@ impl Txn<'_> {
                 self.remove(subject.key(Table::Row))?;
                 let rows = subject.table_of_row().ok_or_else(|| damaged("row"))?;
                 self.count_row(&rows, -1)?;
+                if let Some(client) = device_of_row(subject, &rows)? {
+                    self.on_device_row(client, None)?;
+                }
                 Ok(1)
             }
             _ => Ok(0),
@@ -234,6 +263,26 @@ fn rows_of(scope: &Scope, table: RowTable) -> Subject {
 
 fn row_subject(scope: &Scope, key: &Key) -> Subject {
     rows_of(scope, key.table).bytes(key.name.as_bytes())
+}
+
+/// Whose a row of the devices is.
+fn device_of_row(row: &Subject, table: &Subject) -> Result<Option<ClientKey>, KvError> {
+    let app = row.app_name().filter(|app| !app.is_empty());
+    let Some(app) = app else { return Ok(None) };
+    if *table != Subject::app(app).bytes(&[RowTable::Device as u8]) {
+        return Ok(None);
+    }
+    let name = &row.key(Table::Row)[table.key(Table::Row).len()..];
+    let name = std::str::from_utf8(name).map_err(|_| damaged("row"))?;
+    Ok(Some(ClientKey::new(&AppId::new(app), name)))
+}
+
+/// What the push domain knows of a device: its row.
+pub fn read_profile(view: &dyn View, client: &Subject) -> Result<Option<Bytes>, KvError> {
+    let Some(bytes) = view.get(&device_row(client)?.key(Table::Row))? else {
+        return Ok(None);
+    };
+    Ok(Some(decode::<RowRecord>(&bytes, "row")?.value))
 }
 
 /// The row of a device, by the subject of its client. The identifier of a registered device is short, so that it stands in the subject as it is.

@@ -138,6 +138,8 @@ fn newest(page: &Page) -> Offset {
             .map(|session| Offset(session.epoch.0).max(session.push_cursor.done)),
         Page::Changes(changes) => newest_of_changes(changes),
         Page::Snapshot(snapshot) => newest_of_snapshot(snapshot),
+        // Each change of a profile is among the app's changes.
+        Page::Profiles { changes, .. } => Some(*changes),
     };
     newest.unwrap_or_default()
 }

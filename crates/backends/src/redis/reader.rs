@@ -322,6 +322,14 @@ pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
                 .number(query.limit.into());
             query.app.as_str()
         }
+        Query::Profiles { app, clients } => {
+            pack.array(2)
+                .text("profiles")
+                .list(clients.iter(), |pack, client_id| {
+                    pack.text(client_id);
+                });
+            app.as_str()
+        }
         Query::Snapshot { app } => {
             pack.array(1).text("snapshot");
             app.as_str()
@@ -367,6 +375,17 @@ pub(super) fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
         }
         Query::Session { .. } => {
             Page::Session(answer.option().map(session).transpose()?.map(Box::new))
+        }
+        Query::Profiles { clients, .. } => {
+            let [profiles, changes] = answer.tuple()?;
+            let profiles = profiles.list(reply::profile_of)?;
+            if profiles.len() != clients.len() {
+                return Err(Malformed);
+            }
+            Page::Profiles {
+                profiles,
+                changes: reply::offset(changes)?,
+            }
         }
         Query::Changes(query) => Page::Changes(Box::new(changes(query, answer)?)),
         Query::Snapshot { .. } => Page::Snapshot(Box::new(snapshot(answer)?)),
@@ -471,13 +490,21 @@ fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
 }
 
 fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
-    let [accepted_ms, expires_ms, targeted, delivered, dropped] = answer.tuple()?;
+    let [
+        accepted_ms,
+        expires_ms,
+        targeted,
+        delivered,
+        dropped,
+        counting,
+    ] = answer.tuple()?;
     let mut report = Report {
         accepted_ms: accepted_ms.number()?,
         expires_ms: expires_ms.number()?,
         targeted: targeted.number()?,
         delivered: delivered.number()?,
         dropped: dropped.number()?,
+        counting: counting.truth()?,
         ..Report::default()
     };
     let rest = report

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
     message::Message,
@@ -19,12 +20,13 @@ use campanile_push::{
 
 use super::{
     pack::{Malformed, Packed},
-    request::{push_item, push_message},
+    request::push_item,
 };
 use crate::{
     Reply, Request,
     engine::{
         keys::log_of_number,
+        pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
@@ -79,6 +81,7 @@ fn broker_outcome(
 
 fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome, Malformed> {
     Ok(match answer {
+        Packed::True => push::Outcome::Done,
         Packed::Bytes(word) => match word.as_slice() {
             b"K" => push::Outcome::KeyReused,
             b"C" => push::Outcome::Conflict,
@@ -87,11 +90,11 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
         Packed::Array(parts) if matches!(command, push::Command::Accept(_)) => {
             match parts.as_slice() {
                 [_, targeted] => push::Outcome::Accepted {
-                    targeted: targeted.number()?,
+                    targeted: figure(targeted)?,
                 },
                 [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
                     id: PushId(id_of_hex(id)?),
-                    targeted: targeted.number()?,
+                    targeted: figure(targeted)?,
                     accepted_ms: accepted_ms.number()?,
                 },
                 _ => return Err(Malformed),
@@ -116,6 +119,14 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
     })
 }
 
+/// A figure, or `None` if it is not known yet.
+fn figure(answer: &Packed) -> Result<Option<u64>, Malformed> {
+    match answer {
+        Packed::False => Ok(None),
+        answer => answer.number().map(Some),
+    }
+}
+
 fn id_of_hex(hex: &[u8]) -> Result<u128, Malformed> {
     let hex = std::str::from_utf8(hex).map_err(|_| Malformed)?;
     u128::from_str_radix(hex, 16).map_err(|_| Malformed)
@@ -132,6 +143,8 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         ends,
         waiting,
         previous,
+        profile,
+        changes,
     ] = answer.tuple()?;
     Ok(Claimed {
         epoch: Epoch(epoch.number()?),
@@ -143,7 +156,17 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         topic_ends: ends.list(offset)?,
         inbox_waiting: waiting.truth()?,
         previous: previous.option().map(previous_of).transpose()?,
+        profile: profile_of(profile)?,
+        changes: offset(changes)?,
     })
+}
+
+/// A device's profile.
+pub fn profile_of(answer: Packed) -> Result<Option<Bytes>, Malformed> {
+    answer
+        .option()
+        .map(|profile| profile.bytes().map(Bytes::from))
+        .transpose()
 }
 
 fn previous_of(answer: Packed) -> Result<Previous, Malformed> {
@@ -313,6 +336,10 @@ pub fn change(
             client_id: text(client_id)?,
             member: value.option().map(member).transpose()?,
         },
+        b"P" => Change::Profile {
+            client_id: subject,
+            profile: profile_of(value)?,
+        },
         _ => return Err(Malformed),
     })
 }
@@ -363,6 +390,7 @@ impl Announcer {
                     offset: offset(next()?)?,
                     message: self.message_of(index, request)?,
                 },
+                changes: offset(next()?)?,
             },
             b"I" => {
                 let number = next()?.number()? as usize;
@@ -387,7 +415,7 @@ impl Announcer {
                 Notice::Instant {
                     app,
                     clients: match &accept.audience {
-                        Audience::All => None,
+                        Audience::All | Audience::Matching(_) => None,
                         Audience::Devices(devices) => Some(devices.as_slice().into()),
                     },
                     message: self.message_of(index, request)?,

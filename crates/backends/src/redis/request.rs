@@ -13,9 +13,8 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    id::PushId,
     rows::{Change, Scope},
-    store::{self as push, Accept, Audience},
+    store::{self as push, Accept, Audience, Target},
 };
 use prost::Message as _;
 
@@ -24,12 +23,10 @@ use crate::{
     Request,
     engine::{
         keys::log_number,
+        pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
-
-/// Where devices get their pushes.
-const PUSH_TOPIC: &str = "push/in";
 
 /// Whose keys a request touches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +55,10 @@ pub fn place(request: &Request) -> Place {
         },
         Request::Push(push::Command::Accept(accept)) => {
             return Place::App(accept.app.as_str().into());
+        }
+        Request::Push(push::Command::Target(Target { app, .. }))
+        | Request::Push(push::Command::Counted { app, .. }) => {
+            return Place::App(app.as_str().into());
         }
         Request::Push(push::Command::Change(change)) => {
             return match &change.scope {
@@ -129,6 +130,10 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
             limit,
         }) => return void(*generation, *now, *limit),
         Request::Push(push::Command::Accept(accept)) => pack_accept(&mut pack, accept),
+        Request::Push(push::Command::Target(target)) => pack_target(&mut pack, target),
+        Request::Push(push::Command::Counted { push, .. }) => {
+            pack.array(2).text("counted").text(&hex(MessageId(push.0)));
+        }
         Request::Push(push::Command::Change(change)) => pack_change(&mut pack, change),
     }
     pack.into_bytes()
@@ -328,7 +333,7 @@ fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool) {
 fn pack_accept(pack: &mut Pack, accept: &Accept) {
     let message = push_message(accept);
     let devices = match &accept.audience {
-        Audience::All => None,
+        Audience::All | Audience::Matching(_) => None,
         Audience::Devices(devices) => Some(devices),
     };
     let shared = devices.is_some_and(|devices| devices.len() > 1);
@@ -337,7 +342,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(8)
+    pack.array(9)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -356,7 +361,19 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .text(&idempotency.key)
                 .bytes(&idempotency.body_hash)
                 .number(idempotency.expires_ms);
-        });
+        })
+        .truth(matches!(accept.audience, Audience::Matching(_)));
+}
+
+fn pack_target(pack: &mut Pack, target: &Target) {
+    // Redis counts the bits of a byte from the highest.
+    let devices = target.devices.iter().take(Target::MAX_BYTES);
+    let devices: Vec<u8> = devices.map(|byte| byte.reverse_bits()).collect();
+    pack.array(4)
+        .text("target")
+        .text(&hex(MessageId(target.push.0)))
+        .number(target.chunk.into())
+        .bytes(&devices);
 }
 
 fn pack_change(pack: &mut Pack, change: &Change) {
@@ -383,15 +400,6 @@ fn pack_change(pack: &mut Pack, change: &Change) {
         .list(change.bounds.iter(), |pack, (table, rows)| {
             pack.array(2).number(*table as u64).number(*rows);
         });
-}
-
-/// The message that devices get.
-pub fn push_message(accept: &Accept) -> Arc<Message> {
-    let PushId(id) = accept.id;
-    let mut message = Message::new(MessageId(id), Kind::Push, PUSH_TOPIC, &[], &accept.payload);
-    message.qos = QoS::AtLeastOnce;
-    message.expires_at = Some(Millis(accept.expires_ms));
-    Arc::new(message)
 }
 
 /// A push as an inbox takes it.

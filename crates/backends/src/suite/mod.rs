@@ -3,6 +3,7 @@
 //! A backend's own tests say how to open it ([`Place`]) and expand [`conformance_tests!`](crate::conformance_tests), which makes one
 //! test of each behaviour of a store of a node alone, or [`shared_conformance_tests!`](crate::shared_conformance_tests), for one that nodes share.
 
+pub mod audiences;
 pub mod changes;
 pub mod connections;
 pub mod inboxes;
@@ -83,6 +84,7 @@ macro_rules! shared_conformance_tests {
                 a_will_that_a_claim_gave_out_is_handed_out
                 a_released_will_is_handed_out
                 wills_are_handed_out_within_the_bound
+                a_profile_is_announced_to_a_node_that_was_given_up
             }
             mailboxes {
                 notes_wait_for_the_node_of_a_connection
@@ -102,6 +104,7 @@ macro_rules! shared_conformance_tests {
                 a_commit_names_the_requests_that_changed_something
                 a_refused_request_announces_nothing
                 news_of_logs_are_read_in_order
+                an_entry_with_an_audience_names_the_change_before_it
             }
         }
         $crate::common_tests! { $crate::suite::World::shared($place) }
@@ -172,6 +175,19 @@ macro_rules! common_tests {
                 an_idempotency_key_makes_a_retry_harmless
                 an_expired_push_is_forgotten_in_steps
                 a_sweep_is_bounded
+            }
+            audiences {
+                a_push_to_an_audience_is_one_log_entry
+                devices_of_an_audience_are_counted_later
+                a_receipt_from_outside_the_audience_counts
+                an_audience_may_span_chunks
+                a_push_to_an_audience_may_be_for_now_only
+                a_push_to_an_audience_is_repeated_without_harm
+                a_push_to_an_audience_is_forgotten
+                a_push_to_others_has_no_devices_added
+                a_stranger_has_no_profile
+                a_claim_brings_the_profile
+                a_profile_is_announced_while_its_device_is_connected
             }
             receipts {
                 receipts_are_counted_once

@@ -101,6 +101,7 @@ pub fn a_push_to_all_is_one_log_entry(world: &mut World) {
         log: LogKind::Push,
         previous: Offset(0),
         entry,
+        changes: Offset(0),
     };
     assert_eq!(notices, [expected]);
     world.restart();
@@ -208,7 +209,7 @@ pub fn a_push_of_the_same_id_is_accepted_once(world: &mut World) {
     for _ in 0..2 {
         assert_eq!(
             world.run_push(accept.clone()),
-            push::Outcome::Accepted { targeted: 2 }
+            push::Outcome::Accepted { targeted: Some(2) }
         );
     }
     assert_eq!(world.inbox("a").len(), 1);
@@ -233,13 +234,13 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     let accepted_ms = world.now.0;
     assert_eq!(
         world.run_push(accept(&first)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(1);
     let retry = keyed(world, 1);
     let replayed = push::Outcome::Replayed {
         id: first.id,
-        targeted: 1,
+        targeted: Some(1),
         accepted_ms,
     };
     assert_eq!(world.run_push(accept(&retry)), replayed);
@@ -253,14 +254,14 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     elsewhere.app = AppName::new("other").expect("a good name");
     assert_eq!(
         world.run_push(accept(&elsewhere)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(86_399);
     world.sweep();
     let later = keyed(world, 2);
     assert_eq!(
         world.run_push(accept(&later)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
 }
 

@@ -189,6 +189,7 @@ fn what_needs_no_look_into_the_store_is_ready_for_it() {
     let Some(store::Audience::Matching(targeting)) = ready(r#"{"topic": "news"}"#) else {
         panic!("a topic is an expression");
     };
+    let targeting = Targeting::decode(&targeting).unwrap();
     assert_eq!(targeting.pushed_ms, 5);
     assert_eq!(targeting.expression, Some(Expression::topic("news")));
     for asks in [

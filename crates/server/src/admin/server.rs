@@ -5,10 +5,11 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use campanile_api::{Store, cluster::Cluster};
+use campanile_push::store::Unavailable;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -17,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{LONGEST_LINE, Reply, Request, Wanted, cluster, list, reply_to_write, socket_path};
+use super::{LONGEST_LINE, Reply, Request, Wanted, change_apps, cluster, socket_path};
 
 /// Conversations at a time; more wait.
 const MOST_CONVERSATIONS: usize = 8;

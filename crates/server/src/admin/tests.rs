@@ -41,7 +41,10 @@ impl campanile_api::Store for Fake {
                 }
                 None => Outcome::NoApp,
             },
-            Command::Accept(_) | Command::Change(_) => unreachable!(),
+            Command::Accept(_)
+            | Command::Change(_)
+            | Command::Target(_)
+            | Command::Counted { .. } => unreachable!(),
         };
         answer.send(Ok(outcome)).unwrap();
         receiver

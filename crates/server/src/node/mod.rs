@@ -4,6 +4,7 @@
 //! credentials (`auth`), the `ticker`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
 
 mod alone;
+mod audiences;
 mod auth;
 mod cluster;
 mod config;
@@ -51,6 +52,7 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
+    audiences::LiveAudiences,
     auth::AuthPool,
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
@@ -567,6 +569,7 @@ fn spawn_shards(
             count,
             config: broker.clone(),
             access: config.access.clone(),
+            audiences: Box::new(LiveAudiences::default()),
             ids: inner.ids.clone(),
             seed,
             cluster,

@@ -1,6 +1,7 @@
 -- Devices: a hash `s:CLIENT` with short fields, so that it stays a listpack.
 --   o number; e epoch; g generation of the connection that is up; b bytes of the inbox, l its last entry
---   stored session: x expiry in seconds, a when it ends, C<log> cursor, f<filter> subscription, h the node that had it may still hand it over
+--   stored session: x expiry in seconds, a when it ends, C<log> cursor, f<filter> subscription, h the node that had it may still hand it over,
+--     q its node was given up and may serve it all the same
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
 -- `x:CLIENT` holds what is long and rare: u unfinished exchanges, r<packet id> received ones, A<log> what is done above a cursor.
 local NUMBERS_IN_CHUNK = 65536
@@ -9,12 +10,12 @@ local function device_key(client) return K .. 's:' .. client end
 local function extra_key(client) return K .. 'x:' .. client end
 
 local function load(client)
-  local row = call('HMGET', device_key(client), 'o', 'e', 'g', 'x', 'a', 'k', 'p', 'h', 'l')
+  local row = call('HMGET', device_key(client), 'o', 'e', 'g', 'x', 'a', 'k', 'p', 'h', 'l', 'q')
   if not row[1] then return nil end
   return {
     client = client, number = tonumber(row[1]), epoch = tonumber(row[2] or 0), owner = row[3] or nil,
     expiry = tonumber(row[4] or nil), ends_at = tonumber(row[5] or nil), known = row[6] or nil, pushes = tonumber(row[7] or nil),
-    may_hand_over = row[8] or nil, last = tonumber(row[9] or nil),
+    may_hand_over = row[8] or nil, last = tonumber(row[9] or nil), may_be_served = row[10] or nil,
   }
 end
 
@@ -126,6 +127,16 @@ local function rows_key(number) return K .. 'w:' .. number end
 local function names_key(number) return K .. 'y:' .. number end
 local DEVICE_TABLE = 16
 local DEVICE_ROWS = rows_key(DEVICE_TABLE)
+-- What the push domain knows of a device, or `false`: its row.
+local function profile_of(client)
+  local stored = call('HGET', DEVICE_ROWS, client)
+  return stored and string.match(stored, '^%d+:%d*:(.*)$')
+end
+-- A device has another profile, or (`false`) none any more. Whoever claims it later reads it then.
+local function profile_changed(device, profile)
+  if not device or not device.owner and not device.may_be_served then return end
+  if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
+end
 
 local function remove_fields(key, names)
   for first = 1, #names, 1000 do

@@ -17,6 +17,11 @@ local function mark(push, to_all, set, number)
   end
 end
 
+-- The bitmaps of a push to an audience reach this chunk.
+local function raise_chunks(push, chunk)
+  if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
+end
+
 -- The device that is about to get an inbox entry, made if it was never seen.
 local function device_for_inbox(client)
   local device = load(client)

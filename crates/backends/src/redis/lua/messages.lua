@@ -3,7 +3,8 @@
 local function log_key(log) return K .. 'l:' .. log end
 local function posting_key(log, filter) return K .. 'p:' .. log .. ':' .. filter end
 
-local function append_to_log(log, place, message, at, filters)
+-- `changes`: the last change that must be known to judge whom the entry is for, or 0.
+local function append_to_log(log, place, message, at, filters, changes)
   local packed = ''
   if #filters > 0 then
     packed = cmsgpack.pack(filters)
@@ -12,7 +13,7 @@ local function append_to_log(log, place, message, at, filters)
   else
     write('XADD', log_key(log), stream_id(place), 't', digits(at), 'm', message)
   end
-  announce('L', log, counter('e' .. log), place)
+  announce('L', log, counter('e' .. log), place, changes or 0)
   set_counter('e' .. log, place)
   set_counter('b' .. log, counter('b' .. log) + #message + #packed)
 end
@@ -95,8 +96,8 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
   return true
 end
 
--- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is for all, m the message if several devices share it, c
--- chunks of its bitmaps; the list `P:ID:c` whose inboxes may hold it; the sets t, d, x.
+-- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is in the log, for all or an audience, m the message if several devices
+-- share it, c chunks of its bitmaps; of one to an audience g, and k once all whom it is for are counted: n means nothing then; the list `P:ID:c` whose inboxes may hold it; the sets t, d, x.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -113,7 +114,7 @@ end
 local IDEMPOTENCY = K .. 'k'
 
 -- idempotency: key, hash of the body, expiry
-run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency)
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience)
   if idempotency then
     local used = call('HGET', IDEMPOTENCY, idempotency[1])
     used = used and cmsgpack.unpack(used)
@@ -124,16 +125,22 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     end
   end
   local key = push_key(push)
-  local known = call('HGET', key, 'n')
-  if known then
+  local known = call('HMGET', key, 'n', 'g')
+  if known[1] then
     repeats()
-    return { 'A', tonumber(known) }
+    return { 'A', not known[2] and tonumber(known[1]) }
   end
   local now_or_never, to_all, targeted = expires_at <= accepted_at, not clients, clients and #clients
   write('HSET', key, 'a', digits(accepted_at), 'x', digits(expires_at), 'l', to_all and 1 or 0, 'n', 0)
+  -- Who it is for is added later. A number that was in use now is not given to another device.
+  local target = to_all and (to_audience and function()
+    write('HSET', key, 'g', 1)
+    set_counter('pa', counter('pa') + 1)
+    return false
+  end or target_all)
   if now_or_never then
     if to_all then
-      targeted = target_all(push)
+      targeted = target(push)
     else
       for _, client in ipairs(clients) do
         local device = load(client)
@@ -149,8 +156,8 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     local place = next_place()
     write('HSET', key, 'o', digits(place))
     if to_all then
-      append_to_log(0, place, message, accepted_at, {})
-      targeted = target_all(push)
+      append_to_log(0, place, message, accepted_at, {}, to_audience and counter('h'))
+      targeted = target(push)
     else
       if #clients > 1 then write('HSET', key, 'm', message) end
       if #clients > 0 then write('RPUSH', key .. ':c', unpack(clients)) end
@@ -162,11 +169,29 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     end
     index(expires_at, 'P' .. push)
   end
-  write('HSET', key, 'n', targeted)
+  write('HSET', key, 'n', targeted or 0)
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))
     index(idempotency[3], 'I' .. idempotency[1])
   end
   return { 'A', targeted }
+end
+
+-- Some of the devices that a push to an audience is for: a bitmap of one chunk.
+run.target = function(push, chunk, devices)
+  local key = push_key(push)
+  if call('HEXISTS', key, 'g') == 0 then return true end
+  local set, added = key .. ':t:' .. chunk, key .. ':added'
+  write('SET', added, devices)
+  write('BITOP', 'OR', set, set, added)
+  write('DEL', added)
+  raise_chunks(push, chunk)
+  return true
+end
+
+run.counted = function(push)
+  local key = push_key(push)
+  if call('HEXISTS', key, 'g') == 1 then write('HSET', key, 'k', 1) end
+  return true
 end

@@ -146,6 +146,12 @@ end
 
 read.kept = function() return { retained_messages(), log_ends() } end
 
+read.profiles = function(clients)
+  local profiles = {}
+  for number, client in ipairs(clients) do profiles[number] = profile_of(client) end
+  return { profiles, counter('h') }
+end
+
 read.snapshot = function()
   local members = {}
   local row = call('HGETALL', K .. 'sm')
@@ -185,9 +191,9 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c')
+  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
-  local delivered, lost = 0, 0
+  local targeted, delivered, lost = tonumber(row[3]), 0, 0
   if row[4] == '1' then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
@@ -198,6 +204,7 @@ read.report = function(push)
         call('DEL', key .. ':common')
         return count
       end
+      if row[6] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
       lost = lost + common(set('x')) - common(set('x'), set('d'))
     end
@@ -211,7 +218,7 @@ read.report = function(push)
       if not got[number] then lost = lost + 1 end
     end
   end
-  return { tonumber(row[1]), tonumber(row[2]), tonumber(row[3]), delivered, lost }
+  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end

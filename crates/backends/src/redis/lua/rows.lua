@@ -19,7 +19,10 @@ local function remove_row(number, name)
   if write('HDEL', rows_key(number), name) == 0 then return false end
   write('ZREM', names_key(number), name)
   unindex(row_subject(number, name))
-  if number == DEVICE_TABLE then forget_idle(name) end
+  if number == DEVICE_TABLE then
+    profile_changed(load(name), false)
+    forget_idle(name)
+  end
   return true
 end
 
@@ -49,7 +52,7 @@ run.change = function(now, expected, rows, bounds)
       write('HSET', rows_key(number), name, digits(version) .. ':' .. (expires_at and digits(expires_at) or '') .. ':' .. value)
       write('ZADD', names_key(number), 0, name)
       if expires_at then index(expires_at, row_subject(number, name)) else unindex(row_subject(number, name)) end
-      if number == DEVICE_TABLE then device_for_inbox(name) end
+      if number == DEVICE_TABLE then profile_changed(device_for_inbox(name), value) end
     else
       remove_row(number, name)
     end

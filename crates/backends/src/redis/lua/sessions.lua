@@ -42,7 +42,7 @@ local function end_stored_session(device)
   local filters = end_session(client, parts_of(client))
   set_owner(device, nil)
   set_bit('s', device.number, 0)
-  write('HDEL', device_key(client), 'e', 'g', 'x', 'a')
+  write('HDEL', device_key(client), 'e', 'g', 'x', 'a', 'q')
   forget_idle(client)
   return filters
 end
@@ -59,10 +59,11 @@ local function end_ephemeral(device)
   end
 end
 
-local function disconnect(device, ends_at)
+local function disconnect(device, ends_at, may_be_served)
   local key = device_key(device.client)
   set_owner(device, nil)
-  write('HDEL', key, 'g')
+  write('HDEL', key, 'g', 'q')
+  if may_be_served then write('HSET', key, 'q', 1) end
   if ends_at then
     write('HSET', key, 'a', digits(ends_at))
     index(ends_at, 'S' .. device.client)
@@ -124,7 +125,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   device = device or { client = client, number = take_number() }
   if expiry > 0 or goes_on then
     write('HSET', key, 'o', device.number, 'e', digits(epoch), 'g', owner, 'x', expiry)
-    write('HDEL', key, 'a', 'p', 'k', 'h')
+    write('HDEL', key, 'a', 'p', 'k', 'h', 'q')
     if previous and previous[1] ~= owner then write('HSET', key, 'h', 1) end
     if not goes_on then
       write('HSET', key, 'C0', cursor[2])
@@ -135,7 +136,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   else
     if had then
       set_bit('s', device.number, 0)
-      write('HDEL', key, 'x', 'a')
+      write('HDEL', key, 'x', 'a', 'q')
     end
     local pushes = was_ephemeral and device.pushes or counter('pa')
     write('HSET', key, 'o', device.number, 'e', digits(epoch), 'g', owner, 'p', digits(pushes))
@@ -148,7 +149,11 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local ends = {}
   for partition = 1, config.partitions do ends[partition] = counter('e' .. partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
-  return { epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous }
+  return {
+    epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous,
+    not is_new and profile_of(client),
+    counter('h'),
+  }
 end
 
 -- From here on the session is what its owner says: what the node that had it before still has to say comes too late.
@@ -185,8 +190,13 @@ end
 
 local function receive(number, receipts)
   for _, push in ipairs(receipts) do
-    local to_all = call('HGET', push_key(push), 'l')
-    if to_all then mark(push, to_all, 'd', number) end
+    local row = call('HMGET', push_key(push), 'l', 'g')
+    if row[1] then mark(push, row[1], 'd', number) end
+    -- Whoever counts those that a push to an audience is for may see the device otherwise than the node that sent it.
+    if row[2] then
+      mark(push, row[1], 't', number)
+      raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
+    end
   end
 end
 
@@ -283,6 +293,7 @@ run.restamp = function(client, epoch, owner)
     write('HDEL', device_key(client), 'a')
     unindex('S' .. client)
   end
+  if device.may_be_served then write('HDEL', device_key(client), 'q') end
   set_owner(device, owner)
   write('HSET', device_key(client), 'g', owner)
   local will = will_of(client)
@@ -315,7 +326,7 @@ run.void = function(owner, now, limit)
       elseif expiry == 0 then
         ended[#ended + 1] = { client, end_stored_session(device) }
       else
-        disconnect(device, ends_at)
+        disconnect(device, ends_at, true)
       end
     else
       write('SREM', connected_key(owner), client)
