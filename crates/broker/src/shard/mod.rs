@@ -14,6 +14,7 @@ mod conn;
 mod connect;
 mod facts;
 mod groups;
+mod late;
 mod leave;
 mod notices;
 mod outgoing;
@@ -102,6 +103,7 @@ pub struct Shard {
     retry: Vec<ConnId>,
     sweep_due: Millis,
     wills: wills::Delayed,
+    late: late::LateMessages,
     /// Figures under `$SYS`.
     sys: BTreeMap<Arc<str>, Arc<Message>>,
     assigned: u64,
@@ -154,8 +156,6 @@ enum Pending {
         /// Of QoS 1 and 2.
         packet_id: Option<PacketId>,
         retained: bool,
-        /// QoS 2: live subscribers get it once it is kept.
-        route: Option<Box<publish::Late>>,
     },
     PubComp {
         conn: ConnId,
@@ -246,6 +246,7 @@ impl Shard {
             retry: Vec::new(),
             sweep_due: now,
             wills: wills::Delayed::default(),
+            late: late::LateMessages::default(),
             sys: BTreeMap::new(),
             assigned: 0,
             stopping: false,
@@ -393,12 +394,13 @@ impl Shard {
         }
     }
 
-    fn command(&mut self, command: Command, pending: Pending) {
+    fn command(&mut self, command: Command, pending: Pending) -> Ticket {
         let ticket = self.ticket(pending);
         if let Command::Progress(progress) = &command {
             self.note_saving(ticket, progress);
         }
         self.effects.commands.push((ticket, command));
+        ticket
     }
 
     fn query(&mut self, query: Query, pending: Pending) {

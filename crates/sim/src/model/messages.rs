@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use campanile_broker::ids::Millis;
 use campanile_mqtt::QoS;
 
-use super::{Held, Model, Tick, Violation, sessions::Got};
+use super::{Held, Model, Subscription, Tick, Violation, sessions::Got};
 
 /// A message that a client published, or gave as a will.
 #[derive(Debug)]
@@ -147,7 +147,8 @@ impl Model {
             }
             // One that changes between QoS 0 and others while the message is under way may match as both.
             changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
-            changed |= s.leaving.is_some() || s.sent > message.sent;
+            // Of two that match, one may be known already and the other not yet.
+            changed |= !s.holds_since(message.sent);
             (
                 qos.max(Some(s.at_most)),
                 if s.is_shared() {
@@ -157,11 +158,13 @@ impl Model {
                 },
             )
         });
-        // What was put into an inbox for a member that then began a new session may still come.
+        // What was put into an inbox for a member that then began a new session may still come. A node that hears nothing may still choose a member that left.
         let before = self.sessions.iter().filter(|s| s.device == device);
+        let is_member = |s: &&Subscription| s.left.is_none() || self.faults.links;
         let of_groups = before
             .flat_map(|s| &s.subscriptions)
-            .filter(|s| s.is_shared() && s.left.is_none() && s.matches(message.topic))
+            .filter(|s| s.is_shared() && s.matches(message.topic))
+            .filter(is_member)
             .map(|s| s.at_most)
             .max();
         let at_most = at_most.max(of_groups);
@@ -188,21 +191,19 @@ impl Model {
         if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 && !message.was_undone {
             return wrong("came twice with QoS 2");
         }
-        let excused = arrival.dup || changed || got.fresh < message.sends;
+        let may_repeat = changed || got.fresh < message.sends || message.was_undone;
+        let excused = arrival.dup || may_repeat;
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }
         // A repetition may be the first that the subscription sees, or that has not expired, or that finds the client connected.
         let may_be_first = message.sent < asked || message.expires_at.is_some();
         let is_late = message.sends > 1 && (may_be_first || arrival.qos == QoS::AtMostOnce);
-        // What is retained is passed on to who is connected only when all nodes know of it; what follows it is not held back meanwhile.
-        let is_overtaken = self.many_nodes && message.retain && !is_kept;
         // A message that a member of a group leaves behind comes to another one when it comes.
         let is_ordered = !changed
             && message.will.is_none()
             && !message.disordered
             && !is_late
-            && !is_overtaken
             && shared.is_none();
         if known.is_none() && is_ordered {
             let key = (
