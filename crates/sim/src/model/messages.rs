@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use campanile_broker::ids::Millis;
 use campanile_mqtt::QoS;
 
-use super::{Held, Model, Subscription, Tick, Violation, sessions::Got};
+use super::{Held, Model, Tick, Violation, sessions::Got};
 
 /// A message that a client published, or gave as a will.
 #[derive(Debug)]
@@ -158,13 +158,11 @@ impl Model {
                 },
             )
         });
-        // What was put into an inbox for a member that then began a new session may still come. A node that hears nothing may still choose a member that left.
+        // What was put into an inbox for a member that then began a new session may still come.
         let before = self.sessions.iter().filter(|s| s.device == device);
-        let is_member = |s: &&Subscription| s.left.is_none() || self.faults.links;
         let of_groups = before
             .flat_map(|s| &s.subscriptions)
-            .filter(|s| s.is_shared() && s.matches(message.topic))
-            .filter(is_member)
+            .filter(|s| s.is_shared() && s.left.is_none() && s.matches(message.topic))
             .map(|s| s.at_most)
             .max();
         let at_most = at_most.max(of_groups);
