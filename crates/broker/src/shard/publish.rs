@@ -1,7 +1,5 @@
 //! PUBLISH in: check it, route it to live subscribers, have it kept where somebody may need it later, acknowledge it in order.
 
-use std::sync::Arc;
-
 use campanile_mqtt::{
     AckKind, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Reason,
     encode_ack, session::Verdict as InboundVerdict, topic,
@@ -10,21 +8,14 @@ use campanile_mqtt::{
 use super::{
     Pending, Shard, Violation,
     conn::PendingAck,
-    groups::Chosen,
+    late::Late,
     routing::{Incoming, Routed},
 };
 use crate::{
+    effects::Ticket,
     ids::ConnId,
-    message::Message,
     store::{self, Command, LogKind, Received, StoreError},
 };
-
-/// A QoS 2 message that live subscribers get once it is kept.
-pub(super) struct Late {
-    pub app: u16,
-    pub message: Arc<Message>,
-    pub chosen: Vec<Chosen>,
-}
 
 /// Whether a topic belongs to the server: clients must not publish to it.
 pub(super) fn reserved_name(name: &str) -> bool {
@@ -181,10 +172,7 @@ impl Shard {
         });
         // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one. Nor does one that
         // comes after such a message.
-        let overtakes = live.rare.as_ref().is_some_and(|rare| {
-            let mut acks = rare.acks.iter();
-            acks.any(|ack| ack.qos == QoS::ExactlyOnce && ack.ready.is_none())
-        });
+        let overtakes = self.late.has(app, &live.client_id);
         let must_keep = received.is_some() || overtakes;
         let late =
             exactly_once && (must_keep || incoming.retain || self.needs_store(app, incoming.topic));
@@ -222,22 +210,24 @@ impl Shard {
         publish.received = received;
         let message = publish.message.clone();
         let retained = publish.retain;
-        let route = late.then(|| {
-            Box::new(Late {
-                app,
-                message,
-                chosen,
-            })
-        });
-        self.command(
+        let ticket = self.command(
             Command::Publish(publish),
             Pending::Publish {
                 conn,
                 packet_id,
                 retained,
-                route,
             },
         );
+        if late {
+            self.late.wait(
+                ticket,
+                Late {
+                    app,
+                    message,
+                    chosen,
+                },
+            );
+        }
         let live = self.live_mut(slot).expect("the caller looked");
         if retained {
             live.rare().pending_retained += 1;
@@ -278,23 +268,17 @@ impl Shard {
         })
     }
 
-    /// Live subscribers get a message that is kept now.
-    pub(super) fn route_late(&mut self, late: &Late) {
-        let mut incoming = Incoming::of(&late.message);
-        self.route_live(late.app, &mut incoming, &late.chosen);
-    }
-
     /// The store's answer for an incoming message.
     pub(super) fn on_kept(
         &mut self,
+        ticket: Ticket,
         conn: ConnId,
         packet_id: Option<PacketId>,
         retained: bool,
-        route: Option<Box<Late>>,
         result: Result<(), StoreError>,
     ) {
-        if let (Ok(()), Some(late)) = (&result, &route) {
-            self.route_late(late);
+        for late in self.late.settle(ticket, result.is_ok()) {
+            self.route_late(&late);
         }
         if result.is_err() {
             self.stats.refused_store += 1;
