@@ -160,9 +160,7 @@ pub(crate) fn list(
         )),
         many if many > most => Err(invalid(
             at,
-            format!(
-                "{many} different {what}s: at most {most} at a time; {too_many}"
-            ),
+            format!("{many} different {what}s: at most {most} at a time; {too_many}"),
         )),
         _ => Ok(different),
     }
@@ -196,7 +194,14 @@ fn tags(node: &Node) -> Result<Expression, Invalid> {
         let Some(node) = node else { continue };
         let at = json::pointer_to(AT, name);
         let check = |at: &str, tag: &str| checked(at, &names::TAG, tag);
-        let tags = list(&at, node, "tag", crate::expression::MAX_TESTS, TOO_MANY, check)?;
+        let tags = list(
+            &at,
+            node,
+            "tag",
+            crate::expression::MAX_TESTS,
+            TOO_MANY,
+            check,
+        )?;
         let tags = tags.iter().map(|tag| Term::tag(tag));
         match name {
             "any" => terms.push(Term::any_of(tags.collect())),

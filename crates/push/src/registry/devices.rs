@@ -198,11 +198,7 @@ pub fn patch(
 }
 
 /// Forgets what is known of a device. It may connect and be pushed to by name as before.
-pub fn delete(
-    context: &Context<'_>,
-    app: &AppName,
-    device: &str,
-) -> Result<Planned<()>, Refusal> {
+pub fn delete(context: &Context<'_>, app: &AppName, device: &str) -> Result<Planned<()>, Refusal> {
     let (profile, version) = read(context, app, device)?;
     let profile = profile.ok_or_else(|| missing(device))?;
     let mut change = context

@@ -44,6 +44,14 @@ impl World {
         carry_out(&self.context(), submit, plan)
     }
 
+    /// Reads what may be refused.
+    pub fn ask<T>(
+        &self,
+        ask: impl FnOnce(&Context<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        ask(&self.context())
+    }
+
     /// Reads.
     pub fn read<T>(&self, read: impl FnOnce(&Context<'_>) -> Result<T, Unavailable>) -> T {
         read(&self.context()).expect("memory can be read")
@@ -87,12 +95,23 @@ impl Reader for Rows {
         Ok(self.with(|rows| rows.count(scope, table)))
     }
 
+    /// A registered device's number is its place among them.
     fn device_numbers(
         &self,
-        _: &AppName,
+        app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        Ok(devices.iter().map(|_| None).collect())
+        let range = Range {
+            scope: Scope::App(app.clone()),
+            table: Table::Device,
+            prefix: String::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        let (rows, _) = self.rows(&range, 0)?;
+        let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
+        let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
+        Ok(devices.iter().map(number).collect())
     }
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

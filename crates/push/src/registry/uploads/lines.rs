@@ -8,7 +8,7 @@ use crate::{
     device::names,
     fields::{Fields, invalid, wrong_kind},
     json::{self, Node},
-    request::Invalid,
+    request::{Fault, Invalid},
 };
 
 /// Longest line. A client identifier in JSON, all of it escaped, has less.
@@ -92,8 +92,16 @@ impl Lines {
 
     /// Says which line it is about.
     fn mistake(&self, invalid: Invalid) -> Invalid {
+        let line = self.line + 1;
         Invalid {
-            detail: format!("line {}: {}", self.line + 1, invalid.detail),
+            fault: match invalid.fault {
+                Fault::MalformedJson { column, .. } => Fault::MalformedJson {
+                    line: usize::try_from(line).unwrap_or(usize::MAX),
+                    column,
+                },
+                other => other,
+            },
+            detail: format!("line {line}: {}", invalid.detail),
             ..invalid
         }
     }
