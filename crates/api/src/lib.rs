@@ -12,13 +12,18 @@ mod body;
 pub mod cluster;
 mod config;
 mod connect;
+mod devices;
+mod groups;
 mod ops;
 pub mod problem;
 mod pushes;
 mod query;
 mod routes;
+mod segments;
 mod serve;
 mod state;
+mod uploads;
+mod users;
 
 pub use config::Config;
 pub use routes::{app_routes, ops_routes, router};
