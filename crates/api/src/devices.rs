@@ -59,7 +59,8 @@ struct Connection {
 #[derive(Serialize)]
 pub(crate) struct Listed {
     devices: Vec<Shown>,
-    /// To be given as `after`; `null`: that was all.
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 

@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod devices;
 mod groups;
+mod keys;
 mod ops;
 pub mod problem;
 mod pushes;

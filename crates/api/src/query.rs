@@ -60,17 +60,7 @@ impl Paging {
         let known = &known[..if more.is_empty() { 2 } else { 3 }];
         for (name, value) in parse(text.unwrap_or_default(), known)? {
             match name {
-                "limit" => {
-                    let limit = value.parse().ok();
-                    let limit = limit.filter(|limit| (1..=Paging::MOST).contains(limit));
-                    paging.limit = limit.ok_or_else(|| {
-                        let most = Paging::MOST;
-                        wrong(
-                            name,
-                            format_args!("{value:?} is no number from 1 to {most}"),
-                        )
-                    })?;
-                }
+                "limit" => paging.limit = limit(&value, Paging::MOST)?,
                 "after" => paging.after = Some(value),
                 _ => given = Some(value),
             }
@@ -85,6 +75,20 @@ pub(crate) fn wrong(name: &str, rule: impl Display) -> Problem {
         Code::InvalidParameter,
         format!("query parameter {name:?}: {rule}"),
     )
+}
+
+/// How many items a page may have: 1 to `most`.
+pub(crate) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
+    let limit = value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=most).contains(limit));
+    limit.ok_or_else(|| {
+        wrong(
+            "limit",
+            format_args!("{value:?} is no whole number from 1 to {most}"),
+        )
+    })
 }
 
 fn decode(text: &str) -> Option<String> {

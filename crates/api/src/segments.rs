@@ -31,7 +31,8 @@ pub(crate) struct Shown {
 #[derive(Serialize)]
 pub(crate) struct Listed {
     segments: Vec<Shown>,
-    /// To be given as `after`; `null`: that was all.
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
