@@ -8,11 +8,12 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
+    audience::Audience,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::permission::Permission,
+    registry::{audiences, permission::Permission},
     request::Request,
-    store::{Command, Outcome, Report},
+    store::{self, Command, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
@@ -55,10 +56,7 @@ pub(crate) async fn accept(
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(&body, now_ms));
-    let audience = request
-        .audience
-        .self_contained(now_ms)
-        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
+    let audience = resolve(&state, &app, &request.audience, now_ms).await?;
     let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
     match state.write(Command::Accept(Box::new(accept))).await? {
         Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, ttl_ms)),
@@ -88,6 +86,23 @@ pub(crate) async fn accept(
             ))
         }
     }
+}
+
+/// What an audience means now.
+async fn resolve(
+    state: &ApiState,
+    app: &AppName,
+    audience: &Audience,
+    now_ms: u64,
+) -> Result<store::Audience, Problem> {
+    // Most say it all; those cost no read.
+    if let Some(audience) = audience.self_contained(now_ms) {
+        return Ok(audience);
+    }
+    let (app, audience) = (app.clone(), audience.clone());
+    state
+        .ask(move |context| audiences::resolve(context, &app, &audience, now_ms))
+        .await
 }
 
 fn accepted(

@@ -14,13 +14,13 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
 
 use crate::{
-    ApiState, connect, keys, ops,
+    ApiState, connect, devices, groups, keys, ops,
     problem::{Code, Problem},
-    pushes,
+    pushes, segments, uploads, users,
 };
 
 /// Everything on one listener.
@@ -49,6 +49,39 @@ fn resources() -> Router<ApiState> {
             delete(keys::revoke).post(keys::act),
         )
         .route("/v1/apps/{app}/audit", get(keys::audit))
+        .merge(registry())
+}
+
+/// What an app keeps beside its pushes.
+fn registry() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/apps/{app}/devices", get(devices::list))
+        .route(
+            "/v1/apps/{app}/devices/{device}",
+            get(devices::show)
+                .put(devices::put)
+                .patch(devices::patch)
+                .delete(devices::delete),
+        )
+        .route("/v1/apps/{app}/users/{user}/devices", get(users::list))
+        .route(
+            "/v1/apps/{app}/users/{user}/devices/{device}",
+            put(users::bind).delete(users::unbind),
+        )
+        .route("/v1/apps/{app}/tags/{tag}", post(groups::tags))
+        .route("/v1/apps/{app}/topics/{topic}", post(groups::topics))
+        .route("/v1/apps/{app}/segments", get(segments::list))
+        .route(
+            "/v1/apps/{app}/segments/{segment}",
+            get(segments::show)
+                .put(segments::put)
+                .delete(segments::delete),
+        )
+        .route("/v1/apps/{app}/uploads", post(uploads::create))
+        .route(
+            "/v1/apps/{app}/uploads/{upload}",
+            get(uploads::show).delete(uploads::delete),
+        )
 }
 
 fn watching() -> Router<ApiState> {

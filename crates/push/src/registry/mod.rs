@@ -4,11 +4,15 @@
 //! ([`carry_out`]). Start at [`apps`].
 
 pub mod apps;
+pub mod audiences;
 pub mod audit;
 pub mod census;
+pub mod devices;
 pub mod permission;
+pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod uploads;
 
 use std::sync::Arc;
 
