@@ -8,8 +8,10 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod auth;
+mod batch;
 mod body;
 pub mod cluster;
+mod compat;
 mod config;
 mod connect;
 mod devices;

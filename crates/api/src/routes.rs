@@ -18,7 +18,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, connect, devices, groups, keys, ops,
+    ApiState, batch, compat, connect, devices, groups, keys, ops,
     problem::{Code, Problem},
     pushes, segments, uploads, users,
 };
@@ -42,7 +42,14 @@ fn resources() -> Router<ApiState> {
     Router::new()
         .route("/v1/connect", get(connect::connect))
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
+        .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
+        .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route(
+            "/compat/fcm/v1/projects/{app}/messages:send",
+            post(compat::fcm),
+        )
+        .route("/compat/jpush/v3/push", post(compat::jpush))
         .route("/v1/apps/{app}/keys", get(keys::list).post(keys::create))
         .route(
             "/v1/apps/{app}/keys/{id}",
