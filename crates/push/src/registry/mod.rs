@@ -6,6 +6,7 @@
 pub mod apps;
 pub mod audit;
 pub mod permission;
+pub mod schedules;
 #[cfg(test)]
 mod testing;
 
