@@ -366,17 +366,31 @@ pub fn choose(
     Ok(Planned::change(change, Some(Work { schedule, missed })))
 }
 
-/// When the next planned time is, once what is due now is settled; `None`: there is none, or it has its place already.
+/// A time at which a schedule is due next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// In Unix milliseconds.
+    pub at_ms: u64,
+    /// Whether it has its place on the list.
+    pub is_taken: bool,
+}
+
+/// When the next planned time is, once what is due now is settled; `None`: there is none.
 pub fn next_place(
     context: &Context<'_>,
     app: &AppName,
     id: ScheduleId,
-) -> Result<Option<u64>, Unavailable> {
+) -> Result<Option<Next>, Unavailable> {
     let Some(schedule) = get(context, app, id)? else {
         return Ok(None);
     };
     let then = schedule.choose(app, context.now_ms).unwrap_or(schedule);
-    Ok(then.next_runs(1).pop())
+    let Some(at_ms) = then.next_runs(1).pop() else {
+        return Ok(None);
+    };
+    let (row, _) = context.row(&Scope::System, &place(at_ms, app, id))?;
+    let is_taken = row.is_some();
+    Ok(Some(Next { at_ms, is_taken }))
 }
 
 /// Takes a run off the list of pending ones, with the reason if it was refused.
