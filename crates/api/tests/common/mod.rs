@@ -320,6 +320,7 @@ pub fn api_with(config: Config) -> Api {
             |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
         carry_out(&context, submit, plan).unwrap();
     }
+    store.0.lock().unwrap().key_lookups = 0;
     let ids = AtomicU64::new(1);
     let clock = Arc::clone(&now_ms);
     let state = ApiState::new(Parts {

@@ -5,6 +5,7 @@
 
 pub mod apps;
 pub mod audit;
+pub mod census;
 pub mod permission;
 pub mod schedules;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::{
+    device::Profile,
     request::Invalid,
     rows::{Change, Key, Row, Scope, Table, Version},
     store::{Command, Outcome, Reader, Unavailable},
@@ -135,6 +137,11 @@ impl Context<'_> {
     }
 }
 
+/// Reads the profile in a row of [`Table::Device`].
+pub fn decode_profile(value: &[u8]) -> Result<Profile, Unavailable> {
+    Profile::decode(value).map_err(|damaged| Unavailable(damaged.to_string().into()))
+}
+
 /// Reads a record of a table.
 pub fn decode<R: Message + Default>(value: &[u8], table: Table) -> Result<R, Unavailable> {
     R::decode(value).map_err(|_| {
@@ -196,7 +203,7 @@ fn things(table: Table) -> &'static str {
         Table::Schedule => "schedules",
         Table::Webhook => "webhooks",
         Table::Audit => "audit records",
-        Table::Push => "pushes",
+        Table::Push | Table::Count => "pushes",
         Table::Event => "events",
         Table::DeadLetter => "dead letters",
         Table::Timeline => "events of devices",
