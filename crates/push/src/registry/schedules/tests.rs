@@ -42,13 +42,14 @@ impl World {
         let next_ms = next.map(|next| next.at_ms);
         let work = self
             .run(|context| choose(context, &shop(), place.id, next_ms))
-            .unwrap()?;
-        for run in work.schedule.pending() {
+            .unwrap();
+        let pending = work.iter().flat_map(|work| work.schedule.pending());
+        for run in pending {
             self.run(|context| finish(context, &shop(), place.id, run.push, None))
                 .unwrap();
         }
         self.run(|context| strike(context, place)).unwrap();
-        Some(work)
+        work
     }
 }
 
