@@ -85,8 +85,6 @@ pub struct Schedule {
     pub created_ms: u64,
     /// Whether it stands for a push with `not_before`: its one run has the schedule's id.
     pub is_push: bool,
-    /// SHA-256 of the body that made it, to know a repeated request by.
-    pub body_hash: [u8; 32],
     /// Every planned time up to this one, in Unix milliseconds, was chosen or missed.
     settled_ms: u64,
     pending: Vec<Run>,
@@ -186,7 +184,7 @@ impl Schedule {
                     && then.next_planned().is_none_or(|next| next > now_ms));
             if is_made {
                 then.figures.runs += 1;
-                let push = self.push_of(app, planned_ms);
+                let push = self.push_of(app, planned_ms, now_ms);
                 then.pending.push(Run { planned_ms, push });
             } else {
                 then.figures.missed += 1;
@@ -273,8 +271,8 @@ impl Schedule {
             .then_some(next)
     }
 
-    /// The push of a planned time: the same, whoever makes it and however often.
-    fn push_of(&self, app: &AppName, planned_ms: u64) -> PushId {
+    /// The push of a planned time. As an id tells roughly when its push was accepted, it has the time of now; the schedule keeps it as it was when it was chosen.
+    fn push_of(&self, app: &AppName, planned_ms: u64, now_ms: u64) -> PushId {
         if self.is_push {
             return self.id;
         }
@@ -288,7 +286,7 @@ impl Schedule {
         let random = random
             .iter()
             .fold(0, |all: u128, byte| all << 8 | u128::from(*byte));
-        PushId(u128::from(planned_ms & 0xffff_ffff_ffff) << 80 | random)
+        PushId(u128::from(now_ms & 0xffff_ffff_ffff) << 80 | random)
     }
 }
 

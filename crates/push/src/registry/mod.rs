@@ -200,7 +200,7 @@ fn things(table: Table) -> &'static str {
         Table::UserDevice => "devices of users",
         Table::Segment => "segments",
         Table::Upload | Table::UploadPart => "uploads",
-        Table::Schedule => "schedules",
+        Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Webhook => "webhooks",
         Table::Audit => "audit records",
         Table::Push | Table::Count => "pushes",

@@ -5,6 +5,8 @@
 //! on the list is taken *before* the schedule is written ([`announce`]), and given up only after what was due has been done and the next place is taken ([`strike`]). A place
 //! too many costs one look; a place too few would lose a run.
 
+use prost::Message;
+
 use super::{Context, Planned, Refusal};
 use crate::{
     app::AppName,
@@ -13,7 +15,7 @@ use crate::{
     schedule::{
         Change, KEPT_MS, MAX_PENDING, MAX_SCHEDULES, PUSH_KEPT_MS, Schedule, ScheduleId, State,
     },
-    store::Unavailable,
+    store::{Idempotency, Unavailable},
 };
 
 /// Milliseconds for which a place on the list is kept at least: the schedule that it was taken for may still be on its way to the store.
@@ -90,42 +92,87 @@ pub fn list(
     Ok((rows.iter().map(decode).collect::<Result<_, _>>()?, more))
 }
 
-/// Keeps a new schedule. One that the same request made before is answered as it is, with `false`.
+/// What became of a request for a new schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New(Schedule),
+    /// The same request made it before.
+    Before(Schedule),
+    /// The idempotency key was used for another request.
+    KeyReused,
+}
+
+/// What is kept of an idempotency key.
+#[derive(Clone, PartialEq, prost::Message)]
+struct KeyRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    body_hash: Vec<u8>,
+}
+
+/// What a request with this key made before, if it did.
+pub fn made_before(
+    context: &Context<'_>,
+    app: &AppName,
+    key: &Idempotency,
+) -> Result<Option<Created>, Refusal> {
+    let row = Key::new(Table::ScheduleKey, key.key.clone());
+    let (record, _) = context.record::<KeyRecord>(&Scope::App(app.clone()), &row)?;
+    let Some(record) = record else {
+        return Ok(None);
+    };
+    if record.body_hash != key.body_hash {
+        return Ok(Some(Created::KeyReused));
+    }
+    let bytes = record.id.try_into().unwrap_or_default();
+    let id = PushId(u128::from_be_bytes(bytes));
+    match get(context, app, id)? {
+        Some(schedule) => Ok(Some(Created::Before(schedule))),
+        None => Err(Refusal::Clash(format!(
+            "the same request made the schedule {id}, which was deleted since; use a new Idempotency-Key for a new one"
+        ))),
+    }
+}
+
+/// Keeps a new schedule.
 pub fn create(
     context: &Context<'_>,
     app: &AppName,
     schedule: &Schedule,
-) -> Result<Planned<(Schedule, bool)>, Refusal> {
-    let (there, version) = read(context, app, schedule.id)?;
-    match there {
-        Some(there) if there.body_hash == schedule.body_hash => {
-            return Ok(Planned::nothing((there, false)));
-        }
-        Some(_) => {
-            return Err(Refusal::Exists {
-                what: "schedule",
-                name: schedule.id.to_string(),
-            });
-        }
-        None => {}
+    key: Option<&Idempotency>,
+) -> Result<Planned<Created>, Refusal> {
+    if let Some(created) = key
+        .map(|key| made_before(context, app, key))
+        .transpose()?
+        .flatten()
+    {
+        return Ok(Planned::nothing(created));
     }
-    let change = context
+    let mut change = context
         .change(Scope::App(app.clone()))
-        .expect(row(schedule.id), version)
+        .expect(row(schedule.id), Version::ABSENT)
         .put(row(schedule.id), schedule.encode())
         .at_most(Table::Schedule, MAX_SCHEDULES);
-    let change = match schedule.is_push {
-        // That is no change of how the app is run, but one of many pushes.
-        true => change,
-        false => change.audit(
-            context,
-            app,
-            "schedule.created",
-            &schedule.id.to_string(),
-            schedule.name.clone(),
-        ),
-    };
-    Ok(Planned::change(change, (schedule.clone(), true)))
+    if let Some(key) = key {
+        let record = KeyRecord {
+            id: schedule.id.0.to_be_bytes().into(),
+            body_hash: key.body_hash.into(),
+        };
+        let row = Key::new(Table::ScheduleKey, key.key.clone());
+        change = change.expect(row.clone(), Version::ABSENT).put_until(
+            row,
+            record.encode_to_vec(),
+            key.expires_ms,
+        );
+    }
+    if !schedule.is_push {
+        // A push is no change of how the app is run.
+        let (id, name) = (schedule.id.to_string(), schedule.name.clone());
+        change = change.audit(context, app, "schedule.created", &id, name);
+    }
+    Ok(Planned::change(change, Created::New(schedule.clone())))
 }
 
 /// What an owner does to a schedule.

@@ -8,7 +8,6 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use super::{
     Cron, DEFAULT_GRACE_SECONDS, Figures, HORIZON_MS, MAX_GRACE_SECONDS, MAX_NAME_BYTES,
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     clock::Zone,
     fields::{Fields, invalid, shown, wrong_kind},
+    id::PushId,
     json::{self, Node},
     request::{Fault, Invalid, Limits, Request},
     time::rfc3339,
@@ -61,25 +61,24 @@ impl Schedule {
                 "a schedule is an object with \"when\" and \"push\"",
             ));
         };
-        let mut schedule = Schedule {
-            body_hash: Sha256::digest(body).into(),
-            ..Schedule::new(id, when, push, now_ms)
-        };
+        let mut schedule = Schedule::new(id, when, push, now_ms);
         change.into(&mut schedule);
         schedule.check_times(now_ms)?;
         Ok(schedule)
     }
 
-    /// The schedule of a push with `not_before`: one run, whose push has this id. `body` was read before.
+    /// The schedule of a push with `not_before`: one run, whose push has the schedule's id. `body` was read before. `unique` is a new push id, of which the random part is used:
+    /// the time in an id is when its push is accepted.
     pub fn of_push(
         body: &[u8],
         not_before_ms: u64,
-        id: ScheduleId,
+        unique: PushId,
         now_ms: u64,
     ) -> Result<Schedule, Invalid> {
+        const RANDOM: u128 = (1 << 80) - 1;
+        let id = PushId(u128::from(not_before_ms) << 80 | unique.0 & RANDOM);
         let text = String::from_utf8_lossy(body);
         let schedule = Schedule {
-            body_hash: Sha256::digest(body).into(),
             is_push: true,
             ..Schedule::new(id, When::At(not_before_ms), json::minified(&text), now_ms)
         };
@@ -102,7 +101,6 @@ impl Schedule {
             state: State::Active,
             created_ms: now_ms,
             is_push: false,
-            body_hash: [0; 32],
             settled_ms: now_ms,
             pending: Vec::new(),
             figures: Figures::default(),

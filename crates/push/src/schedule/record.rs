@@ -34,23 +34,21 @@ struct Record {
     created_ms: u64,
     #[prost(bool, tag = "13")]
     is_push: bool,
-    #[prost(bytes = "vec", tag = "14")]
-    body_hash: Vec<u8>,
-    #[prost(uint64, tag = "15")]
+    #[prost(uint64, tag = "14")]
     settled_ms: u64,
-    #[prost(message, repeated, tag = "16")]
+    #[prost(message, repeated, tag = "15")]
     pending: Vec<RunRecord>,
-    #[prost(uint64, tag = "17")]
+    #[prost(uint64, tag = "16")]
     runs: u64,
-    #[prost(uint64, tag = "18")]
+    #[prost(uint64, tag = "17")]
     by_hand: u64,
-    #[prost(uint64, tag = "19")]
+    #[prost(uint64, tag = "18")]
     missed: u64,
-    #[prost(uint64, tag = "20")]
+    #[prost(uint64, tag = "19")]
     failed: u64,
-    #[prost(message, optional, tag = "21")]
+    #[prost(message, optional, tag = "20")]
     last: Option<RunRecord>,
-    #[prost(string, optional, tag = "22")]
+    #[prost(string, optional, tag = "21")]
     last_failure: Option<String>,
 }
 
@@ -115,7 +113,6 @@ impl Schedule {
             },
             created_ms: self.created_ms,
             is_push: self.is_push,
-            body_hash: self.body_hash.into(),
             settled_ms: self.settled_ms,
             pending: self.pending.iter().map(RunRecord::of).collect(),
             runs: self.figures.runs,
@@ -166,10 +163,6 @@ impl Schedule {
             },
             created_ms: record.created_ms,
             is_push: record.is_push,
-            body_hash: record
-                .body_hash
-                .try_into()
-                .map_err(|_| Damaged("a hash does not have 32 bytes".into()))?,
             settled_ms: record.settled_ms,
             pending: record
                 .pending

@@ -174,12 +174,12 @@ fn a_run_by_hand_comes_beside_what_is_planned() {
 fn a_push_that_waits_is_a_schedule_whose_run_has_its_id() {
     let of_push = |at| Schedule::of_push(PUSH.as_bytes(), at, PushId(7), NOW_MS).unwrap();
     let then = chosen(&of_push(NOW_MS + 1), NOW_MS + 1);
-    assert_eq!(then.pending()[0].push, PushId(7));
+    assert_eq!(then.pending()[0].push, then.id);
     let mut early = of_push(NOW_MS + MINUTE_MS);
     assert!(early.run_now(PushId(99), NOW_MS));
     let then = chosen(&early, NOW_MS + MINUTE_MS);
     assert_eq!(then.pending(), early.pending(), "not again at its time");
-    assert_eq!(then.pending()[0].push, PushId(7));
+    assert_eq!(then.pending()[0].push, then.id);
 }
 
 #[test]

@@ -11,11 +11,19 @@ fn every_minute(id: u128, now_ms: u64) -> Schedule {
 }
 
 impl World {
-    fn make(&mut self, schedule: &Schedule) -> Result<(Schedule, bool), Refusal> {
+    fn make(&mut self, schedule: &Schedule) -> Result<Created, Refusal> {
+        self.make_once(schedule, None)
+    }
+
+    fn make_once(
+        &mut self,
+        schedule: &Schedule,
+        key: Option<&Idempotency>,
+    ) -> Result<Created, Refusal> {
         if let Some(due_ms) = schedule.due_ms() {
             self.run(|context| announce(context, &shop(), schedule.id, due_ms))?;
         }
-        self.run(|context| create(context, &shop(), schedule))
+        self.run(|context| create(context, &shop(), schedule, key))
     }
 
     fn edit(&mut self, id: u128, what: &Edit) -> Result<Schedule, Refusal> {
@@ -92,7 +100,7 @@ fn a_place_outlives_the_writing_of_its_schedule() {
     let place = world.due().remove(0);
     assert_eq!(world.work(&place), None, "it is not there yet");
     world
-        .run(|context| create(context, &shop(), &schedule))
+        .run(|context| create(context, &shop(), &schedule, None))
         .unwrap();
     assert_eq!(world.due(), [place.clone()]);
     assert_eq!(world.work(&place).unwrap().schedule.pending().len(), 1);
@@ -143,11 +151,18 @@ fn edits_take_their_place_first_and_are_written_down() {
 fn the_same_request_makes_one_schedule_and_an_app_has_a_thousand() {
     let mut world = World::default();
     let schedule = every_minute(0, world.now_ms);
-    assert!(world.make(&schedule).unwrap().1);
-    assert!(!world.make(&schedule).unwrap().1);
-    let mut other = schedule.clone();
-    other.body_hash = [1; 32];
-    assert!(matches!(world.make(&other), Err(Refusal::Exists { .. })));
+    let key = |body: u8| Idempotency {
+        key: "k".to_owned(),
+        body_hash: [body; 32],
+        expires_ms: 5_000_000,
+    };
+    let made = world.make_once(&schedule, Some(&key(1))).unwrap();
+    assert_eq!(made, Created::New(schedule.clone()));
+    let again = every_minute(1, world.now_ms);
+    let before = world.make_once(&again, Some(&key(1))).unwrap();
+    assert_eq!(before, Created::Before(schedule.clone()));
+    let other = world.make_once(&again, Some(&key(2))).unwrap();
+    assert_eq!(other, Created::KeyReused);
     for id in 1..MAX_SCHEDULES {
         world.make(&every_minute(id.into(), world.now_ms)).unwrap();
     }
