@@ -18,6 +18,8 @@ pub mod problem;
 mod pushes;
 mod query;
 mod routes;
+pub mod scheduler;
+mod schedules;
 mod serve;
 mod state;
 

@@ -191,6 +191,11 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong this time.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     fn with_header(mut self, name: HeaderName, value: &'static str) -> Problem {
         self.headers.push((name, HeaderValue::from_static(value)));
         self

@@ -10,9 +10,10 @@ use campanile_push::{
     app::AppName,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::permission::Permission,
-    request::Request,
-    store::{Command, Outcome, Report},
+    registry::{permission::Permission, schedules::Created},
+    request::{Limits, Request},
+    schedule::Schedule,
+    store::{Command, Idempotency, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
@@ -21,10 +22,11 @@ use crate::{
     ApiState, auth, body,
     problem::{Code, Problem},
     routes::path_problem,
+    schedules,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The answer to a push.
 #[derive(Serialize)]
@@ -44,9 +46,7 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
-        .await?
-        .app;
+    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
@@ -55,39 +55,84 @@ pub(crate) async fn accept(
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(&body, now_ms));
-    let audience = request
-        .audience
-        .self_contained(now_ms)
-        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
-    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
-    match state.write(Command::Accept(Box::new(accept))).await? {
-        Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, ttl_ms)),
+    if let Some(not_before_ms) = request.options.not_before_ms {
+        let key = idempotency.clone();
+        let kept = schedules::keep_push(&state, &caller, &body, not_before_ms, key).await?;
+        if let Some(created) = kept {
+            return waits(&caller.app, created, not_before_ms.saturating_add(ttl_ms));
+        }
+    }
+    let app = caller.app;
+    match send(&state, &app, id, request, now_ms, idempotency).await? {
+        Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, now_ms + ttl_ms)),
         Outcome::Replayed {
             id,
             targeted,
             accepted_ms,
         } => {
             // The body is the same, so the time to live is.
-            let mut response = accepted(&app, id, targeted, accepted_ms, ttl_ms);
-            response
-                .headers_mut()
-                .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
+            let expires_ms = accepted_ms.saturating_add(ttl_ms);
+            Ok(replayed(accepted(
+                &app,
+                id,
+                targeted,
+                accepted_ms,
+                expires_ms,
+            )))
         }
-        Outcome::KeyReused => Err(Problem::new(
-            Code::IdempotencyKeyReused,
-            "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
-        )),
+        Outcome::KeyReused => Err(key_reused()),
         other @ (Outcome::Done
         | Outcome::Changed { .. }
         | Outcome::Conflict
-        | Outcome::Full { .. }) => {
-            tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
-            Err(Problem::internal(
-                "the store gave an answer that makes no sense",
-            ))
-        }
+        | Outcome::Full { .. }) => Err(senseless(&app, &other)),
     }
+}
+
+/// Has a push accepted, for whom its audience is now.
+pub(crate) async fn send(
+    state: &ApiState,
+    app: &AppName,
+    id: PushId,
+    request: Request,
+    now_ms: u64,
+    idempotency: Option<Idempotency>,
+) -> Result<Outcome, Problem> {
+    let audience = request
+        .audience
+        .self_contained(now_ms)
+        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
+    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
+    state.write(Command::Accept(Box::new(accept))).await
+}
+
+/// The answer to a push that is kept until its time.
+fn waits(app: &AppName, created: Created, expires_ms: u64) -> Result<Response, Problem> {
+    let answer = |push: &Schedule| accepted(app, push.id, None, push.created_ms, expires_ms);
+    match created {
+        Created::New(push) => Ok(answer(&push)),
+        Created::Before(push) => Ok(replayed(answer(&push))),
+        Created::KeyReused => Err(key_reused()),
+    }
+}
+
+fn replayed(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+pub(crate) fn key_reused() -> Problem {
+    Problem::new(
+        Code::IdempotencyKeyReused,
+        "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new request",
+    )
+}
+
+/// The store answered a push with the outcome of another command.
+pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
+    tracing::error!(%app, ?outcome, "the store answered a push with the outcome of another command");
+    Problem::internal("the store gave an answer that makes no sense")
 }
 
 fn accepted(
@@ -95,13 +140,13 @@ fn accepted(
     id: PushId,
     targeted: Option<u64>,
     accepted_ms: u64,
-    ttl_ms: u64,
+    expires_ms: u64,
 ) -> Response {
     let answer = Accepted {
         push_id: id.to_string(),
         targeted,
         accepted_at: rfc3339(accepted_ms),
-        expires_at: rfc3339(accepted_ms.saturating_add(ttl_ms)),
+        expires_at: rfc3339(expires_ms),
     };
     let location = format!("/v1/apps/{app}/pushes/{id}");
     (
@@ -112,7 +157,7 @@ fn accepted(
         .into_response()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -145,6 +190,8 @@ struct Reported {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
+    /// Its time, `not_before`, has not come.
+    Scheduled,
     /// Some device may still get it.
     Active,
     /// The figures are final.
@@ -164,12 +211,18 @@ pub(crate) async fn report(
     let id: PushId = id
         .parse()
         .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
-    let now_ms = state.now_ms();
-    match state
-        .read(move |reader| reader.report(&app, id, now_ms))
-        .await?
-    {
-        Some(report) => Ok(axum::Json(Reported::new(id, &report)).into_response()),
+    let (now_ms, of) = (state.now_ms(), app.clone());
+    let report = state
+        .read(move |reader| reader.report(&of, id, now_ms))
+        .await?;
+    if let Some(report) = report {
+        return Ok(axum::Json(Reported::new(id, &report)).into_response());
+    }
+    match schedules::waiting_push(&state, app, id).await? {
+        Some(push) => {
+            let waiting = Reported::waiting(&push, &state.limits());
+            Ok(axum::Json(waiting).into_response())
+        }
         None => Err(Problem::new(
             Code::PushNotFound,
             "the app has no push of that id, or its report is no longer kept",
@@ -178,6 +231,25 @@ pub(crate) async fn report(
 }
 
 impl Reported {
+    /// Of a push whose time has not come: who it is for is decided then.
+    fn waiting(push: &Schedule, limits: &Limits) -> Reported {
+        // It was read before, by the limits of then.
+        let request = Request::parse(push.push.as_bytes(), limits).ok();
+        let runs_ms = push.due_ms().unwrap_or(push.created_ms);
+        let expires_ms = request.map_or(runs_ms, |request| request.expires_ms(runs_ms));
+        Reported {
+            push_id: push.id.to_string(),
+            status: Status::Scheduled,
+            targeted: None,
+            delivered: 0,
+            pending: None,
+            expired: None,
+            dropped: 0,
+            accepted_at: rfc3339(push.created_ms),
+            expires_at: rfc3339(expires_ms),
+        }
+    }
+
     fn new(id: PushId, report: &Report) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
         Reported {

@@ -148,6 +148,11 @@ impl Schedule {
         pending.into_iter().chain(next).min()
     }
 
+    /// Whether something is still to come of it: not once it has ended and nothing is pending.
+    pub fn is_open(&self) -> bool {
+        self.state != State::Ended || !self.pending.is_empty()
+    }
+
     /// The next planned times, at most so many. None while it is paused.
     pub fn next_runs(&self, most: usize) -> Vec<u64> {
         if self.state != State::Active {
