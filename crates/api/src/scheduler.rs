@@ -74,7 +74,7 @@ fn until_next_second(now_ms: u64) -> Duration {
 }
 
 /// Does all that is due. The first failure is answered, when the rest is done.
-pub(crate) async fn round(state: &ApiState) -> Result<(), Problem> {
+pub async fn round(state: &ApiState) -> Result<(), Problem> {
     let permits = Arc::new(Semaphore::new(CONCURRENT));
     let mut tasks = JoinSet::new();
     let mut after: Option<Place> = None;
