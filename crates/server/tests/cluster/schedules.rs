@@ -71,7 +71,8 @@ fn make(node: &Node, at_ms: u64) -> String {
         "/v1/apps/default/schedules",
         &body.to_string(),
     );
-    made["id"].as_str().expect("it was made").to_owned()
+    let id = made["id"].as_str();
+    id.unwrap_or_else(|| panic!("not made: {made}")).to_owned()
 }
 
 fn show(node: &Node, id: &str) -> Value {
@@ -79,6 +80,6 @@ fn show(node: &Node, id: &str) -> Value {
 }
 
 fn ask(node: &Node, method: &str, path: &str, body: &str) -> Value {
-    let line = format!("{method} {path} HTTP/1.1");
+    let line = format!("{method} {path}");
     node.ask(&[&line], body).unwrap().json()
 }
