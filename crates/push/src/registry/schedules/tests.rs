@@ -102,7 +102,7 @@ fn a_place_outlives_the_writing_of_its_schedule() {
     world
         .run(|context| create(context, &shop(), &schedule, None))
         .unwrap();
-    assert_eq!(world.due(), [place.clone()]);
+    assert_eq!(world.due(), std::slice::from_ref(&place));
     assert_eq!(world.work(&place).unwrap().schedule.pending().len(), 1);
     // Of one that never came nothing is left.
     let (shop, id) = (shop(), PushId(9));
