@@ -8,13 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use campanile_push::{
-    app::AppName, idempotency::IdempotencyKey, registry::permission::Permission, request::batch,
+    idempotency::IdempotencyKey, registry::permission::Permission, request::batch,
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::{self, Caller},
+    body,
     problem::Problem,
     pushes::{self, Accepted},
     routes::path_problem,
@@ -58,9 +60,7 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
-        .await?
-        .app;
+    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = pushes::idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read_at_most(&headers, body, state.config(), MAX_BODY_BYTES).await?;
@@ -68,8 +68,8 @@ pub(crate) async fn accept(
     let requests: Vec<String> = requests.into_iter().map(Into::into).collect();
     let send = |(index, request): (usize, String)| {
         let key = idempotency.as_ref().map(|key| key.of_item(index));
-        let (state, app) = (state.clone(), app.clone());
-        async move { item(&state, &app, index, &request, key).await }
+        let (state, caller) = (state.clone(), caller.clone());
+        async move { item(&state, &caller, index, &request, key).await }
     };
     let results = stream::iter(requests.into_iter().enumerate())
         .map(send)
@@ -81,12 +81,12 @@ pub(crate) async fn accept(
 
 async fn item(
     state: &ApiState,
-    app: &AppName,
+    caller: &Caller,
     index: usize,
     request: &str,
     key: Option<IdempotencyKey>,
 ) -> Item {
-    match pushes::send(state, app, request.as_bytes(), key).await {
+    match pushes::send(state, caller, request.as_bytes(), key).await {
         Ok(sent) => Item::Accepted {
             status: 202,
             accepted: Accepted::of(&sent),

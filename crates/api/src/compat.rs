@@ -42,9 +42,7 @@ async fn send_as_fcm(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(state, headers, &app, Permission::PushSend)
-        .await?
-        .app;
+    let caller = auth::authorise(state, headers, &app, Permission::PushSend).await?;
     body::check_type(headers)?;
     let body = body::read(headers, body, state.config()).await?;
     let mapped = match fcm::map(&body, state.now_ms()) {
@@ -53,14 +51,14 @@ async fn send_as_fcm(
     };
     let request = mapped.to_json();
     let id = if mapped.validate_only {
-        pushes::dry_run(state, &app, request.as_bytes()).await?;
+        pushes::dry_run(state, &caller.app, request.as_bytes()).await?;
         state.new_id()
     } else {
-        pushes::send(state, &app, request.as_bytes(), None)
+        pushes::send(state, &caller, request.as_bytes(), None)
             .await?
             .id
     };
-    Ok(json(StatusCode::OK, fcm::accepted(app.as_str(), id)))
+    Ok(json(StatusCode::OK, fcm::accepted(caller.app.as_str(), id)))
 }
 
 /// `POST /compat/jpush/v3/push`
@@ -80,7 +78,7 @@ async fn send_as_jpush(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let app = basic(state, headers).await?.app;
+    let caller = basic(state, headers).await?;
     body::check_type(headers)?;
     let body = body::read(headers, body, state.config()).await?;
     let request = match jpush::map(&body) {
@@ -93,7 +91,7 @@ async fn send_as_jpush(
         .transpose()
         .map_err(|bad| Problem::new(Code::InvalidIdempotencyKey, format!("cid: {bad}")))?;
     let ours = request.mapped.to_json();
-    let sent = pushes::send(state, &app, ours.as_bytes(), key).await?;
+    let sent = pushes::send(state, &caller, ours.as_bytes(), key).await?;
     Ok(json(
         StatusCode::OK,
         jpush::accepted(request.sendno, sent.id),

@@ -22,6 +22,8 @@ pub mod problem;
 mod pushes;
 mod query;
 mod routes;
+pub mod scheduler;
+mod schedules;
 mod segments;
 mod serve;
 mod state;

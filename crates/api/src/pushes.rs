@@ -11,21 +11,25 @@ use campanile_push::{
     audience::Audience,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::{audiences, permission::Permission},
-    request::Request,
-    store::{self, Command, Outcome, Report},
+    registry::{audiences, permission::Permission, schedules::Created},
+    request::{Limits, Request},
+    schedule::Schedule,
+    store::{self, Command, Idempotency, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::{self, Caller},
+    body,
     problem::{Code, Problem},
     routes::path_problem,
+    schedules,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The answer to a push.
 #[derive(Serialize)]
@@ -43,7 +47,7 @@ pub(crate) struct Sent {
     /// Devices that it is for; `None`: they are counted later.
     pub targeted: Option<u64>,
     accepted_ms: u64,
-    ttl_ms: u64,
+    expires_ms: u64,
     pub replayed: bool,
 }
 
@@ -55,14 +59,12 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
-        .await?
-        .app;
+    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
-    let sent = send(&state, &app, &body, idempotency).await?;
-    let location = format!("/v1/apps/{app}/pushes/{}", sent.id);
+    let sent = send(&state, &caller, &body, idempotency).await?;
+    let location = format!("/v1/apps/{}/pushes/{}", caller.app, sent.id);
     let mut response = (
         StatusCode::ACCEPTED,
         [(header::LOCATION, location)],
@@ -83,15 +85,15 @@ impl Accepted {
             push_id: sent.id.to_string(),
             targeted: sent.targeted,
             accepted_at: rfc3339(sent.accepted_ms),
-            expires_at: rfc3339(sent.accepted_ms.saturating_add(sent.ttl_ms)),
+            expires_at: rfc3339(sent.expires_ms),
         }
     }
 }
 
-/// Checks and accepts a push; returns once it is durable.
+/// Checks and accepts a push; returns once it is durable. One whose time has not come is kept until then.
 pub(crate) async fn send(
     state: &ApiState,
-    app: &AppName,
+    caller: &Caller,
     body: &[u8],
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Sent, Problem> {
@@ -99,42 +101,80 @@ pub(crate) async fn send(
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(body, now_ms));
-    let audience = resolve(state, app, &request.audience, now_ms).await?;
-    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
-    match state.write(Command::Accept(Box::new(accept))).await? {
-        Outcome::Accepted { targeted } => Ok(Sent {
-            id,
-            targeted,
-            accepted_ms: now_ms,
-            ttl_ms,
-            replayed: false,
-        }),
-        // The body is the same, so the time to live is.
+    if let Some(not_before_ms) = request.options.not_before_ms {
+        let key = idempotency.clone();
+        let kept = schedules::keep_push(state, caller, body, not_before_ms, key).await?;
+        if let Some(created) = kept {
+            return Sent::kept(created, not_before_ms.saturating_add(ttl_ms));
+        }
+    }
+    let sent = |id, targeted, accepted_ms: u64, replayed| Sent {
+        id,
+        targeted,
+        accepted_ms,
+        // Of a replay the body is the same, so the time to live is.
+        expires_ms: accepted_ms.saturating_add(ttl_ms),
+        replayed,
+    };
+    let app = &caller.app;
+    match hand_in(state, app, id, request, now_ms, idempotency).await? {
+        Outcome::Accepted { targeted } => Ok(sent(id, targeted, now_ms, false)),
         Outcome::Replayed {
             id,
             targeted,
             accepted_ms,
-        } => Ok(Sent {
-            id,
-            targeted,
-            accepted_ms,
-            ttl_ms,
-            replayed: true,
-        }),
-        Outcome::KeyReused => Err(Problem::new(
-            Code::IdempotencyKeyReused,
-            "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
-        )),
+        } => Ok(sent(id, targeted, accepted_ms, true)),
+        Outcome::KeyReused => Err(key_reused()),
         other @ (Outcome::Done
         | Outcome::Changed { .. }
         | Outcome::Conflict
-        | Outcome::Full { .. }) => {
-            tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
-            Err(Problem::internal(
-                "the store gave an answer that makes no sense",
-            ))
-        }
+        | Outcome::Full { .. }) => Err(senseless(app, &other)),
     }
+}
+
+impl Sent {
+    /// A push that is kept until its time.
+    fn kept(created: Created, expires_ms: u64) -> Result<Sent, Problem> {
+        let (push, replayed) = match created {
+            Created::New(push) => (push, false),
+            Created::Before(push) => (push, true),
+            Created::KeyReused => return Err(key_reused()),
+        };
+        Ok(Sent {
+            id: push.id,
+            targeted: None,
+            accepted_ms: push.created_ms,
+            expires_ms,
+            replayed,
+        })
+    }
+}
+
+/// Has a push accepted, for whom its audience is now.
+pub(crate) async fn hand_in(
+    state: &ApiState,
+    app: &AppName,
+    id: PushId,
+    request: Request,
+    now_ms: u64,
+    idempotency: Option<Idempotency>,
+) -> Result<Outcome, Problem> {
+    let audience = resolve(state, app, &request.audience, now_ms).await?;
+    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
+    state.write(Command::Accept(Box::new(accept))).await
+}
+
+pub(crate) fn key_reused() -> Problem {
+    Problem::new(
+        Code::IdempotencyKeyReused,
+        "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new request",
+    )
+}
+
+/// The store answered a push with the outcome of another command.
+pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
+    tracing::error!(%app, ?outcome, "the store answered a push with the outcome of another command");
+    Problem::internal("the store gave an answer that makes no sense")
 }
 
 /// What `POST /v1/apps/{app}/pushes:validate` found.
@@ -227,6 +267,8 @@ struct Reported {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
+    /// Its time, `not_before`, has not come.
+    Scheduled,
     /// Some device may still get it.
     Active,
     /// The figures are final.
@@ -246,12 +288,18 @@ pub(crate) async fn report(
     let id: PushId = id
         .parse()
         .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
-    let now_ms = state.now_ms();
-    match state
-        .read(move |reader| reader.report(&app, id, now_ms))
-        .await?
-    {
-        Some(report) => Ok(axum::Json(Reported::new(id, &report)).into_response()),
+    let (now_ms, of) = (state.now_ms(), app.clone());
+    let report = state
+        .read(move |reader| reader.report(&of, id, now_ms))
+        .await?;
+    if let Some(report) = report {
+        return Ok(axum::Json(Reported::new(id, &report)).into_response());
+    }
+    match schedules::waiting_push(&state, app, id).await? {
+        Some(push) => {
+            let waiting = Reported::waiting(&push, &state.limits());
+            Ok(axum::Json(waiting).into_response())
+        }
         None => Err(Problem::new(
             Code::PushNotFound,
             "the app has no push of that id, or its report is no longer kept",
@@ -260,6 +308,25 @@ pub(crate) async fn report(
 }
 
 impl Reported {
+    /// Of a push whose time has not come: who it is for is decided then.
+    fn waiting(push: &Schedule, limits: &Limits) -> Reported {
+        // It was read before, by the limits of then.
+        let request = Request::parse(push.push.as_bytes(), limits).ok();
+        let runs_ms = push.due_ms().unwrap_or(push.created_ms);
+        let expires_ms = request.map_or(runs_ms, |request| request.expires_ms(runs_ms));
+        Reported {
+            push_id: push.id.to_string(),
+            status: Status::Scheduled,
+            targeted: None,
+            delivered: 0,
+            pending: None,
+            expired: None,
+            dropped: 0,
+            accepted_at: rfc3339(push.created_ms),
+            expires_at: rfc3339(expires_ms),
+        }
+    }
+
     fn new(id: PushId, report: &Report) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
         Reported {

@@ -20,7 +20,7 @@ use axum::{
 use crate::{
     ApiState, batch, compat, connect, devices, groups, keys, ops,
     problem::{Code, Problem},
-    pushes, segments, uploads, users,
+    pushes, schedules, segments, uploads, users,
 };
 
 /// Everything on one listener.
@@ -54,6 +54,17 @@ fn resources() -> Router<ApiState> {
         .route(
             "/v1/apps/{app}/keys/{id}",
             delete(keys::revoke).post(keys::act),
+        )
+        .route(
+            "/v1/apps/{app}/schedules",
+            get(schedules::list).post(schedules::create),
+        )
+        .route(
+            "/v1/apps/{app}/schedules/{id}",
+            get(schedules::show)
+                .post(schedules::act)
+                .patch(schedules::change)
+                .delete(schedules::delete),
         )
         .route("/v1/apps/{app}/audit", get(keys::audit))
         .merge(registry())

@@ -38,6 +38,7 @@ pub mod request;
 pub mod rows;
 #[cfg(test)]
 mod samples;
+pub mod schedule;
 pub mod series;
 pub mod store;
 pub mod targeting;

@@ -136,6 +136,15 @@ impl Tables {
                 };
             }
         }
+        let same_id = self
+            .pushes
+            .iter()
+            .find(|(earlier, _)| earlier.app == accept.app && earlier.id == accept.id);
+        if let Some((_, targeted)) = same_id {
+            return Outcome::Accepted {
+                targeted: Some(*targeted),
+            };
+        }
         let targeted = match &accept.audience {
             Audience::Devices(devices) => devices.len() as u64,
             _ => 42,
@@ -334,6 +343,7 @@ impl Cluster for TestCluster {
 
 /// An API with an app `shop` and another, `bank`.
 pub struct Api {
+    pub state: ApiState,
     pub router: Router,
     pub store: Arc<MemoryStore>,
     pub node: Arc<TestNode>,
@@ -378,7 +388,8 @@ pub fn api_with(config: Config) -> Api {
         config,
     });
     Api {
-        router: router(state),
+        router: router(state.clone()),
+        state,
         store,
         node,
         cluster,

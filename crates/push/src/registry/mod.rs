@@ -9,6 +9,7 @@ pub mod audit;
 pub mod census;
 pub mod devices;
 pub mod permission;
+pub mod schedules;
 pub mod segments;
 #[cfg(test)]
 mod testing;
@@ -203,7 +204,7 @@ fn things(table: Table) -> &'static str {
         Table::UserDevice => "devices of users",
         Table::Segment => "segments",
         Table::Upload | Table::UploadPart => "uploads",
-        Table::Schedule => "schedules",
+        Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Webhook => "webhooks",
         Table::Audit => "audit records",
         Table::Push | Table::Count => "pushes",

@@ -13,6 +13,7 @@ mod lifecycle;
 mod pushes;
 mod retained_and_wills;
 mod rust_clients;
+mod schedules;
 mod sessions;
 mod shared;
 mod transport;
