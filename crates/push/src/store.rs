@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use crate::{
     app::AppName,
+    funnel::Funnel,
     id::PushId,
+    receipt::DropReason,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
@@ -174,6 +176,30 @@ pub struct Report {
     pub expired: u64,
     /// Devices whose full inbox dropped it (oldest first).
     pub dropped: u64,
+    /// Of the delivered: devices that showed it.
+    pub displayed: u64,
+    /// Of the displayed: devices where a person opened it.
+    pub clicked: u64,
+    /// Of the displayed: devices where a person wiped it away.
+    pub dismissed: u64,
+}
+
+impl Report {
+    /// The same as a funnel.
+    pub fn funnel(&self) -> Funnel {
+        let dropped = (self.dropped > 0).then_some((DropReason::InboxFull, self.dropped));
+        Funnel {
+            targeted: self.targeted,
+            delivered: self.delivered,
+            pending: self.pending,
+            expired: self.expired,
+            dropped: dropped.into_iter().collect(),
+            displayed: self.displayed,
+            clicked: self.clicked,
+            dismissed: self.dismissed,
+            ..Funnel::default()
+        }
+    }
 }
 
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.

@@ -497,6 +497,9 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         delivered,
         dropped,
         counting,
+        displayed,
+        clicked,
+        dismissed,
     ] = answer.tuple()?;
     let mut report = Report {
         accepted_ms: accepted_ms.number()?,
@@ -505,6 +508,9 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         delivered: delivered.number()?,
         dropped: dropped.number()?,
         counting: counting.truth()?,
+        displayed: displayed.number()?,
+        clicked: clicked.number()?,
+        dismissed: dismissed.number()?,
         ..Report::default()
     };
     let rest = report

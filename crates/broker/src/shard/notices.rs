@@ -366,7 +366,7 @@ impl Shard {
                 retained,
                 route,
             } => {
-                self.on_kept(conn, packet_id, retained, route, outcome.map(drop));
+                self.on_kept(conn, packet_id, retained, route, outcome);
             }
             Pending::PubComp { conn, packet_id } => {
                 self.on_forgotten(conn, packet_id, outcome.map(drop))

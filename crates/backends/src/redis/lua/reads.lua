@@ -194,6 +194,7 @@ read.report = function(push)
   local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
   local targeted, delivered, lost = tonumber(row[3]), 0, 0
+  local seen = { s = 0, k = 0, w = 0 }
   if row[4] == '1' then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
@@ -207,6 +208,7 @@ read.report = function(push)
       if row[6] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
       lost = lost + common(set('x')) - common(set('x'), set('d'))
+      for name in pairs(seen) do seen[name] = seen[name] + common(set(name)) end
     end
   else
     local got = {}
@@ -217,8 +219,9 @@ read.report = function(push)
     for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
       if not got[number] then lost = lost + 1 end
     end
+    for name in pairs(seen) do seen[name] = #call('SINTER', key .. ':t', key .. ':' .. name) end
   end
-  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false }
+  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end
