@@ -18,7 +18,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, connect, ops,
+    ApiState, connect, explanations, ops,
     problem::{Code, Problem},
     pushes,
 };
@@ -43,6 +43,10 @@ fn resources() -> Router<ApiState> {
         .route("/v1/connect", get(connect::connect))
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route(
+            "/v1/apps/{app}/pushes/{id}/devices/{device}",
+            get(explanations::explain),
+        )
 }
 
 fn watching() -> Router<ApiState> {

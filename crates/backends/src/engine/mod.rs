@@ -1,5 +1,6 @@
 //! The rules of stored state, written once over an ordered key-value store.
 
+mod at_device;
 mod cluster;
 mod inbox;
 pub(crate) mod keys;

@@ -9,6 +9,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
@@ -16,6 +17,7 @@ use campanile_push::{
 };
 
 use super::{
+    at_device::read_at_device,
     cluster::{
         WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
@@ -122,6 +124,12 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
+    }
+
+    fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_at_device(view, app, id, device))?)
     }
 
     fn report(

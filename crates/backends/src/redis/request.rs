@@ -401,6 +401,13 @@ pub fn set_of(mark: Mark) -> Option<&'static str> {
     })
 }
 
+/// The mark of a set's name.
+pub fn mark_of(set: &str) -> Option<Mark> {
+    Mark::ALL
+        .into_iter()
+        .find(|mark| set_of(*mark) == Some(set))
+}
+
 fn pack_target(pack: &mut Pack, target: &Target) {
     // Redis counts the bits of a byte from the highest.
     let devices = target.devices.iter().take(Target::MAX_BYTES);

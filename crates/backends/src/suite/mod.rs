@@ -32,6 +32,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
     store::{self as push, Accept, Audience, Report},
 };
@@ -203,6 +204,8 @@ macro_rules! common_tests {
                 a_device_outside_the_audience_may_tell
                 what_nobody_understands_changes_nothing
                 what_was_told_is_forgotten_with_the_push
+                a_push_is_known_at_each_device
+                an_audience_is_known_at_each_device
                 a_set_may_span_chunks
             }
             rows {
@@ -585,6 +588,15 @@ impl World {
             );
         }
         report
+    }
+
+    /// What is known of a push at a device.
+    pub fn at_device(&mut self, id: PushId, device: &str) -> AtDevice {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = self.backend().reader();
+        reader
+            .at_device(&app, id, device)
+            .expect("the backend reads")
     }
 
     /// Answers a query.

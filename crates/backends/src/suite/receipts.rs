@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, ClientKey, Generation, MessageId},
-    store::{Claimed, Command, Outcome, StoreError, Tell},
+    ids::{AppId, ClientKey, Generation, MessageId, Offset},
+    store::{Claimed, Command, LogKind, Outcome, StoreError, Tell},
 };
-use campanile_push::{id::PushId, store::Report};
+use campanile_push::{explanation::AtDevice, id::PushId, receipt::Mark, store::Report};
 
 use super::{World, message_id};
 
@@ -220,6 +220,56 @@ pub fn what_was_told_is_forgotten_with_the_push(world: &mut World) {
         world.told("a", &a, &format!(r#"{{"displayed":["{id}"]}}"#));
         assert_eq!(world.try_report(id), None);
     }
+}
+
+/// With the marks that it has, and whether it is connected.
+pub fn a_push_is_known_at_each_device(world: &mut World) {
+    let a = world.claim("a", 60);
+    let b = world.claim("b", 60);
+    world.claim("c", 60);
+    world.release("b", &b, 60);
+    let ids = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
+    for id in ids {
+        world.acknowledge("a", &a, id);
+        world.told("a", &a, &format!(r#"{{"clicked":["{id}"]}}"#));
+        let at = world.at_device(id, "a");
+        let clicked = [
+            Mark::Targeted,
+            Mark::Delivered,
+            Mark::Displayed,
+            Mark::Clicked,
+        ];
+        assert_eq!(at.marks, clicked.into());
+        assert_eq!((at.number, at.is_connected), (Some(a.ordinal), true));
+        let life = at.life.expect("the push is known");
+        assert_eq!(life.expires_ms - life.accepted_ms, 100_000);
+        let at = world.at_device(id, "b");
+        assert_eq!(at.marks, [Mark::Targeted].into());
+        assert_eq!((at.number, at.is_connected), (Some(b.ordinal), false));
+        assert_eq!(world.at_device(id, "nobody").number, None);
+    }
+    assert_eq!(world.at_device(ids[1], "c").marks, [].into());
+    let at = world.at_device(ids[0], "a");
+    assert_eq!(
+        (at.counting, at.is_passed, at.targeting),
+        (false, false, None)
+    );
+    assert_eq!(world.at_device(PushId(99), "a"), AtDevice::default());
+}
+
+/// Whom it is for, and how far the device has read.
+pub fn an_audience_is_known_at_each_device(world: &mut World) {
+    let a = world.claim("a", 60);
+    let id = world.push_to_audience(100);
+    let at = world.at_device(id, "a");
+    assert!(at.counting && !at.is_passed && at.targeting.is_some());
+    assert_eq!(at.marks, [].into());
+    let place = world.read_log(LogKind::Push, Offset(0), 10).0[0].offset;
+    let outcome = world.progress("a", &a, |progress| {
+        progress.cursors = Some(vec![super::cursor(LogKind::Push, place)]);
+    });
+    assert_eq!(outcome, Ok(Outcome::Done));
+    assert!(world.at_device(id, "a").is_passed);
 }
 
 fn figures(report: &Report) -> [u64; 5] {

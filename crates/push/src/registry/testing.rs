@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::{Context, Planned, Refusal, carry_out};
 use crate::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Command, Reader, Report, Unavailable},
@@ -93,6 +94,10 @@ impl Reader for Rows {
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
         Ok(devices.iter().map(|_| None).collect())
+    }
+
+    fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {
+        Ok(AtDevice::default())
     }
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

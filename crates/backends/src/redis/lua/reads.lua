@@ -224,6 +224,29 @@ read.report = function(push)
   return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
 end
 
+-- What is known of a push at a device.
+read.at_device = function(push, client)
+  local row = call('HMGET', push_key(push), 'a', 'x', 'o', 'l', 'g', 'k')
+  if not row[1] then return false end
+  local device, sets, passed, message = load(client), {}, false, false
+  if device then
+    for _, set in ipairs(SETS) do
+      if is_marked(push, row[4], set, device.number) then sets[#sets + 1] = set end
+    end
+  end
+  if row[5] and row[3] then
+    local place = row[3]
+    local done, above = call('HGET', device_key(client), 'C0'), call('HGET', extra_key(client), 'A0')
+    passed = tonumber(done or -1) >= tonumber(place) or string.find(',' .. (above or '') .. ',', ',' .. place .. ',', 1, true) ~= nil
+    local entry = call('XRANGE', log_key(0), place .. '-0', place .. '-0')[1]
+    message = entry and fields_of(entry[2]).m or false
+  end
+  return {
+    tonumber(row[1]), tonumber(row[2]), row[5] and not row[6] or false, device and device.number or false, sets,
+    device and device.owner and true or false, passed, message, profile_of(client) or false,
+  }
+end
+
 read.registered = function() return call('SMEMBERS', K .. 'used') end
 
 -- A write behind everything that is there: replicas that have it have all up to the place that is answered. One that a full server takes, too.
