@@ -104,6 +104,21 @@ fn it_may_be_told_again_after_a_lost_acknowledgement() {
 }
 
 #[test]
+fn what_nobody_understands_is_refused_where_that_can_be_said() {
+    let mut pair = Pair::new();
+    let device = pair.connect(connect("device"));
+    let refused = Reason::ImplementationSpecificError;
+    pair.send(device, publish("push/ack", "7").qos1(1));
+    assert_eq!(pair.expect_puback(device, 1), refused);
+    pair.send(device, publish("push/ack", "7").qos2(2));
+    assert_eq!(pair.expect_pubrec(device, 2), refused);
+    pair.send(device, publish("push/ack", "{}").qos2(2));
+    assert_eq!(pair.expect_pubrec(device, 2), Reason::Success);
+    let old = pair.connect(connect("old").version(Version::V311));
+    pair.publish(old, "push/ack", "7", 2);
+}
+
+#[test]
 fn a_will_tells_nothing() {
     let mut pair = Pair::new();
     let wire = pair.try_connect(connect("device").will(will("push/ack", "{}")));
