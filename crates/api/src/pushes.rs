@@ -8,11 +8,12 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
+    audience::Audience,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::permission::Permission,
+    registry::{audiences, permission::Permission},
     request::Request,
-    store::{Command, Outcome, Report},
+    store::{self, Command, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
@@ -28,12 +29,22 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 
 /// The answer to a push.
 #[derive(Serialize)]
-struct Accepted {
+pub(crate) struct Accepted {
     push_id: String,
     /// `null`: not counted yet.
     targeted: Option<u64>,
     accepted_at: String,
     expires_at: String,
+}
+
+/// A push that was accepted, now or by an earlier request of the same idempotency key.
+pub(crate) struct Sent {
+    pub id: PushId,
+    /// Devices that it is for; `None`: they are counted later.
+    pub targeted: Option<u64>,
+    accepted_ms: u64,
+    ttl_ms: u64,
+    pub replayed: bool,
 }
 
 /// `POST /v1/apps/{app}/pushes`
@@ -50,30 +61,66 @@ pub(crate) async fn accept(
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
-    let request = Request::parse(&body, &state.limits())?;
+    let sent = send(&state, &app, &body, idempotency).await?;
+    let location = format!("/v1/apps/{app}/pushes/{}", sent.id);
+    let mut response = (
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location)],
+        axum::Json(Accepted::of(&sent)),
+    )
+        .into_response();
+    if sent.replayed {
+        response
+            .headers_mut()
+            .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
 
+impl Accepted {
+    pub(crate) fn of(sent: &Sent) -> Accepted {
+        Accepted {
+            push_id: sent.id.to_string(),
+            targeted: sent.targeted,
+            accepted_at: rfc3339(sent.accepted_ms),
+            expires_at: rfc3339(sent.accepted_ms.saturating_add(sent.ttl_ms)),
+        }
+    }
+}
+
+/// Checks and accepts a push; returns once it is durable.
+pub(crate) async fn send(
+    state: &ApiState,
+    app: &AppName,
+    body: &[u8],
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Sent, Problem> {
+    let request = Request::parse(body, &state.limits())?;
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
-    let idempotency = idempotency.map(|key| key.bind(&body, now_ms));
-    let audience = request
-        .audience
-        .self_contained(now_ms)
-        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
+    let idempotency = idempotency.map(|key| key.bind(body, now_ms));
+    let audience = resolve(state, app, &request.audience, now_ms).await?;
     let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
     match state.write(Command::Accept(Box::new(accept))).await? {
-        Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, ttl_ms)),
+        Outcome::Accepted { targeted } => Ok(Sent {
+            id,
+            targeted,
+            accepted_ms: now_ms,
+            ttl_ms,
+            replayed: false,
+        }),
+        // The body is the same, so the time to live is.
         Outcome::Replayed {
             id,
             targeted,
             accepted_ms,
-        } => {
-            // The body is the same, so the time to live is.
-            let mut response = accepted(&app, id, targeted, accepted_ms, ttl_ms);
-            response
-                .headers_mut()
-                .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
-        }
+        } => Ok(Sent {
+            id,
+            targeted,
+            accepted_ms,
+            ttl_ms,
+            replayed: true,
+        }),
         Outcome::KeyReused => Err(Problem::new(
             Code::IdempotencyKeyReused,
             "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
@@ -90,29 +137,64 @@ pub(crate) async fn accept(
     }
 }
 
-fn accepted(
-    app: &AppName,
-    id: PushId,
-    targeted: Option<u64>,
-    accepted_ms: u64,
-    ttl_ms: u64,
-) -> Response {
-    let answer = Accepted {
-        push_id: id.to_string(),
-        targeted,
-        accepted_at: rfc3339(accepted_ms),
-        expires_at: rfc3339(accepted_ms.saturating_add(ttl_ms)),
-    };
-    let location = format!("/v1/apps/{app}/pushes/{id}");
-    (
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location)],
-        axum::Json(answer),
-    )
-        .into_response()
+/// What `POST /v1/apps/{app}/pushes:validate` found.
+#[derive(Serialize)]
+struct Valid {
+    valid: bool,
+    /// Bytes of `notification` and `data` that count against the limit.
+    payload_bytes: usize,
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+/// `POST /v1/apps/{app}/pushes:validate`: checks a push as if it were sent, its audience too, and does nothing.
+pub(crate) async fn validate(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
+        .await?
+        .app;
+    body::check_type(&headers)?;
+    let body = body::read(&headers, body, state.config()).await?;
+    check(&state, &app, &body)
+        .await
+        .map(|valid| axum::Json(valid).into_response())
+}
+
+async fn check(state: &ApiState, app: &AppName, body: &[u8]) -> Result<Valid, Problem> {
+    let request = Request::parse(body, &state.limits())?;
+    resolve(state, app, &request.audience, state.now_ms()).await?;
+    Ok(Valid {
+        valid: true,
+        payload_bytes: request.content.len(),
+    })
+}
+
+/// Checks a push without sending it.
+pub(crate) async fn dry_run(state: &ApiState, app: &AppName, body: &[u8]) -> Result<(), Problem> {
+    check(state, app, body).await.map(drop)
+}
+
+/// What an audience means now.
+async fn resolve(
+    state: &ApiState,
+    app: &AppName,
+    audience: &Audience,
+    now_ms: u64,
+) -> Result<store::Audience, Problem> {
+    // Most say it all; those cost no read.
+    if let Some(audience) = audience.self_contained(now_ms) {
+        return Ok(audience);
+    }
+    let (app, audience) = (app.clone(), audience.clone());
+    state
+        .ask(move |context| audiences::resolve(context, &app, &audience, now_ms))
+        .await
+}
+
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

@@ -59,11 +59,13 @@ pub enum Table {
     Timeline = 27,
     /// Upload, number → a part of its list.
     UploadPart = 28,
+    /// Id of a push → its targeting: who it is for is still to be counted.
+    Count = 29,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 16] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -79,6 +81,7 @@ impl Table {
         Table::DeadLetter,
         Table::Timeline,
         Table::UploadPart,
+        Table::Count,
     ];
 }
 

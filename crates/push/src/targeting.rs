@@ -137,6 +137,13 @@ impl Targeting {
         }
     }
 
+    /// Whether a device of this profile was meant when the push was made.
+    pub fn meant(&self, client_id: &str, number: u32, profile: &Profile) -> bool {
+        self.numbers.as_ref().is_none_or(|of| of.contains(number))
+            && (self.portion.as_ref()).is_none_or(|portion| portion.contains(client_id))
+            && self.admitted_then(profile)
+    }
+
     /// Whether a device with this profile was in the audience when the push was made.
     pub(crate) fn admitted_then(&self, profile: &Profile) -> bool {
         profile.created_ms() <= self.pushed_ms

@@ -13,7 +13,7 @@ use axum::{
 };
 use campanile_api::{
     ApiState, Config, Node, Parts, Store, Version,
-    cluster::{self, Cluster, DrainOrder, Located, NodeStatus, Overview},
+    cluster::{self, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview},
     router,
 };
 use campanile_push::{
@@ -27,6 +27,7 @@ use campanile_push::{
         Context,
         apps::{self, Quotas},
         carry_out,
+        permission::Permissions,
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
@@ -79,6 +80,21 @@ impl MemoryStore {
             .iter()
             .map(|(accept, _)| accept.clone())
             .collect()
+    }
+
+    /// Gives an app one more key.
+    pub fn add_key(&self, app: &str, key: &ApiKey, permissions: Permissions) {
+        let app = AppName::new(app).unwrap();
+        let context = Context {
+            reader: self,
+            now_ms: NOW_MS,
+            unique: 0,
+            actor: "test",
+        };
+        let submit = |command| Ok(self.0.lock().unwrap().apply(command));
+        let plan =
+            |context: &Context<'_>| apps::add_key(context, &app, &key.hash(), permissions, "");
+        carry_out(&context, submit, plan).unwrap();
     }
 
     pub fn key_lookups(&self) -> usize {
@@ -162,12 +178,25 @@ impl Reader for MemoryStore {
         Ok(self.0.lock().unwrap().rows.count(scope, table))
     }
 
+    /// A registered device's number is its place among them.
     fn device_numbers(
         &self,
-        _: &AppName,
+        app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        Ok(devices.iter().map(|_| None).collect())
+        let range = Range {
+            scope: Scope::App(app.clone()),
+            table: Table::Device,
+            prefix: String::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        let (rows, _) = self.rows(&range, NOW_MS)?;
+        let number = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
+        Ok(devices
+            .iter()
+            .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
+            .collect())
     }
 
     fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {
@@ -288,8 +317,25 @@ impl Cluster for TestCluster {
         }
     }
 
-    fn locate<'a>(&'a self, _: &'a AppName, _: &'a str) -> cluster::Answer<'a, Located> {
-        unreachable!("operators ask elsewhere")
+    /// A client is connected to the node of its name, if there is one. Without nodes nobody can tell.
+    fn locate<'a>(&'a self, _: &'a AppName, client: &'a str) -> cluster::Answer<'a, Located> {
+        let nodes = self.0.lock().unwrap();
+        let node = nodes.iter().find(|node| node.name == client);
+        let located = Located {
+            connection: node.map(|node| ClientConnection {
+                node: node.name.clone(),
+                epoch: 1,
+                protocol_level: 5,
+                subscriptions: 2,
+                in_flight: 3,
+            }),
+            silent: Vec::new(),
+        };
+        let answer = match nodes.is_empty() {
+            true => Err(cluster::Refusal::Alone),
+            false => Ok(located),
+        };
+        Box::pin(async { answer })
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> cluster::Answer<'a, ()> {
@@ -339,6 +385,7 @@ pub fn api_with(config: Config) -> Api {
             |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
         carry_out(&context, submit, plan).unwrap();
     }
+    store.0.lock().unwrap().key_lookups = 0;
     let ids = AtomicU64::new(1);
     let clock = Arc::clone(&now_ms);
     let state = ApiState::new(Parts {
@@ -437,6 +484,16 @@ impl Api {
     pub fn push_request(&self) -> axum::http::request::Builder {
         self.request(Method::POST, "/v1/apps/shop/pushes")
             .header(header::CONTENT_TYPE, "application/json")
+    }
+
+    /// Sends JSON with the key of `shop`, to a path below the app's.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        let method = method.parse().unwrap();
+        let request = self
+            .request(method, &format!("/v1/apps/shop/{path}"))
+            .header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(body.to_string().into()).unwrap())
+            .await
     }
 
     /// A request with the key of `shop`.

@@ -1,7 +1,5 @@
 //! PUBLISH in: check it, route it to live subscribers, have it kept where somebody may need it later, acknowledge it in order.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use campanile_mqtt::{
     AckKind, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Reason,
@@ -11,21 +9,14 @@ use campanile_mqtt::{
 use super::{
     Pending, Shard, Violation,
     conn::PendingAck,
-    groups::Chosen,
+    late::Late,
     routing::{Incoming, Routed},
 };
 use crate::{
+    effects::Ticket,
     ids::ConnId,
-    message::Message,
     store::{self, Command, LogKind, Outcome, Received, StoreError, Tell},
 };
-
-/// A QoS 2 message that live subscribers get once it is kept.
-pub(super) struct Late {
-    pub app: u16,
-    pub message: Arc<Message>,
-    pub chosen: Vec<Chosen>,
-}
 
 /// Where a device tells the push domain what became of its pushes. What is published here is for the server alone: nobody gets it by a subscription, and it is
 /// not retained.
@@ -195,10 +186,7 @@ impl Shard {
         });
         // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one. Nor does one that
         // comes after such a message.
-        let overtakes = live.rare.as_ref().is_some_and(|rare| {
-            let mut acks = rare.acks.iter();
-            acks.any(|ack| ack.qos == QoS::ExactlyOnce && ack.ready.is_none())
-        });
+        let overtakes = self.late.has(app, &live.client_id);
         let must_keep = received.is_some() || overtakes;
         let late =
             exactly_once && (must_keep || incoming.retain || self.needs_store(app, incoming.topic));
@@ -225,15 +213,18 @@ impl Shard {
         };
         publish.received = received;
         let message = publish.message.clone();
-        let route = late.then(|| {
-            Box::new(Late {
-                app,
-                message,
-                chosen,
-            })
-        });
         let qos = incoming.qos;
-        self.have_kept(slot, packet_id, qos, Command::Publish(publish), route);
+        let ticket = self.have_kept(slot, packet_id, qos, Command::Publish(publish));
+        if let Some(ticket) = ticket.filter(|_| late) {
+            self.late.wait(
+                ticket,
+                Late {
+                    app,
+                    message,
+                    chosen,
+                },
+            );
+        }
     }
 
     /// What a device tells the push domain.
@@ -244,27 +235,27 @@ impl Shard {
             ordinal: live.ordinal,
             payload: Bytes::copy_from_slice(packet.payload),
         });
-        self.have_kept(slot, packet.packet_id, packet.qos, tell, None);
+        self.have_kept(slot, packet.packet_id, packet.qos, tell);
     }
 
-    /// Asks the store for what a message needs before it is acknowledged.
+    /// Asks the store for what a message needs before it is acknowledged. `None`: it was refused, as the store is behind.
     fn have_kept(
         &mut self,
         slot: u32,
         packet_id: Option<PacketId>,
         qos: QoS,
         command: Command,
-        route: Option<Box<Late>>,
-    ) {
+    ) -> Option<Ticket> {
         if self.store_is_behind() {
             self.stats.refused_store += 1;
             let text = "the store is behind; try again later";
             if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
                 // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
-                return self.refuse(slot, Reason::QuotaExceeded, text);
+                self.refuse(slot, Reason::QuotaExceeded, text);
+                return None;
             }
             self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
-            return;
+            return None;
         }
         let conn = self.live(slot).expect("the caller looked").conn;
         let retained = matches!(&command, Command::Publish(publish) if publish.retain);
@@ -272,9 +263,8 @@ impl Shard {
             conn,
             packet_id,
             retained,
-            route,
         };
-        self.command(command, pending);
+        let ticket = self.command(command, pending);
         let live = self.live_mut(slot).expect("the caller looked");
         if retained {
             live.rare().pending_retained += 1;
@@ -286,6 +276,7 @@ impl Shard {
                 ready: None,
             });
         }
+        Some(ticket)
     }
 
     /// What the store is to do with a message, or `None` if nothing.
@@ -314,23 +305,17 @@ impl Shard {
         })
     }
 
-    /// Live subscribers get a message that is kept now.
-    pub(super) fn route_late(&mut self, late: &Late) {
-        let mut incoming = Incoming::of(&late.message);
-        self.route_live(late.app, &mut incoming, &late.chosen);
-    }
-
     /// The store's answer for an incoming message.
     pub(super) fn on_kept(
         &mut self,
+        ticket: Ticket,
         conn: ConnId,
         packet_id: Option<PacketId>,
         retained: bool,
-        route: Option<Box<Late>>,
         result: Result<Outcome, StoreError>,
     ) {
-        if let (Ok(_), Some(late)) = (&result, &route) {
-            self.route_late(late);
+        for late in self.late.settle(ticket, result.is_ok()) {
+            self.route_late(&late);
         }
         if result.is_err() {
             self.stats.refused_store += 1;

@@ -3,7 +3,11 @@
 //! A key is found by its hash ([`Table::Key`]) and listed by its id within its app ([`Table::AppKey`]); both rows are written together. A rotated key
 //! keeps its id and gets a new secret; the old one works on for a while.
 
+mod requests;
+
 use prost::Message;
+
+pub use self::requests::{DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, NewKey, grace_seconds};
 
 use super::{Context, Planned, Refusal, decode, permission::Permissions};
 use crate::{

@@ -4,16 +4,22 @@
 //! ([`carry_out`]). Start at [`apps`].
 
 pub mod apps;
+pub mod audiences;
 pub mod audit;
+pub mod census;
+pub mod devices;
 pub mod permission;
+pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod uploads;
 
 use std::sync::Arc;
 
 use prost::Message;
 
 use crate::{
+    device::Profile,
     request::Invalid,
     rows::{Change, Key, Row, Scope, Table, Version},
     store::{Command, Outcome, Reader, Unavailable},
@@ -134,6 +140,11 @@ impl Context<'_> {
     }
 }
 
+/// Reads the profile in a row of [`Table::Device`].
+pub fn decode_profile(value: &[u8]) -> Result<Profile, Unavailable> {
+    Profile::decode(value).map_err(|damaged| Unavailable(damaged.to_string().into()))
+}
+
 /// Reads a record of a table.
 pub fn decode<R: Message + Default>(value: &[u8], table: Table) -> Result<R, Unavailable> {
     R::decode(value).map_err(|_| {
@@ -195,7 +206,7 @@ fn things(table: Table) -> &'static str {
         Table::Schedule => "schedules",
         Table::Webhook => "webhooks",
         Table::Audit => "audit records",
-        Table::Push => "pushes",
+        Table::Push | Table::Count => "pushes",
         Table::Event => "events",
         Table::DeadLetter => "dead letters",
         Table::Timeline => "events of devices",

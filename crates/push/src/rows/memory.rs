@@ -1,9 +1,17 @@
 //! Rows in memory: what a store does, without one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Change, Key, Range, Row, Scope, Table, Version, Write};
-use crate::store::Outcome;
+use crate::{
+    app::AppName,
+    explanation::AtDevice,
+    id::PushId,
+    store::{Outcome, Reader, Report, Unavailable},
+};
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
 #[derive(Debug, Default)]
@@ -111,6 +119,58 @@ impl MemoryRows {
         found.truncate(range.limit);
         (found, more)
     }
+}
+
+/// Only the rows: there are no pushes. A registered device's number is its place among them.
+impl Reader for Mutex<MemoryRows> {
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let rows = locked(self);
+        let row = |key| rows.row(scope, key, now_ms);
+        Ok(keys.iter().map(row).collect())
+    }
+
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        Ok(locked(self).rows(range, now_ms))
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        Ok(locked(self).count(scope, table))
+    }
+
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        let range = Range {
+            scope: Scope::App(app.clone()),
+            table: Table::Device,
+            prefix: String::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        let (rows, _) = locked(self).rows(&range, 0);
+        let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
+        let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
+        Ok(devices.iter().map(number).collect())
+    }
+
+    fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {
+        Ok(AtDevice::default())
+    }
+
+    fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
+        Ok(None)
+    }
+}
+
+fn locked(rows: &Mutex<MemoryRows>) -> MutexGuard<'_, MemoryRows> {
+    rows.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! clients.
 
 mod access;
+mod audiences;
 mod clients;
 mod command_line;
 mod crashes;

@@ -87,7 +87,7 @@ impl Drop for Stage {
 impl Stage {
     fn new(input: &mut Input<'_>) -> Stage {
         let config = node_config(input);
-        let mut node = Node::start(config.clone(), Default::default(), START);
+        let node = Node::start(config.clone(), Default::default(), START);
         Stage {
             config,
             node: Some(node),
