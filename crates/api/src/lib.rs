@@ -15,6 +15,7 @@ mod compat;
 mod config;
 mod connect;
 mod devices;
+mod explanations;
 mod groups;
 mod keys;
 mod ops;

@@ -260,6 +260,10 @@ struct Reported {
     pending: Option<u64>,
     expired: Option<u64>,
     dropped: u64,
+    /// Of the delivered, as far as the devices told: this, and of these the two that follow.
+    displayed: u64,
+    clicked: u64,
+    dismissed: u64,
     accepted_at: String,
     expires_at: String,
 }
@@ -285,14 +289,15 @@ pub(crate) async fn report(
     let app = auth::authorise(&state, &headers, &app, Permission::Read)
         .await?
         .app;
-    let id: PushId = id
-        .parse()
-        .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
+    let id = push_id(&id)?;
     let (now_ms, of) = (state.now_ms(), app.clone());
     let report = state
         .read(move |reader| reader.report(&of, id, now_ms))
         .await?;
     if let Some(report) = report {
+        if let Err(difference) = report.funnel().check(report.targeted) {
+            tracing::warn!(push_id = %id, %difference, "the figures of a push do not add up");
+        }
         return Ok(axum::Json(Reported::new(id, &report)).into_response());
     }
     match schedules::waiting_push(&state, app, id).await? {
@@ -300,11 +305,20 @@ pub(crate) async fn report(
             let waiting = Reported::waiting(&push, &state.limits());
             Ok(axum::Json(waiting).into_response())
         }
-        None => Err(Problem::new(
-            Code::PushNotFound,
-            "the app has no push of that id, or its report is no longer kept",
-        )),
+        None => Err(no_such_push()),
     }
+}
+
+pub(crate) fn push_id(id: &str) -> Result<PushId, Problem> {
+    id.parse()
+        .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))
+}
+
+pub(crate) fn no_such_push() -> Problem {
+    Problem::new(
+        Code::PushNotFound,
+        "the app has no push of that id, or its report is no longer kept",
+    )
 }
 
 impl Reported {
@@ -319,6 +333,9 @@ impl Reported {
             status: Status::Scheduled,
             targeted: None,
             delivered: 0,
+            displayed: 0,
+            clicked: 0,
+            dismissed: 0,
             pending: None,
             expired: None,
             dropped: 0,
@@ -341,6 +358,9 @@ impl Reported {
             pending: counted(report.pending),
             expired: counted(report.expired),
             dropped: report.dropped,
+            displayed: report.displayed,
+            clicked: report.clicked,
+            dismissed: report.dismissed,
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),
         }

@@ -18,8 +18,11 @@ use campanile_api::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
+    funnel::Life,
     id::PushId,
     key::ApiKey,
+    receipt::Mark,
     registry::{
         Context,
         apps::{self, Quotas},
@@ -203,6 +206,22 @@ impl Reader for MemoryStore {
             .iter()
             .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
             .collect())
+    }
+
+    fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let mut pushes = tables.pushes.iter().map(|(accept, _)| accept);
+        let push = pushes.find(|accept| accept.app == *app && accept.id == id);
+        Ok(push.map_or_else(AtDevice::default, |accept| AtDevice {
+            life: Some(Life {
+                accepted_ms: accept.accepted_ms,
+                expires_ms: accept.expires_ms,
+                ended_ms: None,
+            }),
+            number: Some(7),
+            marks: [Mark::Targeted, Mark::Delivered, Mark::Displayed].into(),
+            ..AtDevice::default()
+        }))
     }
 
     fn report(&self, app: &AppName, id: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

@@ -365,7 +365,7 @@ impl Shard {
                 packet_id,
                 retained,
             } => {
-                self.on_kept(ticket, conn, packet_id, retained, outcome.map(drop));
+                self.on_kept(ticket, conn, packet_id, retained, outcome);
             }
             Pending::PubComp { conn, packet_id } => {
                 self.on_forgotten(conn, packet_id, outcome.map(drop))

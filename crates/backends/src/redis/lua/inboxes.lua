@@ -7,7 +7,7 @@ end
 
 local function push_key(push) return K .. 'P:' .. push end
 
--- Adds a device to a set of a push: `d` delivered, `x` dropped. Those of a push to all are bitmaps, of one to few devices sets of numbers.
+-- Adds a device to a set of a push: `t` targeted, `d` delivered, `x` dropped, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps, of one to few devices sets of numbers.
 local function mark(push, to_all, set, number)
   if to_all == '1' then
     local chunk = math.floor(number / NUMBERS_IN_CHUNK)
@@ -15,6 +15,15 @@ local function mark(push, to_all, set, number)
   else
     write('SADD', push_key(push) .. ':' .. set, number)
   end
+end
+
+local SETS = { 't', 'd', 'x', 's', 'k', 'w' }
+local function is_marked(push, to_all, set, number)
+  if to_all == '1' then
+    local chunk = math.floor(number / NUMBERS_IN_CHUNK)
+    return call('GETBIT', push_key(push) .. ':' .. set .. ':' .. chunk, number % NUMBERS_IN_CHUNK) == 1
+  end
+  return call('SISMEMBER', push_key(push) .. ':' .. set, number) == 1
 end
 
 -- The bitmaps of a push to an audience reach this chunk.

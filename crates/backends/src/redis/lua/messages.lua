@@ -97,7 +97,7 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
 end
 
 -- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is in the log, for all or an audience, m the message if several devices
--- share it, c chunks of its bitmaps; of one to an audience g, and k once all whom it is for are counted: n means nothing then; the list `P:ID:c` whose inboxes may hold it; the sets t, d, x.
+-- share it, c chunks of its bitmaps; of one to an audience g, and k once all whom it is for are counted: n means nothing then; the list `P:ID:c` whose inboxes may hold it; its sets.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -189,6 +189,24 @@ run.target = function(push, chunk, devices)
   raise_chunks(push, chunk)
   return true
 end
+
+-- What a device tells of pushes. Of those that are for others, or not known any more, it has nothing to tell.
+run.tell = function(number, told)
+  for _, entry in ipairs(told) do
+    local push = entry[1]
+    local row = call('HMGET', push_key(push), 'l', 'g')
+    if row[2] then
+      mark(push, row[1], 't', number)
+      raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
+    end
+    if row[1] and is_marked(push, row[1], 't', number) then
+      for _, set in ipairs(entry[2]) do mark(push, row[1], set, number) end
+    end
+  end
+  return true
+end
+
+run.not_understood = function() return 'N' end
 
 run.counted = function(push)
   local key = push_key(push)

@@ -194,6 +194,7 @@ read.report = function(push)
   local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
   local targeted, delivered, lost = tonumber(row[3]), 0, 0
+  local seen = { s = 0, k = 0, w = 0 }
   if row[4] == '1' then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
@@ -207,6 +208,7 @@ read.report = function(push)
       if row[6] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
       lost = lost + common(set('x')) - common(set('x'), set('d'))
+      for name in pairs(seen) do seen[name] = seen[name] + common(set(name)) end
     end
   else
     local got = {}
@@ -217,8 +219,32 @@ read.report = function(push)
     for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
       if not got[number] then lost = lost + 1 end
     end
+    for name in pairs(seen) do seen[name] = #call('SINTER', key .. ':t', key .. ':' .. name) end
   end
-  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false }
+  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
+end
+
+-- What is known of a push at a device.
+read.at_device = function(push, client)
+  local row = call('HMGET', push_key(push), 'a', 'x', 'o', 'l', 'g', 'k')
+  if not row[1] then return false end
+  local device, sets, passed, message = load(client), {}, false, false
+  if device then
+    for _, set in ipairs(SETS) do
+      if is_marked(push, row[4], set, device.number) then sets[#sets + 1] = set end
+    end
+  end
+  if row[5] and row[3] then
+    local place = row[3]
+    local done, above = call('HGET', device_key(client), 'C0'), call('HGET', extra_key(client), 'A0')
+    passed = tonumber(done or -1) >= tonumber(place) or string.find(',' .. (above or '') .. ',', ',' .. place .. ',', 1, true) ~= nil
+    local entry = call('XRANGE', log_key(0), place .. '-0', place .. '-0')[1]
+    message = entry and fields_of(entry[2]).m or false
+  end
+  return {
+    tonumber(row[1]), tonumber(row[2]), row[5] and not row[6] or false, device and device.number or false, sets,
+    device and device.owner and true or false, passed, message, profile_of(client) or false,
+  }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end

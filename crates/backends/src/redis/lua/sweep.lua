@@ -59,9 +59,10 @@ expire.R = function(push)
   local key = push_key(push)
   local row = call('HMGET', key, 'a', 'c')
   if not row[1] then return 0, true end
-  write('DEL', key, key .. ':t', key .. ':d', key .. ':x')
-  for chunk = 0, tonumber(row[2] or 0) - 1 do
-    write('DEL', key .. ':t:' .. chunk, key .. ':d:' .. chunk, key .. ':x:' .. chunk)
+  write('DEL', key)
+  for _, set in ipairs(SETS) do
+    write('DEL', key .. ':' .. set)
+    for chunk = 0, tonumber(row[2] or 0) - 1 do write('DEL', key .. ':' .. set .. ':' .. chunk) end
   end
   return 1, true
 end
