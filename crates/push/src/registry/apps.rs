@@ -150,21 +150,23 @@ pub fn create(
     quotas: Quotas,
     key: &KeyHash,
 ) -> Result<Planned<String>, Refusal> {
+    let exists = || Refusal::Exists {
+        what: "app",
+        name: app.to_string(),
+    };
     let (there, _) = context.row(&Scope::System, &app_row(app))?;
     if there.is_some() {
-        return Err(Refusal::Exists {
-            what: "app",
-            name: app.to_string(),
-        });
+        return Err(exists());
     }
     let record = AppRecord {
         created_ms: context.now_ms,
         quotas,
     };
     let planned = add(context, app, key, Permissions::ADMIN, "first key")?;
+    // The app has the key: another node made both between the two reads.
     let change = planned
         .change
-        .expect("the key of an app that is not there is new")
+        .ok_or_else(exists)?
         .expect(app_row(app), Version::ABSENT)
         .put(app_row(app), record.encode_to_vec());
     Ok(Planned::change(change, planned.answer))

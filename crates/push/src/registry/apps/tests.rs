@@ -44,6 +44,22 @@ fn an_app_has_a_first_key_that_may_do_everything() {
 }
 
 #[test]
+fn an_app_that_another_node_is_making_exists() {
+    let mut world = World::default();
+    world.create(&shop(), "first").unwrap();
+    // As if the row of the app had been read before the other node wrote, and that of the key after.
+    let forget = |context: &Context<'_>| {
+        let change = context.change(Scope::System).remove(app_row(&shop()));
+        Ok(Planned::change(change, ()))
+    };
+    world.run(forget).unwrap();
+    assert!(matches!(
+        world.create(&shop(), "first"),
+        Err(Refusal::Exists { what: "app", .. })
+    ));
+}
+
+#[test]
 fn keys_are_added_listed_and_revoked() {
     let mut world = World::default();
     let sender = [Permission::PushSend].into_iter().collect();
