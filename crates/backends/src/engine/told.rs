@@ -22,8 +22,8 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            if record.to_audience {
-                // As with its acknowledgement: whoever counts may see the device otherwise than the node that sent it.
+            if record.to_audience && !record.is_counted {
+                // Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
                 self.mark(&push, Mark::Targeted, tell.ordinal)?;
             } else if !self.is_marked(&push, Mark::Targeted, tell.ordinal)? {
                 continue;

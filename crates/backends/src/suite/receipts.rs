@@ -5,9 +5,15 @@ use campanile_broker::{
     ids::{AppId, ClientKey, Generation, MessageId, Offset},
     store::{Claimed, Command, LogKind, Outcome, StoreError, Tell},
 };
-use campanile_push::{explanation::AtDevice, id::PushId, receipt::Mark, store::Report};
+use campanile_push::{
+    app::AppName,
+    explanation::AtDevice,
+    id::PushId,
+    receipt::Mark,
+    store::{self as push, Report},
+};
 
-use super::{World, message_id};
+use super::{APP, World, message_id};
 
 /// However often they arrive.
 pub fn receipts_are_counted_once(world: &mut World) {
@@ -177,14 +183,22 @@ pub fn strangers_have_nothing_to_tell(world: &mut World) {
     assert_eq!(figures(&world.report(all)), [1, 0, 0, 0, 0]);
 }
 
-/// As with its acknowledgement: it had it.
+/// Of a push whose devices are not counted yet, any; later, only one that was counted or has acknowledged it.
 pub fn a_device_outside_the_audience_may_tell(world: &mut World) {
-    let a = world.claim("a", 60);
+    let (a, late) = (world.claim("a", 60), world.claim("late", 60));
     let id = world.push_to_audience(100);
+    let told = format!(r#"{{"dismissed":["{id}"]}}"#);
     for _ in 0..2 {
-        world.told("a", &a, &format!(r#"{{"dismissed":["{id}"]}}"#));
+        world.told("a", &a, &told);
     }
     assert_eq!(figures(&world.report(id)), [1, 1, 1, 0, 1]);
+    let app = AppName::new(APP).expect("a good name");
+    world.run_push(push::Command::Counted { app, push: id });
+    world.told("late", &late, &told);
+    assert_eq!(figures(&world.report(id)), [1, 1, 1, 0, 1], "a stranger");
+    world.acknowledge("late", &late, id);
+    world.told("late", &late, &told);
+    assert_eq!(figures(&world.report(id)), [2, 2, 2, 0, 2]);
 }
 
 /// And what is understood of it is taken.

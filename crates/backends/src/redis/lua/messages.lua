@@ -194,8 +194,9 @@ end
 run.tell = function(number, told)
   for _, entry in ipairs(told) do
     local push = entry[1]
-    local row = call('HMGET', push_key(push), 'l', 'g')
-    if row[2] then
+    local row = call('HMGET', push_key(push), 'l', 'g', 'k')
+    -- Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
+    if row[2] and not row[3] then
       mark(push, row[1], 't', number)
       raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
     end
