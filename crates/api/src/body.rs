@@ -60,6 +60,16 @@ fn is_json(content_type: &str) -> bool {
         })
 }
 
+/// Reads all of a body of plain JSON.
+pub(crate) async fn read_json(
+    headers: &HeaderMap,
+    body: Body,
+    config: &Config,
+) -> Result<Bytes, Problem> {
+    check_type(headers)?;
+    read(headers, body, config).await
+}
+
 /// Reads all of it, or says why not.
 pub(crate) async fn read(
     headers: &HeaderMap,

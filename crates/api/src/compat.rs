@@ -43,8 +43,7 @@ async fn send_as_fcm(
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(state, headers, &app, Permission::PushSend).await?;
-    body::check_type(headers)?;
-    let body = body::read(headers, body, state.config()).await?;
+    let body = body::read_json(headers, body, state.config()).await?;
     let mapped = match fcm::map(&body, state.now_ms()) {
         Ok(mapped) => mapped,
         Err(violations) => return Ok(json(StatusCode::BAD_REQUEST, fcm::refused(&violations))),
@@ -79,8 +78,7 @@ async fn send_as_jpush(
     body: Body,
 ) -> Result<Response, Problem> {
     let caller = basic(state, headers).await?;
-    body::check_type(headers)?;
-    let body = body::read(headers, body, state.config()).await?;
+    let body = body::read_json(headers, body, state.config()).await?;
     let request = match jpush::map(&body) {
         Ok(request) => request,
         Err(violations) => return Ok(json(StatusCode::BAD_REQUEST, jpush::refused(&violations))),

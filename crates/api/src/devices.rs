@@ -169,8 +169,7 @@ async fn written(
 ) -> Result<(auth::Caller, String, Patch), Problem> {
     let Path((app, id)) = path.map_err(path_problem)?;
     let caller = auth::authorise(state, headers, &app, Permission::DeviceWrite).await?;
-    body::check_type(headers)?;
-    let body = body::read(headers, body, state.config()).await?;
+    let body = body::read_json(headers, body, state.config()).await?;
     Ok((caller, id, Patch::parse(&body)?))
 }
 

@@ -23,14 +23,9 @@ use serde::Serialize;
 use crate::{
     ApiState, auth, body,
     problem::{Code, Problem},
-    query,
+    query::Paging,
     routes::path_problem,
 };
-
-/// Entries of a page where the caller does not say.
-const DEFAULT_PAGE: usize = 100;
-/// Most entries of a page.
-const MAX_PAGE: usize = 1000;
 
 /// A key, as it may be shown.
 #[derive(Serialize)]
@@ -106,8 +101,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let NewKey { label, permissions } = NewKey::parse(&body)?;
     let secret = new_secret()?;
     let (app, hash) = (caller.app.clone(), secret.hash());
@@ -208,17 +202,10 @@ pub(crate) async fn audit(
     let app: AppName = auth::authorise(&state, &headers, &app, Permission::Admin)
         .await?
         .app;
-    let (mut limit, mut after) = (DEFAULT_PAGE, None::<PushId>);
-    for (name, value) in query::parse(&query.unwrap_or_default(), &["limit", "after"])? {
-        if name == "limit" {
-            limit = query::limit(&value, MAX_PAGE)?;
-        } else {
-            let id = value.parse().map_err(|bad| query::wrong(name, bad))?;
-            after = Some(id);
-        }
-    }
+    let paging = Paging::parse(query.as_deref())?;
+    let after: Option<PushId> = paging.after_id()?;
     let (entries, more) = state
-        .look(move |context| audit::list(context, &app, after, limit))
+        .look(move |context| audit::list(context, &app, after, paging.limit))
         .await?;
     let next = entries.last().filter(|_| more);
     let page = AuditPage {

@@ -61,8 +61,7 @@ pub(crate) async fn accept(
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let sent = send(&state, &caller, &body, idempotency).await?;
     let location = format!("/v1/apps/{}/pushes/{}", caller.app, sent.id);
     let mut response = (
@@ -196,8 +195,7 @@ pub(crate) async fn validate(
     let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
         .await?
         .app;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     check(&state, &app, &body)
         .await
         .map(|valid| axum::Json(valid).into_response())

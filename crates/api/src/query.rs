@@ -1,6 +1,6 @@
 //! Parameters of a query, strictly: what is misspelt is refused, not ignored.
 
-use std::fmt::Display;
+use std::{fmt::Display, str::FromStr};
 
 use crate::problem::{Code, Problem};
 
@@ -36,6 +36,15 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
+    /// The id that the page begins after.
+    pub(crate) fn after_id<T>(&self) -> Result<Option<T>, Problem>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let after = self.after.as_deref().map(str::parse);
+        after.transpose().map_err(|bad| wrong("after", bad))
+    }
+
     /// Entries of a page, unless the caller says how many.
     const USUAL: usize = 100;
     /// Most entries of a page.
@@ -78,7 +87,7 @@ pub(crate) fn wrong(name: &str, rule: impl Display) -> Problem {
 }
 
 /// How many items a page may have: 1 to `most`.
-pub(crate) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
+fn limit(value: &str, most: usize) -> Result<usize, Problem> {
     let limit = value
         .parse()
         .ok()

@@ -24,14 +24,9 @@ use crate::{
     body,
     problem::{Code, Problem},
     pushes::{IDEMPOTENT_REPLAYED, idempotency_key, key_reused},
-    query,
+    query::Paging,
     routes::path_problem,
 };
-
-/// Schedules of a page where the caller does not say.
-const DEFAULT_PAGE: usize = 100;
-/// Most schedules of a page.
-const MAX_PAGE: usize = 1000;
 
 /// `GET /v1/apps/{app}/schedules`
 pub(crate) async fn list(
@@ -42,16 +37,10 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
-    let (mut limit, mut after) = (DEFAULT_PAGE, None::<ScheduleId>);
-    for (name, value) in query::parse(&text.unwrap_or_default(), &["limit", "after"])? {
-        if name == "limit" {
-            limit = query::limit(&value, MAX_PAGE)?;
-        } else {
-            after = Some(value.parse().map_err(|bad| query::wrong(name, bad))?);
-        }
-    }
+    let paging = Paging::parse(text.as_deref())?;
+    let after: Option<ScheduleId> = paging.after_id()?;
     let (page, more) = state
-        .look(move |context| schedules::list(context, &caller.app, after, limit))
+        .look(move |context| schedules::list(context, &caller.app, after, paging.limit))
         .await?;
     let next = page.last().filter(|_| more);
     let next = next.map_or(String::new(), |last| format!(",\"next\":\"{}\"", last.id));
@@ -70,8 +59,7 @@ pub(crate) async fn create(
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let key = idempotency_key(&headers)?;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let now_ms = state.now_ms();
     let key = key.map(|key| key.bind(&body, now_ms));
     if let Some(key) = &key
@@ -129,8 +117,7 @@ pub(crate) async fn change(
     let Path((app, id)) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let id = schedule_id(&id)?;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, &state.limits())?;
     edit(&state, &caller, id, Edit::Fields(Box::new(change))).await
 }
@@ -214,12 +201,9 @@ async fn made_before(
     key: &Idempotency,
 ) -> Result<Option<Created>, Problem> {
     let (app, key) = (caller.app.clone(), key.clone());
-    let plan = move |context: &Context<'_>| {
-        Ok(Planned::nothing(schedules::made_before(
-            context, &app, &key,
-        )?))
-    };
-    state.carry_out(caller.actor(), plan).await
+    state
+        .ask(move |context| schedules::made_before(context, &app, &key))
+        .await
 }
 
 async fn keep(

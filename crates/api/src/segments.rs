@@ -93,8 +93,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let Path((app, name)) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
-    body::check_type(&headers)?;
-    let body = body::read(&headers, body, state.config()).await?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let expression = segments::parse(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| segments::put(context, &caller.app, &name, &expression);

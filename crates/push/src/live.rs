@@ -59,6 +59,11 @@ impl LiveIndex {
         self.live.is_empty()
     }
 
+    /// What is known of the device of a slot.
+    pub fn profile(&self, slot: u32) -> Option<&Profile> {
+        self.slots.get(slot as usize)?.profile.as_deref()
+    }
+
     /// A device connected. Whoever had the slot before is gone.
     pub fn join(&mut self, slot: u32, client_id: &str, number: u32, profile: Option<Arc<Profile>>) {
         self.leave(slot);

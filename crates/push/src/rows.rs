@@ -43,22 +43,10 @@ pub enum Table {
     Upload = 19,
     /// Id → schedule.
     Schedule = 20,
-    /// Id → webhook.
-    Webhook = 21,
     /// Id of an API key → its hash, in the scope of its app.
     AppKey = 22,
     /// Id, ascending by time → who changed what.
     Audit = 23,
-    /// Id of a push → what was asked for.
-    Push = 24,
-    /// Id, ascending by time → event.
-    Event = 25,
-    /// Webhook, event → a delivery that was given up.
-    DeadLetter = 26,
-    /// Device, id ascending by time → what happened to a device.
-    Timeline = 27,
-    /// Upload, number → a part of its list.
-    UploadPart = 28,
     /// Id of a push → its targeting: who it is for is still to be counted.
     Count = 29,
     /// Idempotency key → the schedule that its request made.
@@ -67,7 +55,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 17] = [
+    pub const ALL: [Table; 11] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -75,14 +63,8 @@ impl Table {
         Table::Segment,
         Table::Upload,
         Table::Schedule,
-        Table::Webhook,
         Table::AppKey,
         Table::Audit,
-        Table::Push,
-        Table::Event,
-        Table::DeadLetter,
-        Table::Timeline,
-        Table::UploadPart,
         Table::Count,
         Table::ScheduleKey,
     ];

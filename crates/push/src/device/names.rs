@@ -2,9 +2,7 @@
 //!
 //! Control characters are refused everywhere: nobody can read them back, and the audience language has no way to write them.
 
-use jiff::tz::TimeZone;
-
-use crate::fields::shown;
+use crate::{clock::Zone, fields::shown};
 
 /// Text that cannot be what it is meant to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +121,7 @@ pub const LANGUAGE: Rule = Rule {
 pub const TIME_ZONE: Rule = Rule {
     what: "time zone",
     bytes: 1..=64,
-    allowed: |text| is_plain(text) && TimeZone::get(text).is_ok(),
+    allowed: |text| is_plain(text) && Zone::find(text).is_ok(),
     rule: "a name of the IANA database, such as \"Europe/Berlin\"",
 };
 

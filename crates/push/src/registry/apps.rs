@@ -27,12 +27,6 @@ pub struct Quotas {
     /// Registered devices.
     #[prost(uint64, tag = "1")]
     pub devices: u64,
-    /// Connections at a time, on all nodes together.
-    #[prost(uint64, tag = "2")]
-    pub connections: u64,
-    /// Pushes accepted in a second, by each node.
-    #[prost(uint64, tag = "3")]
-    pub pushes_per_second: u64,
 }
 
 /// An app as it is stored.
@@ -87,14 +81,9 @@ impl KeyRecord {
     }
 }
 
-/// The name of a key's row.
-fn hash_text(hash: &KeyHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The id of a new key: short, and not a secret.
 fn key_id(hash: &KeyHash) -> String {
-    format!("k_{}", &hash_text(hash)[..12])
+    format!("k_{}", &hash.hex()[..12])
 }
 
 fn app_row(app: &AppName) -> Key {
@@ -172,27 +161,6 @@ pub fn create(
     Ok(Planned::change(change, planned.answer))
 }
 
-/// Changes what an app may use.
-pub fn set_quotas(
-    context: &Context<'_>,
-    app: &AppName,
-    quotas: Quotas,
-) -> Result<Planned<AppRecord>, Refusal> {
-    let (record, version) = context.record::<AppRecord>(&Scope::System, &app_row(app))?;
-    let mut record = record.ok_or_else(|| no_app(app))?;
-    if record.quotas == quotas {
-        return Ok(Planned::nothing(record));
-    }
-    let detail = format!("{:?}, before: {:?}", quotas, record.quotas);
-    record.quotas = quotas;
-    let change = context
-        .change(Scope::System)
-        .expect(app_row(app), version)
-        .put(app_row(app), record.encode_to_vec())
-        .audit(context, app, "app.changed", app.as_str(), detail);
-    Ok(Planned::change(change, record))
-}
-
 /// Gives an app one more key; one that it has already stays as it is. Answers the key's id.
 pub fn add_key(
     context: &Context<'_>,
@@ -220,7 +188,7 @@ fn add(
     permissions: Permissions,
     label: &str,
 ) -> Result<Planned<String>, Refusal> {
-    let (hash, id) = (hash_text(key), key_id(key));
+    let (hash, id) = (key.hex(), key_id(key));
     let (there, _) = context.record::<KeyRecord>(&Scope::System, &hash_row(&hash))?;
     match there {
         Some(there) if there.app == app.as_str() => return Ok(Planned::nothing(there.id)),
@@ -275,7 +243,7 @@ pub fn rotate_key(
     old_until_ms: u64,
 ) -> Result<Planned<KeyRecord>, Refusal> {
     let (mut record, mut secrets, version) = key(context, app, id)?;
-    let hash = hash_text(new);
+    let hash = new.hex();
     record.rotated_ms = context.now_ms;
     let old = std::mem::replace(&mut secrets.hash, hash.clone());
     let oldest = std::mem::replace(&mut secrets.previous, old.clone());
@@ -364,7 +332,7 @@ pub fn key_of_hash(
     hash: &KeyHash,
     now_ms: u64,
 ) -> Result<Option<(AppName, KeyRecord)>, Unavailable> {
-    let rows = reader.rows_at(&Scope::System, &[hash_row(&hash_text(hash))], now_ms)?;
+    let rows = reader.rows_at(&Scope::System, &[hash_row(&hash.hex())], now_ms)?;
     let Some(row) = rows.into_iter().next().flatten() else {
         return Ok(None);
     };

@@ -203,13 +203,9 @@ fn things(table: Table) -> &'static str {
         Table::Device => "devices",
         Table::UserDevice => "devices of users",
         Table::Segment => "segments",
-        Table::Upload | Table::UploadPart => "uploads",
+        Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
-        Table::Webhook => "webhooks",
         Table::Audit => "audit records",
-        Table::Push | Table::Count => "pushes",
-        Table::Event => "events",
-        Table::DeadLetter => "dead letters",
-        Table::Timeline => "events of devices",
+        Table::Count => "pushes",
     }
 }

@@ -224,10 +224,6 @@ fn unique(now_ms: u64) -> u128 {
     u128::from(now_ms & 0xffff_ffff_ffff) << 80 | u128::from_be_bytes(random) >> 48
 }
 
-fn show_hash(hash: &KeyHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn parse_hash(text: &str) -> Option<KeyHash> {
     let mut hash = [0; 32];
     if text.len() != 64 || !text.is_ascii() {

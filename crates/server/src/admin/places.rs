@@ -16,7 +16,7 @@ use campanile_push::{
 use super::{
     Reply, Request, Wanted, change_apps,
     conversation::{ConversationError, Node},
-    now_ms, show_hash, socket_path,
+    now_ms, socket_path,
 };
 
 /// Why apps cannot be seen or changed.
@@ -81,7 +81,7 @@ impl Apps {
     pub fn create(&mut self, app: &AppName, key: &KeyHash) -> Result<Reply, AppsError> {
         self.ask(&Request::CreateApp {
             app: app.to_string(),
-            key_sha256: show_hash(key),
+            key_sha256: key.hex(),
         })
     }
 
@@ -94,7 +94,7 @@ impl Apps {
     ) -> Result<Reply, AppsError> {
         self.ask(&Request::AddKey {
             app: app.to_string(),
-            key_sha256: show_hash(key),
+            key_sha256: key.hex(),
             permissions: permissions.iter().map(|p| p.text().to_owned()).collect(),
         })
     }

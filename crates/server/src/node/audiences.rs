@@ -16,14 +16,8 @@ const REMEMBERED: usize = 4096;
 /// One shard's live devices with a profile, by app.
 #[derive(Default)]
 pub struct LiveAudiences {
-    apps: HashMap<AppId, Live>,
+    apps: HashMap<AppId, LiveIndex>,
     read: HashMap<MessageId, Option<Arc<Targeting>>>,
-}
-
-#[derive(Default)]
-struct Live {
-    index: LiveIndex,
-    profiles: HashMap<u32, Arc<Profile>>,
 }
 
 impl LiveAudiences {
@@ -58,18 +52,15 @@ impl Audiences for LiveAudiences {
             }
         };
         let live = self.apps.entry(app.clone()).or_default();
-        live.profiles.insert(device.slot, Arc::clone(&profile));
-        live.index
-            .join(device.slot, device.client_id, device.ordinal, Some(profile));
+        live.join(device.slot, device.client_id, device.ordinal, Some(profile));
     }
 
     fn leave(&mut self, app: &AppId, slot: u32) {
         let Some(live) = self.apps.get_mut(app) else {
             return;
         };
-        live.index.leave(slot);
-        live.profiles.remove(&slot);
-        if live.profiles.is_empty() {
+        live.leave(slot);
+        if live.is_empty() {
             self.apps.remove(app);
         }
     }
@@ -79,7 +70,7 @@ impl Audiences for LiveAudiences {
             return false;
         };
         if let Some(live) = self.apps.get(app) {
-            slots.extend(live.index.select(&targeting));
+            slots.extend(live.select(&targeting));
         }
         targeting.may_admit_the_unknown()
     }
@@ -88,12 +79,10 @@ impl Audiences for LiveAudiences {
         let Some(targeting) = self.targeting(message) else {
             return false;
         };
-        let profile = self
-            .apps
-            .get(app)
-            .and_then(|live| live.profiles.get(&device.slot));
+        let live = self.apps.get(app);
+        let profile = live.and_then(|live| live.profile(device.slot));
         targeting
-            .admits(device.client_id, device.ordinal, profile.map(|p| &**p))
+            .admits(device.client_id, device.ordinal, profile)
             .is_ok()
     }
 }
