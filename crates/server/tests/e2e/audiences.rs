@@ -198,3 +198,15 @@ fn what_is_registered_survives_a_crash() {
     assert_eq!(found["devices"][0]["device"], "phone");
     assert_eq!(call(&node, "GET", "segments/s1", "")["expr"], "vip");
 }
+
+#[test]
+fn an_accepted_push_to_an_audience_outlives_the_node() {
+    let mut node = Node::start();
+    call(&node, "PUT", "devices/phone", r#"{"tags": ["vip"]}"#);
+    drop(Client::v5(&node, Session::kept("phone")));
+    // Killed as soon as the 202 is read: before the push was counted, and while nobody has it.
+    push(&node, json!({"expr": "vip"}), 1);
+    node.kill9();
+    node.start_again();
+    expect(&Client::v5(&node, Session::kept("phone")), [1]);
+}
