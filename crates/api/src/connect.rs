@@ -18,11 +18,14 @@ use campanile_broker::cluster::{
     peer::Load,
 };
 use campanile_push::app::AppName;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState,
     cluster::NodeStatus,
+    openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     query,
 };
@@ -36,7 +39,32 @@ const TTL_SECONDS: u32 = 60;
 /// Schemes of listeners.
 const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 
-#[derive(Serialize)]
+/// The route of devices that ask where to connect.
+pub(crate) fn routes() -> Routes {
+    let connect = Operation::new("getAddresses", "Where a device should connect")
+        .tells("The best address first. Open to everybody, from browsers too.")
+        .query(
+            "app",
+            "The app's name, `default` if absent.",
+            openapi::reference("AppName"),
+        )
+        .query(
+            "device",
+            "The client identifier: the same device gets the same order while little changes.",
+            json!({"type": "string"}),
+        )
+        .query(
+            "scheme",
+            "Only addresses of this scheme.",
+            json!({"type": "string", "enum": SCHEMES}),
+        )
+        .answers(200, "Addresses by scheme.", of::<Dispatch<'static>>())
+        .header("Access-Control-Allow-Origin", "`*`.")
+        .may(&[Code::TooManyRequests, Code::NoNode]);
+    Routes::of("Connecting", "For devices.").get("/v1/connect", self::connect, connect)
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Dispatch<'c> {
     /// By scheme, the best first.
     addresses: BTreeMap<&'static str, Vec<&'c str>>,

@@ -18,6 +18,7 @@ mod devices;
 mod explanations;
 mod groups;
 mod keys;
+mod openapi;
 mod ops;
 pub mod problem;
 mod pushes;

@@ -12,7 +12,8 @@ use campanile_push::{
 use serde::Serialize;
 
 /// Where a problem's `type` leads to: the page that describes the codes.
-const DOCUMENTATION: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/api.md#");
+pub(crate) const DOCUMENTATION: &str =
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/api.md#");
 /// Seconds after which a caller should try again what may work then.
 const RETRY_AFTER_SECONDS: &str = "2";
 
@@ -21,7 +22,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $text:literal, $status:ident, $title:literal;)*) => {
         /// What is wrong with a request, or with us. The texts are part of the API: they are never renamed, and a new
         /// situation gets a new code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $code,)*
         }

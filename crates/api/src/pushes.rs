@@ -17,12 +17,15 @@ use campanile_push::{
     store::{self, Command, Idempotency, Outcome, Report},
     time::rfc3339,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState,
     auth::{self, Caller},
-    body,
+    batch, body, explanations,
+    openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     routes::path_problem,
     schedules,
@@ -31,8 +34,54 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// The routes of pushes.
+pub(crate) fn routes() -> Routes {
+    let example = || json!({"audience": {"devices": ["phone-1"]}, "notification": {"title": "Shipped"}, "data": {"order": 1234}, "options": {"ttl": 86400}});
+    let of_audiences = [
+        Code::InvalidExpression,
+        Code::PayloadTooLarge,
+        Code::Missing,
+        Code::Clash,
+    ];
+    let accept = Operation::new("sendPush", "Makes a push")
+        .tells("The answer comes once the push is durable: from then on it reaches its devices, whatever happens to the node, until its time is up.")
+        .needs(Permission::PushSend)
+        .idempotent()
+        .takes(openapi::reference("Push"), example())
+        .answers(202, "It is accepted.", of::<Accepted>())
+        .header("Location", "Of the push's report.")
+        .header("Idempotent-Replayed", "`true` if an earlier request of the same key made it.")
+        .may(&of_audiences)
+        .may(&[Code::QuotaReached]);
+    let validate = Operation::new("validatePush", "Checks a push and does not make it")
+        .needs(Permission::PushSend)
+        .changes_nothing()
+        .takes(openapi::reference("Push"), example())
+        .answers(200, "It would be accepted.", of::<Valid>())
+        .may(&of_audiences);
+    let report = Operation::new("getPush", "Reports on a push")
+        .tells("`targeted` = `delivered` + `pending` + `expired` + `dropped`.")
+        .needs(Permission::Read)
+        .answers(200, "What became of it so far.", of::<Reported>())
+        .may(&[Code::InvalidPushId, Code::PushNotFound]);
+    Routes::of("Pushes", "Making pushes, and what became of them.")
+        .post("/v1/apps/{app}/pushes", self::accept, accept)
+        .post("/v1/apps/{app}/pushes:validate", self::validate, validate)
+        .post(
+            "/v1/apps/{app}/pushes:batch",
+            batch::accept,
+            batch::operation(),
+        )
+        .get("/v1/apps/{app}/pushes/{id}", self::report, report)
+        .get(
+            "/v1/apps/{app}/pushes/{id}/devices/{device}",
+            explanations::explain,
+            explanations::operation(),
+        )
+}
+
 /// The answer to a push.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Accepted {
     push_id: String,
     /// `null`: not counted yet.
@@ -177,7 +226,7 @@ pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
 }
 
 /// What `POST /v1/apps/{app}/pushes:validate` found.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Valid {
     valid: bool,
     /// Bytes of `notification` and `data` that count against the limit.
@@ -248,7 +297,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 }
 
 /// What became of a push so far.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Report")]
 struct Reported {
     push_id: String,
     status: Status,
@@ -266,7 +316,7 @@ struct Reported {
     expires_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     /// Its time, `not_before`, has not come.

@@ -8,6 +8,7 @@ use campanile_push::{
     request::Limits,
     store::{Command, Outcome, Reader, Unavailable},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -45,7 +46,7 @@ pub trait Node: Send + Sync {
 }
 
 /// What runs here, for `GET /version`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Version {
     /// Semantic version of the binary.
     pub version: &'static str,

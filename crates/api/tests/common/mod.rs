@@ -1,6 +1,8 @@
 //! An API over a store in memory, with a clock and ids that are known.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod conformance;
+
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicU64, Ordering},
@@ -459,16 +461,26 @@ impl Answer {
     }
 }
 
+/// Has a request answered.
+pub async fn answer(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8(body.into()).unwrap(),
+    }
+}
+
 impl Api {
+    /// Sends a request, and checks that the document of the API tells of the answer.
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: String::from_utf8(body.into()).unwrap(),
-        }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = answer(self.router.clone(), request).await;
+        let document = conformance::document(self.router.clone()).await;
+        conformance::check(document, &method, &path, &answer);
+        answer
     }
 
     pub async fn get(&self, path: &str) -> Answer {
