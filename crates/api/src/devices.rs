@@ -59,6 +59,9 @@ pub(crate) fn routes() -> Routes {
             of::<Shown>(),
         )
         .answers(201, "It is registered now.", of::<Shown>())
+        .leads_to("getDevice", "device", "/device")
+        .leads_to("patchDevice", "device", "/device")
+        .leads_to("deleteDevice", "device", "/device")
         .may(&[Code::QuotaReached]);
     let patch = Operation::new("patchDevice", "Changes a device")
         .tells("Only what the body names.")

@@ -54,6 +54,8 @@ pub(crate) fn routes() -> Routes {
             json!({"label": "checkout server", "permissions": ["push:send", "read"]}),
         )
         .answers(201, "The key. It is not shown again.", of::<Made>())
+        .leads_to("rotateKey", "id", "/id")
+        .leads_to("revokeKey", "id", "/id")
         .may(&[Code::Missing, Code::Clash, Code::QuotaReached]);
     let revoke = Operation::new("revokeKey", "Ends a key")
         .tells("It may work for five more seconds. The last key with `admin` cannot be ended.")

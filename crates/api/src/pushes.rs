@@ -49,6 +49,8 @@ pub(crate) fn routes() -> Routes {
         .idempotent()
         .takes(openapi::reference("Push"), example())
         .answers(202, "It is accepted.", of::<Accepted>())
+        .leads_to("getPush", "id", "/push_id")
+        .leads_to("explainPush", "id", "/push_id")
         .header("Location", "Of the push's report.")
         .header("Idempotent-Replayed", "`true` if an earlier request of the same key made it.")
         .may(&of_audiences)
@@ -207,6 +209,16 @@ pub(crate) async fn hand_in(
     now_ms: u64,
     idempotency: Option<Idempotency>,
 ) -> Result<Outcome, Problem> {
+    // What the audience meant when the first request came may be gone by now, which is no reason to refuse the second.
+    if request.audience.self_contained(now_ms).is_none()
+        && let Some(key) = idempotency.clone()
+    {
+        let of = app.clone();
+        let answered = state.read(move |reader| reader.answered(&of, &key, now_ms));
+        if let Some(outcome) = answered.await? {
+            return Ok(outcome);
+        }
+    }
     let audience = resolve(state, app, &request.audience, now_ms).await?;
     let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
     state.write(Command::Accept(Box::new(accept))).await

@@ -49,12 +49,19 @@ pub(crate) fn routes() -> Routes {
         .idempotent()
         .takes(openapi::reference("ScheduleRequest"), example())
         .answers(201, "The schedule.", named("Schedule"))
+        .leads_to("getSchedule", "id", "/id")
+        .leads_to("changeSchedule", "id", "/id")
+        .leads_to("pauseSchedule", "id", "/id")
+        .leads_to("resumeSchedule", "id", "/id")
+        .leads_to("runSchedule", "id", "/id")
+        .leads_to("deleteSchedule", "id", "/id")
         .header("Location", "Of the schedule.")
         .header(
             "Idempotent-Replayed",
             "`true` if an earlier request of the same key made it.",
         )
         .may(&[
+            Code::Clash,
             Code::InvalidExpression,
             Code::PayloadTooLarge,
             Code::QuotaReached,

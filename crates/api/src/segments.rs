@@ -48,6 +48,8 @@ pub(crate) fn routes() -> Routes {
         )
         .answers(200, "It was there before, and is this now.", of::<Shown>())
         .answers(201, "It is there now.", of::<Shown>())
+        .leads_to("getSegment", "segment", "/segment")
+        .leads_to("deleteSegment", "segment", "/segment")
         .may(&[Code::InvalidExpression, Code::QuotaReached]);
     let delete = Operation::new("deleteSegment", "Removes a segment")
         .needs(Permission::DeviceWrite)

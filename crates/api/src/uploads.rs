@@ -42,6 +42,8 @@ pub(crate) fn routes() -> Routes {
         .takes_other("text/plain", "A client identifier a line.", "phone-1\ntablet-7\n")
         .takes_other("application/x-ndjson", "A JSON string or `{\"device\": ..}` a line.", "\"phone-1\"\n\"tablet-7\"\n")
         .answers(201, "The list.", of::<Shown>())
+        .leads_to("getUpload", "upload", "/upload")
+        .leads_to("deleteUpload", "upload", "/upload")
         .header("Location", "Of the upload.")
         .may(&[Code::MalformedJson, Code::DuplicateField, Code::TooDeep, Code::UnknownField, Code::MissingField, Code::InvalidField, Code::QuotaReached]);
     let show = Operation::new("getUpload", "Shows an upload")

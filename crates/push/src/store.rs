@@ -208,6 +208,13 @@ pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// What a request with this idempotency key was answered: [`Outcome::Replayed`] or [`Outcome::KeyReused`], or `None` if the key is free at `now_ms`.
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable>;
     /// What is known of a push of that app at a device of it, by its client identifier.
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable>;
     /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.

@@ -70,6 +70,7 @@ struct Answer {
     description: &'static str,
     content: Content,
     headers: Vec<(&'static str, &'static str)>,
+    links: Vec<(&'static str, &'static str, &'static str)>,
 }
 
 /// One method of one path, as the document describes it. Made beside its handler.
@@ -202,6 +203,7 @@ impl Operation {
             description,
             content,
             headers: Vec::new(),
+            links: Vec::new(),
         });
         self
     }
@@ -210,6 +212,19 @@ impl Operation {
     pub fn header(mut self, name: &'static str, description: &'static str) -> Operation {
         if let Some(answer) = self.answers.last_mut() {
             answer.headers.push((name, description));
+        }
+        self
+    }
+
+    /// What the last answer has at the pointer is the path parameter of another operation.
+    pub fn leads_to(
+        mut self,
+        operation: &'static str,
+        parameter: &'static str,
+        pointer: &'static str,
+    ) -> Operation {
+        if let Some(answer) = self.answers.last_mut() {
+            answer.links.push((operation, parameter, pointer));
         }
         self
     }
@@ -294,6 +309,12 @@ impl Answer {
         for (name, description) in self.headers {
             document["headers"][name] =
                 json!({"description": description, "schema": {"type": "string"}});
+        }
+        for (operation, parameter, pointer) in self.links {
+            let value = format!("$response.body#{pointer}");
+            let parameters = json!({"app": "$request.path.app", parameter: value});
+            document["links"][operation] =
+                json!({"operationId": operation, "parameters": parameters});
         }
         document
     }

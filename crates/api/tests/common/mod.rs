@@ -32,7 +32,7 @@ use campanile_push::{
         permission::Permissions,
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
-    store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
+    store::{Accept, Audience, Command, Idempotency, Outcome, Reader, Report, Unavailable},
 };
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -117,29 +117,27 @@ impl Tables {
         }
     }
 
-    fn accept(&mut self, accept: Accept) -> Outcome {
-        if let Some(wanted) = &accept.idempotency {
-            let same_key = self.pushes.iter().find(|(earlier, _)| {
-                let kept = earlier.idempotency.as_ref();
-                kept.is_some_and(|kept| {
-                    kept.key == wanted.key && kept.expires_ms > accept.accepted_ms
-                })
-            });
-            if let Some((earlier, targeted)) = same_key {
-                let same_body = earlier
-                    .idempotency
-                    .as_ref()
-                    .is_some_and(|kept| kept.body_hash == wanted.body_hash);
-                return if same_body {
-                    Outcome::Replayed {
-                        id: earlier.id,
-                        targeted: Some(*targeted),
-                        accepted_ms: earlier.accepted_ms,
-                    }
-                } else {
-                    Outcome::KeyReused
-                };
+    fn answered(&self, wanted: &Idempotency, now_ms: u64) -> Option<Outcome> {
+        self.pushes.iter().find_map(|(earlier, targeted)| {
+            let kept = earlier.idempotency.as_ref()?;
+            if kept.key != wanted.key || kept.expires_ms <= now_ms {
+                return None;
             }
+            Some(match kept.body_hash == wanted.body_hash {
+                true => Outcome::Replayed {
+                    id: earlier.id,
+                    targeted: Some(*targeted),
+                    accepted_ms: earlier.accepted_ms,
+                },
+                false => Outcome::KeyReused,
+            })
+        })
+    }
+
+    fn accept(&mut self, accept: Accept) -> Outcome {
+        let key = accept.idempotency.as_ref();
+        if let Some(outcome) = key.and_then(|key| self.answered(key, accept.accepted_ms)) {
+            return outcome;
         }
         let same_id = self
             .pushes
@@ -208,6 +206,15 @@ impl Reader for MemoryStore {
             .iter()
             .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
             .collect())
+    }
+
+    fn answered(
+        &self,
+        _: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        Ok(self.0.lock().unwrap().answered(idempotency, now_ms))
     }
 
     fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {

@@ -13,7 +13,7 @@ use campanile_push::{
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
-    store::{Report, Unavailable},
+    store::{Idempotency, Outcome, Report, Unavailable},
 };
 
 use super::{
@@ -26,9 +26,10 @@ use super::{
     keys::{Subject, Table},
     kv::{KvError, Reads, View},
     publish::{ALL_FILTERS, posting},
+    pushes::first_answer,
     records::{
-        DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, decode,
+        DeviceRecord, IdempotencyRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord,
+        MessageRecord, PushRecord, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
@@ -124,6 +125,20 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
+    }
+
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        let subject = Subject::app(app.as_str()).text(&idempotency.key);
+        Ok(self.reads.with_view(|view| {
+            let used = view.get(&subject.key(Table::Idempotency))?;
+            let used = used.map(|bytes| decode::<IdempotencyRecord>(&bytes, "idempotency key"));
+            first_answer(used.transpose()?, idempotency, now_ms)
+        })?)
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {

@@ -15,7 +15,7 @@ use campanile_push::{
     funnel::Life,
     id::PushId,
     rows::{Key, Range, Row, Scope, Table, Version},
-    store::{Report, Unavailable},
+    store::{Idempotency, Outcome, Report, Unavailable},
 };
 use redis::{Pipeline, Value};
 
@@ -122,6 +122,23 @@ impl campanile_push::store::Reader for RedisReader {
             Ok(number.transpose()?.map(|number| number as u32))
         };
         Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(4)
+            .text("answered")
+            .text(&idempotency.key)
+            .bytes(&idempotency.body_hash)
+            .number(now_ms);
+        let answer = self.ask(app.as_str(), pack)?.option();
+        let outcome = answer.map(reply::answered).transpose();
+        Ok(outcome.map_err(|Malformed| malformed())?)
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {

@@ -92,12 +92,7 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                 [_, targeted] => push::Outcome::Accepted {
                     targeted: figure(targeted)?,
                 },
-                [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
-                    id: PushId(id_of_hex(id)?),
-                    targeted: figure(targeted)?,
-                    accepted_ms: accepted_ms.number()?,
-                },
-                _ => return Err(Malformed),
+                _ => answered(Packed::Array(parts))?,
             }
         }
         Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
@@ -117,6 +112,22 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
         }
         _ => return Err(Malformed),
     })
+}
+
+/// What a request was answered that used an idempotency key first.
+pub fn answered(answer: Packed) -> Result<push::Outcome, Malformed> {
+    match answer {
+        Packed::Bytes(word) if word == b"K" => Ok(push::Outcome::KeyReused),
+        Packed::Array(parts) => match parts.as_slice() {
+            [_, Packed::Bytes(id), targeted, accepted_ms] => Ok(push::Outcome::Replayed {
+                id: PushId(id_of_hex(id)?),
+                targeted: figure(targeted)?,
+                accepted_ms: accepted_ms.number()?,
+            }),
+            _ => Err(Malformed),
+        },
+        _ => Err(Malformed),
+    }
 }
 
 /// A figure, or `None` if it is not known yet.

@@ -590,6 +590,16 @@ impl World {
         report
     }
 
+    /// What a request with this push's idempotency key was answered.
+    pub fn answered(&mut self, accept: &Accept) -> Option<push::Outcome> {
+        let key = accept.idempotency.as_ref().expect("the push has a key");
+        let now = self.now.0;
+        let reader = self.backend().reader();
+        reader
+            .answered(&accept.app, key, now)
+            .expect("the backend reads")
+    }
+
     /// What is known of a push at a device.
     pub fn at_device(&mut self, id: PushId, device: &str) -> AtDevice {
         let app = AppName::new(APP).expect("a good name");

@@ -243,22 +243,26 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
         targeted: Some(1),
         accepted_ms,
     };
+    assert_eq!(world.answered(&retry), Some(replayed.clone()));
     assert_eq!(world.run_push(accept(&retry)), replayed);
     assert_eq!(world.try_report(retry.id), None);
     assert_eq!(world.inbox("a").len(), 1);
     let other = keyed(world, 2);
+    assert_eq!(world.answered(&other), Some(push::Outcome::KeyReused));
     assert_eq!(world.run_push(accept(&other)), push::Outcome::KeyReused);
     world.restart();
     assert_eq!(world.run_push(accept(&retry)), replayed);
     let mut elsewhere = keyed(world, 2);
     elsewhere.app = AppName::new("other").expect("a good name");
+    assert_eq!(world.answered(&elsewhere), None);
     assert_eq!(
         world.run_push(accept(&elsewhere)),
         push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(86_399);
-    world.sweep();
     let later = keyed(world, 2);
+    assert_eq!(world.answered(&later), None);
+    world.sweep();
     assert_eq!(
         world.run_push(accept(&later)),
         push::Outcome::Accepted { targeted: Some(1) }

@@ -10,7 +10,7 @@ use crate::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
-    store::{Outcome, Reader, Report, Unavailable},
+    store::{Idempotency, Outcome, Reader, Report, Unavailable},
 };
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
@@ -158,6 +158,15 @@ impl Reader for Mutex<MemoryRows> {
         let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
         let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
         Ok(devices.iter().map(number).collect())
+    }
+
+    fn answered(
+        &self,
+        _: &AppName,
+        _: &Idempotency,
+        _: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        Ok(None)
     }
 
     fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {

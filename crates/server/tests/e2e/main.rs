@@ -10,6 +10,7 @@ mod command_line;
 mod crashes;
 mod harness;
 mod lifecycle;
+mod openapi;
 mod pushes;
 mod retained_and_wills;
 mod rust_clients;

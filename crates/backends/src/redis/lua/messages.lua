@@ -113,15 +113,22 @@ end
 
 local IDEMPOTENCY = K .. 'k'
 
+local first_answer = function(key, body_hash, now)
+  local used = call('HGET', IDEMPOTENCY, key)
+  used = used and cmsgpack.unpack(used)
+  if not used or used[5] <= now then return nil end
+  if used[1] ~= body_hash then return 'K' end
+  return { 'R', used[2], used[3], used[4] }
+end
+
 -- idempotency: key, hash of the body, expiry
 run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience)
   if idempotency then
-    local used = call('HGET', IDEMPOTENCY, idempotency[1])
-    used = used and cmsgpack.unpack(used)
-    if used and used[5] > accepted_at then
-      if used[1] ~= idempotency[2] then return 'K' end
+    local answer = first_answer(idempotency[1], idempotency[2], accepted_at)
+    if answer == 'K' then return answer end
+    if answer then
       repeats()
-      return { 'R', used[2], used[3], used[4] }
+      return answer
     end
   end
   local key = push_key(push)

@@ -224,6 +224,11 @@ read.report = function(push)
   return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
 end
 
+-- What the request was answered that used an idempotency key first; false: the key is free.
+read.answered = function(key, body_hash, now)
+  return first_answer(key, body_hash, now) or false
+end
+
 -- What is known of a push at a device.
 read.at_device = function(push, client)
   local row = call('HMGET', push_key(push), 'a', 'x', 'o', 'l', 'g', 'k')
