@@ -31,6 +31,8 @@ const OF_PUSHES: &[Code] = &[
     Code::PayloadTooLarge,
     Code::Missing,
     Code::Clash,
+    Code::PushRateExceeded,
+    Code::StoredBytesExceeded,
 ];
 
 /// The routes of other services.

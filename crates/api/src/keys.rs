@@ -27,7 +27,7 @@ use serde_json::json;
 
 use crate::{
     ApiState, auth, body,
-    openapi::{self, Content, Operation, Routes, of},
+    openapi::{Content, Operation, Routes, of},
     problem::{Code, Problem},
     query::Paging,
     routes::path_problem,
@@ -40,8 +40,7 @@ pub(crate) fn routes() -> Routes {
         .needs(Permission::Admin)
         .answers(200, "All keys of the app.", of::<List>());
     let label = json!({"type": "string", "maxLength": MAX_LABEL_BYTES});
-    let permissions =
-        json!({"type": "array", "minItems": 1, "items": openapi::reference("Permission")});
+    let permissions = json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": Permission::OF_APPS.map(Permission::text)}});
     let wanted = json!({
         "type": "object", "additionalProperties": false, "required": ["permissions"],
         "properties": {"label": label, "permissions": permissions},
@@ -132,7 +131,7 @@ struct Made {
     old_valid_until: Option<String>,
 }
 
-fn new_secret() -> Result<ApiKey, Problem> {
+pub(crate) fn new_secret() -> Result<ApiKey, Problem> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)
         .map_err(|_| Problem::internal("the system gave no random numbers for a key"))?;
@@ -236,7 +235,7 @@ pub(crate) async fn act(
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AuditEntry")]
-struct Audited {
+pub(crate) struct Audited {
     id: String,
     at: String,
     actor: String,
@@ -273,18 +272,20 @@ pub(crate) async fn audit(
     let next = entries.last().filter(|_| more);
     let page = AuditPage {
         next: next.map(|entry| entry.id.to_string()),
-        entries: entries.into_iter().map(audited).collect(),
+        entries: entries.into_iter().map(Audited::from).collect(),
     };
     Ok(Json(page).into_response())
 }
 
-fn audited(entry: audit::Entry) -> Audited {
-    Audited {
-        id: entry.id.to_string(),
-        at: rfc3339(entry.record.at_ms),
-        actor: entry.record.actor,
-        action: entry.record.action,
-        object: entry.record.object,
-        detail: entry.record.detail,
+impl From<audit::Entry> for Audited {
+    fn from(entry: audit::Entry) -> Audited {
+        Audited {
+            id: entry.id.to_string(),
+            at: rfc3339(entry.record.at_ms),
+            actor: entry.record.actor,
+            action: entry.record.action,
+            object: entry.record.object,
+            detail: entry.record.detail,
+        }
     }
 }

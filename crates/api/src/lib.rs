@@ -7,6 +7,7 @@
 //! Absent: TLS, HTTP/2, storage, and any knowledge of MQTT.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod admin;
 mod auth;
 mod batch;
 mod body;
@@ -23,6 +24,7 @@ mod ops;
 pub mod problem;
 mod pushes;
 mod query;
+mod rate;
 mod routes;
 pub mod scheduler;
 mod schedules;

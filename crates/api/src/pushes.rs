@@ -54,7 +54,11 @@ pub(crate) fn routes() -> Routes {
         .header("Location", "Of the push's report.")
         .header("Idempotent-Replayed", "`true` if an earlier request of the same key made it.")
         .may(&of_audiences)
-        .may(&[Code::QuotaReached]);
+        .may(&[
+            Code::QuotaReached,
+            Code::PushRateExceeded,
+            Code::StoredBytesExceeded,
+        ]);
     let validate = Operation::new("validatePush", "Checks a push and does not make it")
         .needs(Permission::PushSend)
         .changes_nothing()
@@ -148,6 +152,7 @@ pub(crate) async fn send(
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Sent, Problem> {
     let request = Request::parse(body, &state.limits())?;
+    check_quotas(state, caller).await?;
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(body, now_ms));
@@ -180,6 +185,45 @@ pub(crate) async fn send(
         | Outcome::Conflict
         | Outcome::Full { .. }) => Err(senseless(app, &other)),
     }
+}
+
+/// Refuses a push that is one too many for its app.
+async fn check_quotas(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
+    let (app, quotas) = (&caller.app, caller.quotas);
+    if quotas.pushes_per_second > 0 {
+        let overview = state.cluster().overview();
+        let nodes = overview.nodes.iter();
+        // A node alone has no generation, and is one all the same.
+        let nodes = nodes.filter(|node| node.this || node.generation.is_some());
+        let nodes = nodes.count() as u64;
+        let rates = state.push_rates();
+        if !rates.admit(app, quotas.pushes_per_second, nodes, state.now_ms()) {
+            metrics::counter!("campanile_quota_refusals_total", "quota" => "pushes_per_second")
+                .increment(1);
+            return Err(Problem::new(
+                Code::PushRateExceeded,
+                format!(
+                    "the app may make {} pushes a second, of which each of {nodes} nodes takes its share",
+                    quotas.pushes_per_second
+                ),
+            ));
+        }
+    }
+    if quotas.stored_bytes > 0 {
+        let stored = state.stored(app).await?;
+        if stored.bytes >= quotas.stored_bytes {
+            metrics::counter!("campanile_quota_refusals_total", "quota" => "stored_bytes")
+                .increment(1);
+            return Err(Problem::new(
+                Code::StoredBytesExceeded,
+                format!(
+                    "the app keeps about {} bytes of messages and may keep {}: wait until some are delivered or have run out, or have the quota raised",
+                    stored.bytes, quotas.stored_bytes
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Sent {

@@ -17,7 +17,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, compat, connect, devices, groups, keys,
+    ApiState, admin, compat, connect, devices, groups, keys,
     openapi::{self, Routes},
     ops,
     problem::{Code, Problem},
@@ -48,6 +48,7 @@ fn resources() -> Routes {
         .and(segments::routes())
         .and(uploads::routes())
         .and(keys::routes())
+        .and(admin::routes())
         .and(connect::routes())
         .and(compat::routes())
         .and(openapi::routes())

@@ -203,6 +203,15 @@ impl Report {
     }
 }
 
+/// What an app keeps beside its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// About how many bytes its messages take: in logs, in inboxes, retained. Payloads that several inboxes share count in each.
+    pub bytes: u64,
+    /// Whether it has a device with a session or an inbox, connected or not.
+    pub has_devices: bool,
+}
+
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
 pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
@@ -228,6 +237,8 @@ pub trait Reader: Send + Sync {
     fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
     /// How many rows a table has, with those whose time has run out and that are not swept yet.
     fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
+    /// What an app keeps. May take a while: it looks at each device with an inbox.
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable>;
     /// The numbers of devices that have one, in the order of the names.
     fn device_numbers(
         &self,

@@ -118,6 +118,17 @@ impl Operation {
         self.may(OF_KEYS)
     }
 
+    /// Needs a key with the permission `operator`, of any app.
+    pub fn needs_operator(mut self) -> Operation {
+        self.access = Access::Key(Permission::Operator);
+        self.may(&[
+            Code::KeyMissing,
+            Code::KeyInvalid,
+            Code::NotPermitted,
+            Code::StoreUnavailable,
+        ])
+    }
+
     /// Needs app and key as user name and password.
     pub fn needs_password(mut self, permission: Permission) -> Operation {
         self.access = Access::Password(permission);

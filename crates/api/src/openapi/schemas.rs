@@ -66,10 +66,6 @@ fn names() -> Vec<(&'static str, Value)> {
                 "example": "(vip || beta) && platform == \"ios\"",
             }),
         ),
-        (
-            "Permission",
-            json!({"type": "string", "enum": campanile_push::registry::permission::Permission::ALL.map(|one| one.text())}),
-        ),
     ]
 }
 

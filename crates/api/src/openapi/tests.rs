@@ -101,8 +101,7 @@ fn every_operation_says_what_it_is_and_answers() {
 fn every_code_can_come_from_some_operation_or_from_the_router() {
     let document = document();
     let told = document["paths"].to_string();
-    // The other is for operators, who make apps on the node's machine.
-    let of_the_router = [Code::MethodNotAllowed, Code::Exists];
+    let of_the_router = [Code::MethodNotAllowed];
     for code in Code::ALL {
         assert!(
             told.contains(&format!("\"{}\"", code.text())) || of_the_router.contains(code),

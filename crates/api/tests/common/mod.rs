@@ -29,10 +29,10 @@ use campanile_push::{
         Context,
         apps::{self, Quotas},
         carry_out,
-        permission::Permissions,
+        permission::{Permission, Permissions},
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
-    store::{Accept, Audience, Command, Idempotency, Outcome, Reader, Report, Unavailable},
+    store::{Accept, Audience, Command, Idempotency, Outcome, Reader, Report, Stored, Unavailable},
 };
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -217,6 +217,16 @@ impl Reader for MemoryStore {
         Ok(self.0.lock().unwrap().answered(idempotency, now_ms))
     }
 
+    /// The payloads that were accepted.
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let pushes = tables.pushes.iter().filter(|(push, _)| push.app == *app);
+        Ok(Stored {
+            bytes: pushes.map(|(push, _)| push.payload.len() as u64).sum(),
+            has_devices: false,
+        })
+    }
+
     fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {
         let tables = self.0.lock().unwrap();
         let mut pushes = tables.pushes.iter().map(|(accept, _)| accept);
@@ -290,6 +300,10 @@ impl Node for TestNode {
 
     fn metrics(&self) -> String {
         "campanile_connections 3\n".into()
+    }
+
+    fn connections(&self, _: &AppName) -> u64 {
+        3
     }
 
     fn version(&self) -> Version {
@@ -400,8 +414,10 @@ pub fn api_with(config: Config) -> Api {
             actor: "test",
         };
         let submit = |command| Ok(store.0.lock().unwrap().apply(command));
-        let plan =
-            |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
+        let plan = |context: &Context<'_>| {
+            let permissions = Permissions::ADMIN.with(Permission::Operator);
+            apps::create(context, &app, Quotas::default(), &key.hash(), permissions)
+        };
         carry_out(&context, submit, plan).unwrap();
     }
     store.0.lock().unwrap().key_lookups = 0;

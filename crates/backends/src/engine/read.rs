@@ -13,7 +13,7 @@ use campanile_push::{
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
-    store::{Idempotency, Outcome, Report, Unavailable},
+    store::{Idempotency, Outcome, Report, Stored, Unavailable},
 };
 
 use super::{
@@ -141,6 +141,10 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         })?)
     }
 
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        Ok(self.reads.with_view(|view| read_stored(view, app))?)
+    }
+
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
         Ok(self
             .reads
@@ -158,6 +162,40 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .reads
             .with_view(|view| read_report(view, &push, now_ms))?)
     }
+}
+
+fn read_stored(view: &dyn View, app: &AppName) -> Result<Stored, KvError> {
+    let mut stored = Stored::default();
+    let subject = Subject::app(app.as_str());
+    let mut fault = None;
+    let mut each = |table: Table, visit: &mut dyn FnMut(&[u8]) -> Result<bool, KvError>| {
+        let (from, to) = subject.range(table);
+        view.scan(&from, &to, &mut |_, value| match visit(value) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        })
+    };
+    each(Table::LogMeta, &mut |value| {
+        stored.bytes += decode::<LogMetaRecord>(value, "log")?.bytes;
+        Ok(true)
+    })?;
+    each(Table::InboxMeta, &mut |value| {
+        stored.bytes += decode::<InboxMetaRecord>(value, "inbox")?.bytes;
+        Ok(true)
+    })?;
+    each(Table::Retained, &mut |value| {
+        stored.bytes += value.len() as u64;
+        Ok(true)
+    })?;
+    each(Table::Device, &mut |_| {
+        stored.has_devices = true;
+        Ok(false)
+    })?;
+    fault.map_or(Ok(stored), Err)
 }
 
 /// A page of a log.

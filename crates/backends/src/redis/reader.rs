@@ -15,7 +15,7 @@ use campanile_push::{
     funnel::Life,
     id::PushId,
     rows::{Key, Range, Row, Scope, Table, Version},
-    store::{Idempotency, Outcome, Report, Unavailable},
+    store::{Idempotency, Outcome, Report, Stored, Unavailable},
 };
 use redis::{Pipeline, Value};
 
@@ -139,6 +139,19 @@ impl campanile_push::store::Reader for RedisReader {
         let answer = self.ask(app.as_str(), pack)?.option();
         let outcome = answer.map(reply::answered).transpose();
         Ok(outcome.map_err(|Malformed| malformed())?)
+    }
+
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(1).text("stored");
+        let stored = |answer: Packed| {
+            let [bytes, has_devices] = answer.tuple()?;
+            Ok(Stored {
+                bytes: bytes.number()?,
+                has_devices: has_devices.truth()?,
+            })
+        };
+        Ok(stored(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {

@@ -174,6 +174,7 @@ macro_rules! common_tests {
                 a_push_without_time_to_live_is_announced_and_not_stored
                 a_push_of_the_same_id_is_accepted_once
                 an_idempotency_key_makes_a_retry_harmless
+                what_an_app_keeps_is_counted_until_it_is_gone
                 an_expired_push_is_forgotten_in_steps
                 a_sweep_is_bounded
             }
@@ -598,6 +599,13 @@ impl World {
         reader
             .answered(&accept.app, key, now)
             .expect("the backend reads")
+    }
+
+    /// What the app keeps.
+    pub fn stored(&mut self) -> push::Stored {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = self.backend().reader();
+        reader.stored(&app).expect("the backend reads")
     }
 
     /// What is known of a push at a device.

@@ -269,6 +269,23 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     );
 }
 
+/// Bytes are an estimate, but nothing is nothing.
+pub fn what_an_app_keeps_is_counted_until_it_is_gone(world: &mut World) {
+    assert_eq!(world.stored(), push::Stored::default());
+    world.push(None, 10);
+    let with_log = world.stored();
+    assert!(with_log.bytes > 0 && !with_log.has_devices, "{with_log:?}");
+    world.push(Some(&["a", "b"]), 10);
+    let with_inboxes = world.stored();
+    assert!(
+        with_inboxes.bytes > with_log.bytes && with_inboxes.has_devices,
+        "{with_inboxes:?}"
+    );
+    world.pass_seconds(10);
+    world.sweep();
+    assert_eq!(world.stored().bytes, 0);
+}
+
 /// First the message, later the report.
 pub fn an_expired_push_is_forgotten_in_steps(world: &mut World) {
     let several = world.push(Some(&["a", "b"]), 10);

@@ -10,7 +10,7 @@ use crate::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
-    store::{Idempotency, Outcome, Reader, Report, Unavailable},
+    store::{Idempotency, Outcome, Reader, Report, Stored, Unavailable},
 };
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
@@ -167,6 +167,10 @@ impl Reader for Mutex<MemoryRows> {
         _: u64,
     ) -> Result<Option<Outcome>, Unavailable> {
         Ok(None)
+    }
+
+    fn stored(&self, _: &AppName) -> Result<Stored, Unavailable> {
+        Ok(Stored::default())
     }
 
     fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {

@@ -12,6 +12,7 @@ mod config;
 mod http;
 mod metrics;
 mod process;
+mod quotas;
 mod scheduler;
 mod signals;
 mod store;
@@ -40,6 +41,7 @@ use campanile_backends::{
     worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
 };
 use campanile_broker::{
+    access::Access,
     effects::Ticket,
     ids::{Generation, IdSource, ShardId},
     shard::{Setup, Shard},
@@ -60,6 +62,7 @@ use self::{
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
+    quotas::WithinQuotas,
     scheduler::Scheduler,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
@@ -206,7 +209,7 @@ struct Http {
 
 impl Node {
     /// Opens the sockets and the store, then begins to serve.
-    pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+    pub fn start(mut config: NodeConfig) -> Result<Node, StartError> {
         let clock = Clock::start();
         let files = process::raise_file_limit();
         let listeners: Result<Vec<_>, _> = config.listeners.iter().map(Listening::open).collect();
@@ -286,6 +289,13 @@ impl Node {
                 hub: hub.clone(),
             },
         )?;
+        let shares = quotas::Shares::default();
+        let within_quotas: Arc<dyn Access> = Arc::new(WithinQuotas {
+            access: config.access.clone(),
+            shared: shared.clone(),
+            shares: shares.clone(),
+        });
+        config.access = within_quotas;
         let (auth_pool, auth) = AuthPool::spawn(
             &config.access,
             shared.clone(),
@@ -360,9 +370,12 @@ impl Node {
             &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
         )?;
         drop(alarm);
-        let census = Census::spawn(inner.clone(), orders)?;
+        let census = Census::spawn(inner.clone(), orders, config.count_every)?;
+        // Before anybody is let in, if the store can be read.
+        ticker::read_quotas(&inner, &shares);
         let ticker = Ticker::spawn(
             inner.clone(),
+            shares,
             Rhythm {
                 sweep_every: config.sweep_every,
                 sweep_limit: config.sweep_limit,

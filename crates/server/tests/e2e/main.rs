@@ -12,6 +12,7 @@ mod harness;
 mod lifecycle;
 mod openapi;
 mod pushes;
+mod quotas;
 mod retained_and_wills;
 mod rust_clients;
 mod schedules;

@@ -43,7 +43,9 @@ local function device_for_inbox(client)
   return device
 end
 
+-- Of all inboxes together the counter ib.
 local function count_bytes(client, bytes)
+  set_counter('ib', math.max(counter('ib') + bytes, 0))
   if call('EXISTS', inbox_key(client)) == 0 then
     write('HDEL', device_key(client), 'b', 'l')
     return 0

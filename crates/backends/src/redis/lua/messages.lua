@@ -51,14 +51,22 @@ end
 
 -- Retained messages: a hash `r` topic -> `EXPIRY:MESSAGE`.
 local RETAINED = K .. 'r'
+-- What they take is the counter rb.
+local function count_retained(topic, bytes)
+  set_counter('rb', math.max(counter('rb') + bytes - call('HSTRLEN', RETAINED, topic), 0))
+end
+
 local function retain(topic, message, expires_at)
   if not message then
+    count_retained(topic, 0)
     if write('HDEL', RETAINED, topic) == 0 then return end
     unindex('T' .. topic)
     change('R', topic)
     return
   end
-  write('HSET', RETAINED, topic, (expires_at and digits(expires_at) or '') .. ':' .. message)
+  local value = (expires_at and digits(expires_at) or '') .. ':' .. message
+  count_retained(topic, #value)
+  write('HSET', RETAINED, topic, value)
   if expires_at then index(expires_at, 'T' .. topic) else unindex('T' .. topic) end
   change('R', topic, 'v', message)
 end

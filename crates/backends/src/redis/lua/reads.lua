@@ -229,6 +229,13 @@ read.answered = function(key, body_hash, now)
   return first_answer(key, body_hash, now) or false
 end
 
+-- Bytes of messages, and whether there is a device: numbers are in use.
+read.stored = function()
+  local bytes = counter('ib') + counter('rb')
+  for log = 0, config.partitions do bytes = bytes + counter('b' .. log) end
+  return { bytes, counter('o') > call('LLEN', K .. 'fo') }
+end
+
 -- What is known of a push at a device.
 read.at_device = function(push, client)
   local row = call('HMGET', push_key(push), 'a', 'x', 'o', 'l', 'g', 'k')
