@@ -36,6 +36,8 @@ struct Side {
     backend: Box<dyn Backend>,
     /// Places by the order in which they were announced.
     places: Vec<Offset>,
+    /// Those of each log.
+    logs: BTreeMap<LogKind, Vec<Offset>>,
     claims: BTreeMap<&'static str, Vec<Claimed>>,
 }
 
@@ -46,6 +48,7 @@ impl Side {
         Side {
             backend,
             places,
+            logs: BTreeMap::new(),
             claims,
         }
     }
@@ -88,8 +91,12 @@ impl Side {
         }
     }
 
+    /// Of places between two entries of a log, a cursor may be at any.
     fn ranked(&self, mut of: Cursor) -> Cursor {
-        of.done = self.rank(of.done);
+        let log = self.logs.get(&of.log).map(Vec::as_slice);
+        let before = log.unwrap_or_default().iter().rev();
+        let before = before.copied().find(|place| *place <= of.done);
+        of.done = self.rank(before.unwrap_or_default());
         of.done_above
             .iter_mut()
             .for_each(|place| *place = self.rank(*place));
@@ -104,7 +111,10 @@ impl Side {
         let mut committed = self.backend.commit(requests.clone());
         for notice in &committed.notices {
             match notice {
-                Notice::Log { entry, .. } => self.learn(entry.offset),
+                Notice::Log { log, entry, .. } => {
+                    self.learn(entry.offset);
+                    self.logs.entry(*log).or_default().push(entry.offset);
+                }
                 Notice::Inbox { entry, .. } => self.learn(entry.offset),
                 Notice::Change { offset, .. } => self.learn(*offset),
                 Notice::Instant { .. } => {}
@@ -321,7 +331,7 @@ impl World {
     /// The request of a step, for one side; `None`: time passes.
     fn request(&mut self, side: &Side, step: Step) -> Option<Request> {
         let (kind, [a, b, c, d]) = step;
-        let seconds = [0, 5, 50, u32::MAX][usize::from(b % 4)];
+        let seconds = [0, 5, 50, u32::MAX, 5000][usize::from(b % 5)];
         let who = client(name(a));
         let owned = side.claimed(a, d);
         let command = match kind % 14 {
@@ -462,7 +472,9 @@ impl World {
                 generation: NODES[usize::from(b) % 2],
             },
             _ => {
-                self.now = self.now.plus_seconds(u32::from(b % 32));
+                // Now and then the hour changes, by which sessions that are away are listed.
+                let seconds = if c.is_multiple_of(8) { 2000 } else { 0 };
+                self.now = self.now.plus_seconds(u32::from(b % 32) + seconds);
                 return None;
             }
         };

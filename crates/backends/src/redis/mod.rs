@@ -115,6 +115,7 @@ impl Redis {
             config,
             figures: figures.clone(),
             runtime: runtime.clone(),
+            partitions: rules.topic_partitions,
         };
         Ok(Redis {
             runtime,

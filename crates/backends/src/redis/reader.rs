@@ -34,12 +34,14 @@ pub struct RedisReader {
     pub(super) config: Arc<RedisConfig>,
     pub(super) figures: Arc<Figures>,
     pub(super) runtime: Arc<Driver>,
+    /// Topic logs of an app.
+    pub(super) partitions: u8,
 }
 
 impl crate::Reader for RedisReader {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut pack = Pack::default();
-        let tag = pack_query(&mut pack, query);
+        let tag = pack_query(&mut pack, query, self.partitions);
         let answer = self.ask(tag, pack)?;
         Ok(page(query, answer).map_err(|Malformed| malformed())?)
     }
@@ -168,7 +170,7 @@ impl RedisReader {
 }
 
 /// Packs a query. Returns whose keys it reads.
-fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
+fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str {
     match query {
         Query::Log {
             app,
@@ -223,7 +225,10 @@ fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
             client.app.as_str()
         }
         Query::Session { client } => {
-            pack.array(2).text("session").text(&client.client_id);
+            pack.array(3)
+                .text("session")
+                .text(&client.client_id)
+                .number(partitions.into());
             client.app.as_str()
         }
         Query::Changes(query) => {

@@ -95,8 +95,9 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
   return true
 end
 
--- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is for all, m the message if several devices share it, c
--- chunks of its bitmaps; the list `P:ID:c` whose inboxes may hold it; the sets t, d, x.
+-- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, d it has
+-- it, w it lost it. Of others the sets t, d, w: of one for all, c says how many chunks they have; of one for a few, m is the message that they
+-- share, and the list `P:ID:c` says whose inboxes may hold it.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -106,8 +107,7 @@ local function target_all(push)
     targeted = targeted + call('BITCOUNT', key)
   end
   set_counter('pa', counter('pa') + 1)
-  write('HSET', push_key(push), 'c', chunks)
-  return targeted
+  return targeted, chunks
 end
 
 local IDEMPOTENCY = K .. 'k'
@@ -125,40 +125,54 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
   local key = push_key(push)
   local known = call('HGET', key, 'n')
   if known then return { 'A', tonumber(known) } end
-  local now_or_never, to_all, targeted = expires_at <= accepted_at, not clients, clients and #clients
-  write('HSET', key, 'a', digits(accepted_at), 'x', digits(expires_at), 'l', to_all and 1 or 0, 'n', 0)
-  if now_or_never then
-    if to_all then
-      targeted = target_all(push)
+  local targeted, kind = clients and #clients, clients and (#clients == 1 and TO_ONE or TO_FEW) or TO_ALL
+  local fields = { 'a', digits(accepted_at), 'x', digits(expires_at), 'l', kind }
+  local function add(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  local function target(device)
+    if kind == TO_ONE then
+      add('t', device.number)
     else
-      for _, client in ipairs(clients) do
-        local device = load(client)
-        if device then
-          if device.pushes and not device.known then write('HSET', device_key(client), 'k', 1) end
-          write('SADD', key .. ':t', device.number)
-        end
+      write('SADD', key .. ':t', device.number)
+    end
+  end
+  if expires_at <= accepted_at then
+    for _, client in ipairs(clients or {}) do
+      local device = load(client)
+      if device then
+        if device.pushes then set(device, 'known', 1) end
+        target(device)
       end
     end
     announce('T')
     index(expires_at + config.retention, 'R' .. push)
   else
     local place = next_place()
-    write('HSET', key, 'o', digits(place))
-    if to_all then
+    add('o', digits(place))
+    if kind == TO_ALL then
       append_to_log(0, place, message, accepted_at, {})
-      targeted = target_all(push)
-    else
-      if #clients > 1 then write('HSET', key, 'm', message) end
-      if #clients > 0 then write('RPUSH', key .. ':c', unpack(clients)) end
-      for number, client in ipairs(clients) do
-        local device = device_for_inbox(client)
-        write('SADD', key .. ':t', device.number)
-        append_to_inbox(device, place, item, number - 1)
-      end
+    elseif kind == TO_ONE then
+      add('y', clients[1])
+    elseif #clients > 0 then
+      add('m', message)
+      write('RPUSH', key .. ':c', unpack(clients))
+    end
+    for number, client in ipairs(clients or {}) do
+      local device = device_for_inbox(client)
+      target(device)
+      append_to_inbox(device, place, item, number - 1)
     end
     index(expires_at, 'P' .. push)
   end
-  write('HSET', key, 'n', targeted)
+  if kind == TO_ALL then
+    local chunks
+    targeted, chunks = target_all(push)
+    add('c', chunks)
+  end
+  add('n', targeted)
+  write('HSET', key, unpack(fields))
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))

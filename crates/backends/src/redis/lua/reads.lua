@@ -117,14 +117,14 @@ read.entries = function(client, places)
   return found
 end
 
-read.session = function(client)
+read.session = function(client, partitions)
+  config.partitions = partitions
   local device = load(client)
   if not device or not device.expiry then return false end
-  local parts = parts_of(client)
-  local cursor = push_cursor(parts) or { 0, digits(counter('e0')), '' }
+  local parts = parts_of(device)
+  local cursor = push_cursor(parts) or { 0, digits(end_of(0)), '' }
   return {
-    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor,
-    call('EXISTS', inbox_key(client)) == 1,
+    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor, device.entries ~= nil,
   }
 end
 
@@ -150,7 +150,7 @@ read.snapshot = function()
   local members = {}
   local row = call('HGETALL', K .. 'sm')
   for i = 1, #row, 2 do members[#members + 1] = { row[i], row[i + 1] } end
-  return { counter('h'), retained_messages(), call('HKEYS', K .. 'fc'), members, log_ends(), server_ms }
+  return { counter('h'), retained_messages(), all_filters(), members, log_ends(), server_ms }
 end
 
 read.changes = function(after, logs, mailbox, notes_after, limit)
@@ -185,10 +185,13 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c')
+  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'd', 'w')
   if not row[1] then return false end
   local delivered, lost = 0, 0
-  if row[4] == '1' then
+  if row[4] == TO_ONE then
+    delivered = row[6] and 1 or 0
+    lost = row[7] and not row[6] and 1 or 0
+  elseif row[4] == TO_ALL then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
       local common = function(...)
@@ -199,7 +202,7 @@ read.report = function(push)
         return count
       end
       delivered = delivered + common(set('d'))
-      lost = lost + common(set('x')) - common(set('x'), set('d'))
+      lost = lost + common(set('w')) - common(set('w'), set('d'))
     end
   else
     local got = {}
@@ -207,7 +210,7 @@ read.report = function(push)
       got[number] = true
       delivered = delivered + 1
     end
-    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
+    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':w')) do
       if not got[number] then lost = lost + 1 end
     end
   end
