@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -10,6 +10,10 @@ use axum::http::{HeaderMap, header};
 use campanile_push::{
     app::{AppName, KeyHash},
     key::ApiKey,
+    registry::{
+        apps,
+        permission::{Permission, Permissions},
+    },
 };
 use tokio::time::Instant;
 
@@ -23,20 +27,49 @@ const BELIEVED_FOR: Duration = Duration::from_secs(5);
 /// Keys remembered. Past it the store is asked each time for the others; keys that do not exist are never remembered.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Lets the request through if its key belongs to the app that the path names.
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The key's app.
+    pub app: AppName,
+    /// The key's id.
+    pub key_id: Arc<str>,
+    permissions: Permissions,
+}
+
+impl Caller {
+    /// As the audit log names it.
+    pub fn actor(&self) -> String {
+        format!("key {}", self.key_id)
+    }
+}
+
+/// Lets the request through if its key belongs to the app that the path names, and allows what the request needs.
 pub(crate) async fn authorise(
     state: &ApiState,
     headers: &HeaderMap,
     app: &str,
-) -> Result<AppName, Problem> {
-    let owner = owner_of(state, presented(headers)?.hash()).await?;
-    if owner.as_str() != app {
+    needed: Permission,
+) -> Result<Caller, Problem> {
+    let caller = caller_of(state, presented(headers)?.hash()).await?;
+    if caller.app.as_str() != app {
         return Err(Problem::new(
             Code::WrongApp,
             "the API key is valid, but not for the app that the path names",
         ));
     }
-    Ok(owner)
+    if !caller.permissions.allow(needed) {
+        let has: Vec<&str> = caller.permissions.iter().map(Permission::text).collect();
+        return Err(Problem::new(
+            Code::NotPermitted,
+            format!(
+                "this needs a key with the permission {needed}; key {} has {}",
+                caller.key_id,
+                has.join(", ")
+            ),
+        ));
+    }
+    Ok(caller)
 }
 
 fn presented(headers: &HeaderMap) -> Result<ApiKey, Problem> {
@@ -64,15 +97,23 @@ fn presented(headers: &HeaderMap) -> Result<ApiKey, Problem> {
     ApiKey::parse(key.trim_matches(' ')).map_err(|_| malformed())
 }
 
-async fn owner_of(state: &ApiState, key: KeyHash) -> Result<AppName, Problem> {
-    if let Some(app) = state.keys().get(&key) {
-        return Ok(app);
+async fn caller_of(state: &ApiState, key: KeyHash) -> Result<Caller, Problem> {
+    if let Some(caller) = state.keys().get(&key) {
+        return Ok(caller);
     }
-    let asked_at = Instant::now();
-    match state.read(move |reader| reader.app_of_key(&key)).await? {
-        Some(app) => {
-            state.keys().remember(key, app.clone(), asked_at);
-            Ok(app)
+    let (asked_at, now_ms) = (Instant::now(), state.now_ms());
+    let found = state
+        .read(move |reader| apps::key_of_hash(reader, &key, now_ms))
+        .await?;
+    match found {
+        Some((app, record)) => {
+            let caller = Caller {
+                app,
+                permissions: record.permissions(),
+                key_id: record.id.into(),
+            };
+            state.keys().remember(key, caller.clone(), asked_at);
+            Ok(caller)
         }
         None => Err(Problem::new(
             Code::KeyInvalid,
@@ -84,19 +125,19 @@ async fn owner_of(state: &ApiState, key: KeyHash) -> Result<AppName, Problem> {
 /// Keys found lately.
 #[derive(Default)]
 pub(crate) struct KeyCache {
-    found: Mutex<HashMap<KeyHash, (AppName, Instant)>>,
+    found: Mutex<HashMap<KeyHash, (Caller, Instant)>>,
 }
 
 impl KeyCache {
-    fn get(&self, key: &KeyHash) -> Option<AppName> {
+    fn get(&self, key: &KeyHash) -> Option<Caller> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found
             .get(key)
             .filter(|(_, at)| at.elapsed() < BELIEVED_FOR)
-            .map(|(app, _)| app.clone())
+            .map(|(caller, _)| caller.clone())
     }
 
-    fn remember(&self, key: KeyHash, app: AppName, asked_at: Instant) {
+    fn remember(&self, key: KeyHash, caller: Caller, asked_at: Instant) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() >= MAX_REMEMBERED && !found.contains_key(&key) {
             found.retain(|_, (_, at)| at.elapsed() < BELIEVED_FOR);
@@ -104,13 +145,25 @@ impl KeyCache {
                 return;
             }
         }
-        found.insert(key, (app, asked_at));
+        found.insert(key, (caller, asked_at));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn caller() -> Caller {
+        Caller {
+            app: AppName::new("shop").unwrap(),
+            key_id: "k_1".into(),
+            permissions: Permissions::ADMIN,
+        }
+    }
+
+    fn is_known(cache: &KeyCache, n: usize) -> bool {
+        cache.get(&key(n)).is_some()
+    }
 
     fn key(n: usize) -> KeyHash {
         KeyHash::of(&n.to_string())
@@ -119,26 +172,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_key_is_believed_for_five_seconds() {
         let cache = KeyCache::default();
-        let app = AppName::new("shop").unwrap();
-        cache.remember(key(1), app.clone(), Instant::now());
+        cache.remember(key(1), caller(), Instant::now());
         tokio::time::advance(BELIEVED_FOR - Duration::from_millis(1)).await;
-        assert_eq!(cache.get(&key(1)), Some(app));
+        assert!(is_known(&cache, 1));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(cache.get(&key(1)), None);
+        assert!(!is_known(&cache, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_cache_is_bounded_and_makes_room_once_entries_are_old() {
         let cache = KeyCache::default();
-        let app = AppName::new("shop").unwrap();
         for n in 0..MAX_REMEMBERED {
-            cache.remember(key(n), app.clone(), Instant::now());
+            cache.remember(key(n), caller(), Instant::now());
         }
-        cache.remember(key(MAX_REMEMBERED), app.clone(), Instant::now());
-        assert_eq!(cache.get(&key(MAX_REMEMBERED)), None);
+        cache.remember(key(MAX_REMEMBERED), caller(), Instant::now());
+        assert!(!is_known(&cache, MAX_REMEMBERED));
         tokio::time::advance(BELIEVED_FOR).await;
-        cache.remember(key(MAX_REMEMBERED), app.clone(), Instant::now());
-        assert_eq!(cache.get(&key(MAX_REMEMBERED)), Some(app));
+        cache.remember(key(MAX_REMEMBERED), caller(), Instant::now());
+        assert!(is_known(&cache, MAX_REMEMBERED));
         assert_eq!(cache.found.lock().unwrap().len(), 1);
     }
 }

@@ -12,6 +12,7 @@ mod body;
 pub mod cluster;
 mod config;
 mod connect;
+mod keys;
 mod ops;
 pub mod problem;
 mod pushes;

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use campanile_push::{
+    registry::Refusal,
     request::{Fault, Invalid},
     store::Unavailable,
 };
@@ -60,6 +61,8 @@ codes! {
     MissingField = "missing_field", BAD_REQUEST, "A field is missing";
     /// A field has the wrong type or a value that is not allowed.
     InvalidField = "invalid_field", BAD_REQUEST, "A field has a value that is not allowed";
+    /// An audience expression does not parse. The members `line` and `column` say where in it.
+    InvalidExpression = "invalid_expression", BAD_REQUEST, "The expression does not parse";
     /// The push id in the path is not one.
     InvalidPushId = "invalid_push_id", BAD_REQUEST, "Not a push id";
     /// The `Idempotency-Key` header is not 1 to 255 visible ASCII characters, or is there twice.
@@ -74,6 +77,8 @@ codes! {
     KeyInvalid = "key_invalid", UNAUTHORIZED, "The API key is not valid";
     /// The API key belongs to another app than the path names.
     WrongApp = "wrong_app", FORBIDDEN, "The API key is for another app";
+    /// The API key may not do this.
+    NotPermitted = "not_permitted", FORBIDDEN, "The API key may not do this";
     /// Nothing is at this path.
     NotFound = "not_found", NOT_FOUND, "There is nothing at this path";
     /// The app has no push of that id, or its report is no longer kept.
@@ -88,6 +93,14 @@ codes! {
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The push is too large";
     /// The body's `Content-Type` is not `application/json`, or it has a `Content-Encoding`.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be plain JSON";
+    /// What the path or the body names is not there.
+    Missing = "missing", NOT_FOUND, "There is no such thing";
+    /// What shall be made is there already.
+    Exists = "exists", CONFLICT, "It is there already";
+    /// It does not go with what is there.
+    Clash = "clash", CONFLICT, "It does not go with what is there";
+    /// The app has as many things of the kind as it may have.
+    QuotaReached = "quota_reached", CONFLICT, "A quota is reached";
     /// The idempotency key was used for a request with another body within the last 24 hours.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
     /// More requests of this kind come than the node answers. Try again after `Retry-After`.
@@ -184,6 +197,21 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let code = match &refusal {
+            Refusal::Missing { .. } => Code::Missing,
+            Refusal::Exists { .. } => Code::Exists,
+            Refusal::Clash(_) => Code::Clash,
+            Refusal::Full { .. } => Code::QuotaReached,
+            Refusal::Contended => Code::StoreUnavailable,
+            Refusal::Invalid(invalid) => return invalid.clone().into(),
+            Refusal::Unavailable(why) => return Problem::store_unavailable(why),
+        };
+        Problem::new(code, refusal.to_string())
+    }
+}
+
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Problem {
         let (code, place) = match invalid.fault {
@@ -192,6 +220,9 @@ impl From<Invalid> for Problem {
             Fault::TooDeep => (Code::TooDeep, None),
             Fault::UnknownField => (Code::UnknownField, None),
             Fault::MissingField => (Code::MissingField, None),
+            Fault::InvalidExpression { line, column } => {
+                (Code::InvalidExpression, Some((line, column)))
+            }
             Fault::InvalidField => (Code::InvalidField, None),
             Fault::PayloadTooLarge => (Code::PayloadTooLarge, None),
         };

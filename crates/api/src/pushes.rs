@@ -10,6 +10,7 @@ use campanile_push::{
     app::AppName,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
+    registry::permission::Permission,
     request::Request,
     store::{Command, Outcome, Report},
     time::rfc3339,
@@ -29,7 +30,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Serialize)]
 struct Accepted {
     push_id: String,
-    targeted: u64,
+    /// `null`: not counted yet.
+    targeted: Option<u64>,
     accepted_at: String,
     expires_at: String,
 }
@@ -42,7 +44,9 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app).await?;
+    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
+        .await?
+        .app;
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
@@ -51,7 +55,11 @@ pub(crate) async fn accept(
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(&body, now_ms));
-    let accept = request.accept(app.clone(), id, now_ms, idempotency);
+    let audience = request
+        .audience
+        .self_contained(now_ms)
+        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
+    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
     match state.write(Command::Accept(Box::new(accept))).await? {
         Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, ttl_ms)),
         Outcome::Replayed {
@@ -70,11 +78,10 @@ pub(crate) async fn accept(
             Code::IdempotencyKeyReused,
             "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
         )),
-        Outcome::NoApp => Err(Problem::new(
-            Code::KeyInvalid,
-            "the app of this API key does not exist any more",
-        )),
-        other @ (Outcome::Done | Outcome::Exists) => {
+        other @ (Outcome::Done
+        | Outcome::Changed { .. }
+        | Outcome::Conflict
+        | Outcome::Full { .. }) => {
             tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
             Err(Problem::internal(
                 "the store gave an answer that makes no sense",
@@ -83,7 +90,13 @@ pub(crate) async fn accept(
     }
 }
 
-fn accepted(app: &AppName, id: PushId, targeted: u64, accepted_ms: u64, ttl_ms: u64) -> Response {
+fn accepted(
+    app: &AppName,
+    id: PushId,
+    targeted: Option<u64>,
+    accepted_ms: u64,
+    ttl_ms: u64,
+) -> Response {
     let answer = Accepted {
         push_id: id.to_string(),
         targeted,
@@ -119,10 +132,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
 struct Reported {
     push_id: String,
     status: Status,
-    targeted: u64,
+    /// This, `pending` and `expired` are `null` while the devices are being counted.
+    targeted: Option<u64>,
     delivered: u64,
-    pending: u64,
-    expired: u64,
+    pending: Option<u64>,
+    expired: Option<u64>,
     dropped: u64,
     accepted_at: String,
     expires_at: String,
@@ -144,7 +158,9 @@ pub(crate) async fn report(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app).await?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
     let id: PushId = id
         .parse()
         .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
@@ -163,20 +179,46 @@ pub(crate) async fn report(
 
 impl Reported {
     fn new(id: PushId, report: &Report) -> Reported {
+        let counted = |figure: u64| (!report.counting).then_some(figure);
         Reported {
             push_id: id.to_string(),
-            status: if report.pending > 0 {
+            status: if report.pending > 0 || report.counting {
                 Status::Active
             } else {
                 Status::Done
             },
-            targeted: report.targeted,
+            targeted: counted(report.targeted),
             delivered: report.delivered,
-            pending: report.pending,
-            expired: report.expired,
+            pending: counted(report.pending),
+            expired: counted(report.expired),
             dropped: report.dropped,
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_counted_is_null() {
+        let id = PushId(7);
+        let shown = |counting| {
+            let report = Report {
+                targeted: 3,
+                delivered: 2,
+                expired: 1,
+                counting,
+                ..Report::default()
+            };
+            let shown = serde_json::to_value(Reported::new(id, &report)).unwrap();
+            let figures = ["targeted", "delivered", "pending", "expired", "status"];
+            figures.map(|figure| shown[figure].clone())
+        };
+        let json = |figures: &str| serde_json::from_str::<[serde_json::Value; 5]>(figures).unwrap();
+        assert_eq!(shown(true), json(r#"[null, 2, null, null, "active"]"#));
+        assert_eq!(shown(false), json(r#"[3, 2, 0, 1, "done"]"#));
     }
 }

@@ -34,6 +34,20 @@ pub(crate) fn wrong(name: &str, rule: impl Display) -> Problem {
     )
 }
 
+/// How many items a page may have: 1 to `most`.
+pub(crate) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
+    let limit = value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=most).contains(limit));
+    limit.ok_or_else(|| {
+        wrong(
+            "limit",
+            format_args!("{value:?} is no whole number from 1 to {most}"),
+        )
+    })
+}
+
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

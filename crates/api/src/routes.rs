@@ -14,11 +14,11 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 use crate::{
-    ApiState, connect, ops,
+    ApiState, connect, keys, ops,
     problem::{Code, Problem},
     pushes,
 };
@@ -43,6 +43,12 @@ fn resources() -> Router<ApiState> {
         .route("/v1/connect", get(connect::connect))
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route("/v1/apps/{app}/keys", get(keys::list).post(keys::create))
+        .route(
+            "/v1/apps/{app}/keys/{id}",
+            delete(keys::revoke).post(keys::act),
+        )
+        .route("/v1/apps/{app}/audit", get(keys::audit))
 }
 
 fn watching() -> Router<ApiState> {

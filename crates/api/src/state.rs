@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use campanile_push::{
     id::PushId,
+    registry::{self, Context, Planned, Refusal},
     request::Limits,
     store::{Command, Outcome, Reader, Unavailable},
 };
@@ -128,6 +129,7 @@ impl ApiState {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             payload_bytes: self.config().max_payload_bytes,
+            ..Limits::default()
         }
     }
 
@@ -139,9 +141,62 @@ impl ApiState {
             Ok(Ok(Err(unavailable))) => Err(Problem::store_unavailable(&unavailable)),
             Ok(Err(_)) | Err(_) => Err(Problem::new(
                 Code::OutcomeUnknown,
-                "the store did not answer in time, so the push may or may not have been accepted; send the same request with the same Idempotency-Key again to find out",
+                "the store did not answer in time, so it may or may not have happened; send the same request again, a push with the same Idempotency-Key",
             )),
         }
+    }
+
+    /// Has a plan of the registry carried out, made anew as long as others come first, and waits until that is durable.
+    pub(crate) async fn carry_out<T: Send + 'static>(
+        &self,
+        actor: String,
+        plan: impl Fn(&Context<'_>) -> Result<Planned<T>, Refusal> + Send + Sync + 'static,
+    ) -> Result<T, Problem> {
+        let plan = Arc::new(plan);
+        for _ in 0..registry::ATTEMPTS {
+            let (plan, actor) = (Arc::clone(&plan), actor.clone());
+            let (now_ms, PushId(unique)) = (self.now_ms(), self.new_id());
+            let planned = self.read(move |reader| {
+                let context = Context {
+                    reader,
+                    now_ms,
+                    unique,
+                    actor: &actor,
+                };
+                match plan(&context) {
+                    Err(Refusal::Unavailable(why)) => Err(why),
+                    planned => Ok(planned),
+                }
+            });
+            let Planned { change, answer } = planned.await??;
+            let Some(change) = change else {
+                return Ok(answer);
+            };
+            let bounds = change.bounds.clone();
+            let outcome = self.write(Command::Change(Box::new(change))).await?;
+            if registry::settle(outcome, &bounds)? {
+                return Ok(answer);
+            }
+            metrics::counter!("campanile_registry_conflicts_total").increment(1);
+        }
+        Err(Refusal::Contended.into())
+    }
+
+    /// Reads what the registry keeps.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Context<'_>) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let now_ms = self.now_ms();
+        self.read(move |reader| {
+            read(&Context {
+                reader,
+                now_ms,
+                unique: 0,
+                actor: "",
+            })
+        })
+        .await
     }
 
     /// Reads from the store where blocking is allowed.

@@ -98,8 +98,11 @@ impl Request {
                         + match &accept.audience {
                             push::Audience::All => 0,
                             push::Audience::Devices(devices) => devices.len() * FIXED,
+                            push::Audience::Matching(targeting) => targeting.len(),
                         }
                 }
+                Request::Push(push::Command::Target(target)) => target.devices.len(),
+                Request::Push(push::Command::Change(change)) => change.size_bytes(),
                 _ => 0,
             }
     }

@@ -15,7 +15,9 @@ use campanile_backends::{
 use campanile_broker::{
     ids::{AppId, Epoch, Generation, MessageId, Millis, Offset},
     message::{Kind, Message},
-    store::{Claim, Claimed, Command, LogKind, Outcome, Page, Publish, Query, StoreError},
+    store::{
+        ChangesQuery, Claim, Claimed, Command, LogKind, Outcome, Page, Publish, Query, StoreError,
+    },
 };
 use campanile_testbed::{
     process::wait_for,
@@ -286,6 +288,246 @@ fn too_few_replicas_leave_requests_unknown() {
     };
     assert!(reason.ends_with("0 of 1 replicas have it"), "{reason}");
     assert_eq!(redis.figures().counts().unknown, unknown + 1);
+}
+
+/// A primary and its replicas, which follow it.
+fn with_replicas(count: usize) -> (servers::Redis, Vec<servers::Redis>) {
+    let primary = servers::Redis::start().unwrap();
+    let options = RedisOptions {
+        config: vec![format!("replicaof 127.0.0.1 {}", primary.port())],
+        ..RedisOptions::default()
+    };
+    let replicas = (0..count).map(|_| servers::Redis::start_with(&options).unwrap());
+    let replicas = replicas.collect();
+    wait_for("the replicas to be online", PATIENCE, || {
+        let info = primary.ask(&["INFO", "replication"])?;
+        Ok((info.matches("state=online").count() == count).then_some(()))
+    })
+    .unwrap();
+    (primary, replicas)
+}
+
+fn follow(server: &servers::Redis, primary: &servers::Redis) {
+    let port = primary.port().to_string();
+    server.ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+}
+
+/// Of one that looks for the primary among these, and waits for replicas.
+fn config_of(servers: &[&servers::Redis]) -> RedisConfig {
+    RedisConfig {
+        topology: Topology::Standalone {
+            servers: servers.iter().map(|server| server.address()).collect(),
+        },
+        durability: Durability::Replicated,
+        command_timeout: Duration::from_millis(400),
+        ..alone("")
+    }
+}
+
+fn replicated(servers: &[&servers::Redis]) -> Redis {
+    Redis::open(config_of(servers), shared()).unwrap()
+}
+
+/// Appends until replicas acknowledge: one that has just come online does not at once.
+fn accept(redis: &mut Redis, id: u128) {
+    wait_for("the replicas to acknowledge", PATIENCE, || {
+        Ok(run(redis, append(id)).ok())
+    })
+    .unwrap();
+}
+
+/// What the hub of a node asks for, and gets of a log.
+fn news(redis: &Redis, after: Offset) -> Result<Vec<(u128, Offset)>, StoreError> {
+    let query = Query::Changes(ChangesQuery {
+        app: AppId::new("app"),
+        changes: Offset(0),
+        logs: vec![(LOG, after)],
+        mailbox: Generation(1),
+        notes: Offset(0),
+        limit: 100,
+    });
+    let Page::Changes(changes) = redis.reader().read(&query)? else {
+        panic!("no changes");
+    };
+    assert!(!changes.logs[0].went_back && !changes.changes_lost);
+    let entries = changes.logs[0].entries.iter();
+    Ok(entries
+        .map(|entry| (entry.message.id.0, entry.offset))
+        .collect())
+}
+
+#[test]
+fn what_replicas_lack_is_told_once_they_have_it() {
+    let (primary, replicas) = with_replicas(1);
+    let mut redis = replicated(&[&primary]);
+    accept(&mut redis, 1);
+    let before = *news(&redis, Offset(0)).unwrap().last().unwrap();
+    replicas[0].pause().unwrap();
+    let committed = redis.commit(vec![append(2)]);
+    assert!(matches!(committed.replies[0], Err(StoreError::Unknown(_))));
+    assert_eq!(committed.notices, []);
+    for query in [
+        Query::Log {
+            app: AppId::new("app"),
+            log: LOG,
+            after: before.1,
+            limit: 10,
+        },
+        Query::Snapshot {
+            app: AppId::new("app"),
+        },
+    ] {
+        let page = redis.reader().read(&query);
+        assert!(
+            matches!(page, Err(StoreError::Unavailable(_))),
+            "{query:?}: {page:?}"
+        );
+    }
+    assert!(news(&redis, before.1).is_err());
+    // What they have can be read meanwhile.
+    let page = redis.reader().read(&Query::Log {
+        app: AppId::new("app"),
+        log: LOG,
+        after: Offset(before.1.0 - 1),
+        limit: 10,
+    });
+    let Ok(Page::Log {
+        entries, read_to, ..
+    }) = page
+    else {
+        panic!("{page:?}");
+    };
+    assert_eq!((entries.len(), read_to), (1, before.1));
+    replicas[0].resume().unwrap();
+    let told = wait_for("the rest to be told", PATIENCE, || {
+        Ok(news(&redis, before.1).ok())
+    })
+    .unwrap();
+    assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_primary_that_was_replaced_and_does_not_know_it_is_not_read_from() {
+    let (old, replicas) = with_replicas(2);
+    let [new, other] = &replicas[..] else {
+        unreachable!()
+    };
+    // It takes the old one for the primary for as long as that says so.
+    let mut lags = replicated(&[&old, new]);
+    accept(&mut lags, 1);
+    let (_, first) = *news(&lags, Offset(0)).unwrap().last().unwrap();
+    new.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    follow(other, new);
+    wait_for("the old primary to be alone", PATIENCE, || {
+        let info = old.ask(&["INFO", "replication"])?;
+        Ok(info.contains("connected_slaves:0").then_some(()))
+    })
+    .unwrap();
+    let mut knows = replicated(&[new]);
+    accept(&mut knows, 2);
+    // Later than that, so that the lost entry has the higher place.
+    let committed = lags.commit(vec![append(3)]);
+    assert!(matches!(committed.replies[0], Err(StoreError::Unknown(_))));
+    assert_eq!(committed.notices, []);
+    assert!(news(&lags, first).is_err());
+    follow(&old, new);
+    let told = wait_for("the new primary to be read", PATIENCE, || {
+        Ok(news(&lags, first).ok().filter(|told| !told.is_empty()))
+    })
+    .unwrap();
+    // Appended again for each answer that did not come in time.
+    assert!(told.iter().all(|(id, _)| *id == 2), "{told:?}");
+    let (_, last) = *told.last().unwrap();
+    accept(&mut lags, 4);
+    let told = news(&lags, last).unwrap();
+    assert!(!told.is_empty() && told.iter().all(|(id, _)| *id == 4));
+}
+
+#[test]
+fn what_a_promoted_replica_lacks_is_carried_out_there() {
+    let (old, replicas) = with_replicas(2);
+    let [new, other] = &replicas[..] else {
+        unreachable!()
+    };
+    let config = RedisConfig {
+        give_up_after: PATIENCE,
+        ..config_of(&[&old, new])
+    };
+    let mut redis = Redis::open(config, shared()).unwrap();
+    accept(&mut redis, 1);
+    new.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    follow(other, new);
+    let committed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for("the old primary to have it", PATIENCE, || {
+                Ok((old.ask(&["XLEN", "cmp:{app}:l:1"])? == "2").then_some(()))
+            })
+            .unwrap();
+            follow(&old, new);
+        });
+        redis.commit(vec![append(2)])
+    });
+    assert!(committed.replies[0].is_ok(), "{committed:?}");
+    assert_eq!(committed.notices.len(), 1);
+    assert_eq!(log(&redis).unwrap().get(&2), Some(&1));
+}
+
+#[test]
+fn nothing_overtakes_what_is_unknown() {
+    let (primary, replicas) = with_replicas(1);
+    let mut redis = replicated(&[&primary]);
+    accept(&mut redis, 1);
+    replicas[0].pause().unwrap();
+    let outcome = run(&mut redis, append(2));
+    assert!(
+        matches!(outcome, Err(StoreError::Unknown(_))),
+        "{outcome:?}"
+    );
+    // It waited behind that one: whoever sent both hears first that one is unknown, and sends both again.
+    replicas[0].resume().unwrap();
+    let outcome = run(&mut redis, append(3));
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    accept(&mut redis, 4);
+    let counts = log(&redis).unwrap();
+    assert!(counts.contains_key(&2) && !counts.contains_key(&3));
+}
+
+#[test]
+fn fewer_replicas_than_before_need_the_word_of_the_sentinels() {
+    let options = RedisOptions {
+        append_fsync: Some("everysec"),
+        ..RedisOptions::default()
+    };
+    let mut servers = Replicated::start(2, &options).unwrap();
+    let config = RedisConfig {
+        topology: Topology::Sentinel {
+            primary: Replicated::NAME.to_owned(),
+            sentinels: servers.sentinel_addresses(),
+        },
+        ..RedisConfig::default()
+    };
+    let mut redis = Redis::open(config, shared()).unwrap();
+    accept(&mut redis, 1);
+    for sentinel in &servers.sentinels[1..] {
+        sentinel.pause().unwrap();
+    }
+    servers.servers[1].kill();
+    // That replica may have been promoted, for all that this Sentinel knows.
+    let outcome = run(&mut redis, append(2));
+    let Err(StoreError::Unknown(reason)) = &outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(reason.contains("1 replicas have it"), "{reason}");
+    let counts = log(&redis);
+    assert!(counts.is_err(), "{counts:?}");
+    for sentinel in &servers.sentinels[1..] {
+        sentinel.resume().unwrap();
+    }
+    accept(&mut redis, 3);
+    assert!(log(&redis).unwrap().contains_key(&2));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
-    store::{self as push, Accept, Audience},
+    store::{self as push, Accept, Audience, Target},
 };
 use campanile_testbed::redis as servers;
 use proptest::prelude::*;
@@ -71,6 +71,8 @@ impl Side {
             topic_ends: vec![],
             inbox_waiting: false,
             previous: None,
+            profile: None,
+            changes: Offset(0),
         })
     }
 
@@ -123,9 +125,13 @@ impl Side {
         for notice in &mut committed.notices {
             match notice {
                 Notice::Log {
-                    previous, entry, ..
+                    previous,
+                    entry,
+                    changes,
+                    ..
                 } => {
                     (*previous, entry.offset) = (self.rank(*previous), self.rank(entry.offset));
+                    *changes = self.rank(*changes);
                 }
                 Notice::Inbox {
                     previous, entry, ..
@@ -203,6 +209,7 @@ impl Side {
         if let Some(previous) = &mut claimed.previous {
             previous.epoch = Epoch(0);
         }
+        claimed.changes = Offset(0);
         claimed.push_cursor = self.ranked(claimed.push_cursor.clone());
         claimed
             .topic_ends
@@ -432,6 +439,15 @@ impl World {
                     ..publish(&message)
                 })
             }
+            10 if a.is_multiple_of(4) && !self.pushes.is_empty() => {
+                let app = AppName::new(APP).unwrap();
+                let push = self.pushes[usize::from(b) % self.pushes.len()];
+                return Some(Request::Push(match c.is_multiple_of(3) {
+                    true => push::Command::Counted { app, push },
+                    // Numbers that no device has: those differ.
+                    false => push::Command::Target(Target::of(&app, push, 1, [d.into()])),
+                }));
+            }
             10 => {
                 self.last_id += 1;
                 let id = PushId(self.last_id);
@@ -448,10 +464,10 @@ impl World {
                     id,
                     accepted_ms: self.now.0,
                     expires_ms: self.now.plus_seconds(u32::from(c % 32)).0,
-                    audience: if d.is_multiple_of(3) {
-                        Audience::All
-                    } else {
-                        Audience::Devices(names)
+                    audience: match d % 3 {
+                        0 if d.is_multiple_of(2) => Audience::All,
+                        0 => Audience::Matching(vec![c; 5].into()),
+                        _ => Audience::Devices(names),
                     },
                     payload: vec![b'p'; usize::from(c)].into(),
                     idempotency: None,

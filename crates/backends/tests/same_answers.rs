@@ -19,8 +19,9 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
+    rows,
     store::{self as push, Accept, Audience, Idempotency},
 };
 use common::{EmbeddedPlace, MemoryPlace};
@@ -89,8 +90,11 @@ enum Step {
         ttl: u32,
         key: Option<u8>,
     },
-    CreateApp {
+    Rows {
         name: u8,
+        expect_absent: bool,
+        remove: bool,
+        ttl: Option<u32>,
     },
     Pass {
         seconds: u32,
@@ -122,7 +126,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::sample::select(vec![1u32, 3, 1000]).prop_map(|limit| Step::Sweep { limit }),
         5 => (prop::bool::weighted(0.3), 1..32u8, seconds.clone(), prop::option::weighted(0.3, 0..2u8))
             .prop_map(|(all, devices, ttl, key)| Step::Push { all, devices, ttl, key }),
-        1 => (0..3u8).prop_map(|name| Step::CreateApp { name }),
+        4 => (0..6u8, prop::bool::weighted(0.3), prop::bool::weighted(0.3), prop::option::weighted(0.3, seconds.clone()))
+            .prop_map(|(name, expect_absent, remove, ttl)| Step::Rows { name, expect_absent, remove, ttl }),
         3 => seconds.prop_map(|seconds| Step::Pass { seconds }),
         10 => Just(Step::Commit),
         1 => Just(Step::Restart),
@@ -267,10 +272,25 @@ impl Both {
                 assert_eq!(sum, report.targeted, "{report:?}");
             }
         }
-        let [memory, embedded] = readers
-            .each_ref()
-            .map(|reader| reader.apps(None, 10).unwrap());
-        assert_eq!(embedded, memory);
+        for table in [rows::Table::Device, rows::Table::Segment] {
+            let range = rows::Range {
+                scope: app_rows(),
+                table,
+                prefix: String::new(),
+                after: None,
+                limit: 100,
+            };
+            let [memory, embedded] = readers.each_ref().map(|reader| {
+                let (rows, more) = reader.rows(&range, self.now.0).unwrap();
+                let count = reader.count_rows(&range.scope, table).unwrap();
+                assert!(
+                    rows.len() as u64 <= count,
+                    "expired rows count until they are swept"
+                );
+                (rows, more, count)
+            });
+            assert_eq!(embedded, memory);
+        }
     }
 
     fn owner(&self, index: usize, stale: bool) -> (Epoch, u32) {
@@ -384,6 +404,14 @@ impl Both {
                 ..publish(&owed.will.message)
             })));
         }
+        for name in 0..6 {
+            self.take(Step::Rows {
+                name,
+                expect_absent: false,
+                remove: true,
+                ttl: None,
+            });
+        }
         for _ in 0..3 {
             self.now = self.now.plus_seconds(1_000_000);
             self.take(Step::Sweep { limit: u32::MAX });
@@ -392,10 +420,10 @@ impl Both {
         self.compare_reads();
         self.memory = None;
         let disk = self.memory_place.0.lock().unwrap().clone();
-        // Singletons, apps, keys, device numbers, ends of logs.
+        // Singletons, device numbers, ends of logs.
         let left: Vec<_> = disk
             .entries()
-            .filter(|(key, _)| ![0x01, 0x10, 0x11, 0x12, 0x30].contains(&key[0]))
+            .filter(|(key, _)| ![0x01, 0x12, 0x30].contains(&key[0]))
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
@@ -536,15 +564,29 @@ impl Both {
                 ttl,
                 key,
             } => return self.push(all, devices, ttl, key),
-            Step::CreateApp { name } => {
-                let app = AppName::new(&format!("app{name}")).unwrap();
-                let key = KeyHash::of("key");
-                let create = push::Command::CreateApp {
-                    app,
-                    key,
-                    now_ms: self.now.0,
+            Step::Rows {
+                name,
+                expect_absent,
+                remove,
+                ttl,
+            } => {
+                let key = || match CLIENTS.get(usize::from(name)) {
+                    Some(client) => rows::Key::new(rows::Table::Device, *client),
+                    None => rows::Key::new(rows::Table::Segment, format!("s{name}")),
                 };
-                return self.batch.push(Request::Push(create));
+                let mut change = rows::Change::new(app_rows(), self.now.0);
+                if expect_absent {
+                    change = change.expect(key(), rows::Version::ABSENT);
+                }
+                change = match (remove, ttl) {
+                    (true, _) => change.remove(key()),
+                    (false, None) => change.put(key(), "value"),
+                    (false, Some(ttl)) => {
+                        change.put_until(key(), "value", self.now.plus_seconds(ttl).0)
+                    }
+                };
+                let change = push::Command::Change(Box::new(change));
+                return self.batch.push(Request::Push(change));
             }
             Step::Pass { seconds } => return self.now = self.now.plus_seconds(seconds),
             Step::Commit => return self.commit(),
@@ -586,6 +628,10 @@ impl Both {
         self.batch
             .push(Request::Push(push::Command::Accept(Box::new(accept))));
     }
+}
+
+fn app_rows() -> rows::Scope {
+    rows::Scope::App(AppName::new(APP).unwrap())
 }
 
 proptest! {

@@ -196,7 +196,9 @@ impl Model {
                 Change::Member {
                     filter, client_id, ..
                 } => members.remove(&(filter, client_id)),
-                other @ Change::Retained { .. } => panic!("nothing is retained: {other:?}"),
+                other @ (Change::Retained { .. } | Change::Profile { .. }) => {
+                    panic!("nothing is retained, nothing is known of devices: {other:?}")
+                }
             };
             assert!(is_news);
         }

@@ -1,5 +1,6 @@
 //! An application message, shared by all who are to get it.
 
+use bytes::Bytes;
 use campanile_mqtt::QoS;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Message {
     pub expires_at: Option<Millis>,
     /// The client that published it, for No Local; `None` for pushes and `$SYS`.
     pub publisher: Option<Arc<str>>,
+    /// Of a push: whom it is for, in a language that only [`Audiences`](crate::audience::Audiences) knows. `None`: everybody who gets it.
+    pub audience: Option<Bytes>,
     topic_bytes: u32,
     property_bytes: u32,
     bytes: Box<[u8]>,
@@ -37,7 +40,7 @@ pub struct Message {
 impl Message {
     /// A message of a valid topic name, forwardable properties in wire form, and a payload.
     ///
-    /// Quality of service 0, not retained, without expiry and publisher: set the fields.
+    /// Quality of service 0, not retained, without expiry, publisher and audience: set the fields.
     pub fn new(
         id: MessageId,
         kind: Kind,
@@ -56,6 +59,7 @@ impl Message {
             retain: false,
             expires_at: None,
             publisher: None,
+            audience: None,
             topic_bytes: topic.len() as u32,
             property_bytes: properties.len() as u32,
             bytes: bytes.into_boxed_slice(),
@@ -77,9 +81,9 @@ impl Message {
         &self.bytes[self.topic_bytes as usize + self.property_bytes as usize..]
     }
 
-    /// Bytes of topic, properties and payload; what quotas count.
+    /// Bytes of topic, properties, payload and audience; what quotas count.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.audience.as_ref().map_or(0, Bytes::len)
     }
 
     /// Whether its time has run out.

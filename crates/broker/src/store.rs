@@ -15,6 +15,8 @@ mod cluster;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use self::cluster::{
     Change, ChangeEntry, Changes, ChangesQuery, DurableMember, LogNews, Note, Previous,
     SessionState, Snapshot, Voided,
@@ -343,6 +345,10 @@ pub struct Claimed {
     pub inbox_waiting: bool,
     /// The client's connection that this claim takes over, if the store knows of one.
     pub previous: Option<Previous>,
+    /// What the push domain knows of the device.
+    pub profile: Option<Bytes>,
+    /// The app's last change at that time: the profile is older than what a later one says. 0 in the store of a node alone.
+    pub changes: Offset,
 }
 
 /// State of a session that goes on.
@@ -427,23 +433,30 @@ pub enum Query {
         /// The app.
         app: AppId,
     },
+    /// Profiles of devices as they are now. Answered by [`Page::Profiles`].
+    Profiles {
+        /// The app.
+        app: AppId,
+        /// The devices.
+        clients: Vec<Arc<str>>,
+    },
 }
 
-/// Answer to a [`Query`].
+/// Answer to a [`Query`]. It tells only of what is durable, as outcomes do: what may yet be lost is left out, or the read fails.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Page {
     /// Of [`Query::Log`].
     Log {
         /// The entries.
         entries: Vec<LogEntry>,
-        /// The place up to which the log was read: a log without further entries was read to its end.
+        /// The place up to which the log was read, at least that of the last entry: behind `after` and up to here nothing else was to be found.
         read_to: Offset,
         /// The log was trimmed past `after`: entries may have been lost to this reader.
         gap: bool,
     },
     /// Of [`Query::Entries`]: what is still there, in the order asked for.
     Entries(Vec<((Source, Offset), InboxItem)>),
-    /// Of [`Query::Inbox`]. Fewer entries than `limit` and the byte bound mean that the inbox was read to its end.
+    /// Of [`Query::Inbox`].
     Inbox {
         /// The entries.
         entries: Vec<InboxEntry>,
@@ -456,6 +469,13 @@ pub enum Page {
     Changes(Box<Changes>),
     /// Of [`Query::Snapshot`].
     Snapshot(Box<Snapshot>),
+    /// Of [`Query::Profiles`].
+    Profiles {
+        /// One for each device, in the order asked for.
+        profiles: Vec<Option<Bytes>>,
+        /// The app's last change at that time.
+        changes: Offset,
+    },
 }
 
 /// What a commit added, for the shards that serve it.
@@ -471,6 +491,9 @@ pub enum Notice {
         previous: Offset,
         /// The entry.
         entry: LogEntry,
+        /// If it has an audience, the app's last change before it: who does not know that one cannot judge whom the entry is for. Otherwise, and in the store of a
+        /// node alone, 0.
+        changes: Offset,
     },
     /// To the client's shard: its inbox has a new entry.
     Inbox {
@@ -487,7 +510,7 @@ pub enum Notice {
     Change {
         /// The app.
         app: AppId,
-        /// The change before it; 0 in the store of a node alone, which announces nothing but what is retained.
+        /// The change before it; 0 in the store of a node alone, which announces only what is retained and profiles.
         previous: Offset,
         /// Its place; 0 in the store of a node alone.
         offset: Offset,
@@ -498,7 +521,7 @@ pub enum Notice {
     Instant {
         /// The app.
         app: AppId,
-        /// To whom; `None`: to all.
+        /// To whom; `None`: to the message's audience.
         clients: Option<Arc<[Arc<str>]>>,
         /// The message.
         message: Arc<Message>,

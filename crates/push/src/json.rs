@@ -1,7 +1,7 @@
 //! JSON from strangers: read into a small tree, refusing what parsers disagree about.
 //!
 //! On top of the grammar it refuses names that occur twice in an object and nesting deeper than [`MAX_DEPTH`]. Numbers are
-//! checked, but only whole ones that fit `u64` keep their value: nobody needs the others here, the devices get them as text.
+//! checked, but only whole ones that fit `u64` keep their exact value: the devices get them as text.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -17,8 +17,8 @@ pub(crate) enum Node {
     Bool(bool),
     /// A whole number in 0..2^64.
     Whole(u64),
-    /// Another number.
-    Number,
+    /// Another number, as near as a double comes.
+    Number(f64),
     Text(String),
     List(Vec<Node>),
     Object(BTreeMap<String, Node>),
@@ -30,7 +30,7 @@ impl Node {
         match self {
             Node::Null => "null",
             Node::Bool(_) => "a boolean",
-            Node::Whole(_) | Node::Number => "a number",
+            Node::Whole(_) | Node::Number(_) => "a number",
             Node::Text(_) => "a string",
             Node::List(_) => "an array",
             Node::Object(_) => "an object",
@@ -178,12 +178,12 @@ impl<'de> Visitor<'de> for Value<'_> {
         Ok(Node::Whole(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Number)
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Number(value as f64))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Number(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
@@ -278,9 +278,9 @@ mod tests {
             read(b"[18446744073709551615, 18446744073709551616, -1, 1.0]"),
             Ok(Node::List(vec![
                 Node::Whole(u64::MAX),
-                Node::Number,
-                Node::Number,
-                Node::Number
+                Node::Number(18_446_744_073_709_551_616.0),
+                Node::Number(-1.0),
+                Node::Number(1.0)
             ]))
         );
     }

@@ -9,42 +9,34 @@
 //! }
 //! ```
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     app::AppName,
+    audience::Audience,
+    fields::{Fields, wrong_kind},
     id::PushId,
     json::{self, Node},
+    options::Options,
     payload::{self, Content},
-    store::{Accept, Audience, Idempotency},
+    store::{self, Accept, Idempotency},
 };
-
-/// Different devices that one push may name.
-pub const MAX_DEVICES: usize = 1000;
-/// Bytes of a device's client identifier, as MQTT limits it.
-pub const MAX_CLIENT_ID_BYTES: usize = 65_535;
-/// Time to live of a push that does not say: 7 days, in seconds.
-pub const DEFAULT_TTL_SECONDS: u64 = 7 * 24 * 60 * 60;
-/// Longest time to live: 28 days, in seconds.
-pub const MAX_TTL_SECONDS: u64 = 28 * 24 * 60 * 60;
 
 /// What a node may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of `notification` and `data` together, minified.
     pub payload_bytes: usize,
+    /// Whether `callback_url` may be `http`, which anybody on the way can read and forge.
+    pub plain_callbacks: bool,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             payload_bytes: 4096,
+            plain_callbacks: false,
         }
     }
 }
@@ -56,8 +48,8 @@ pub struct Request {
     pub audience: Audience,
     /// What it says.
     pub content: Content,
-    /// Seconds from acceptance; 0: now or never, only to devices that are connected.
-    pub ttl_seconds: u64,
+    /// How and when.
+    pub options: Options,
 }
 
 /// The first mistake found in a request.
@@ -92,6 +84,13 @@ pub enum Fault {
     MissingField,
     /// A field of the wrong type, or a value that is not allowed.
     InvalidField,
+    /// An expression that cannot be used.
+    InvalidExpression {
+        /// Of the expression, counted from 1.
+        line: usize,
+        /// In characters, counted from 1.
+        column: usize,
+    },
     /// `notification` and `data` are too large for a push.
     PayloadTooLarge,
 }
@@ -101,7 +100,7 @@ impl Request {
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Request, Invalid> {
         let document = json::read(body)?;
         let mut fields = Fields::of("", &document)?;
-        let audience = audience(fields.required("audience", "whom the push is for")?)?;
+        let audience = Audience::read(fields.required("audience", "whom the push is for")?)?;
         let notification = fields.take("notification");
         let data = fields.take("data");
         let options = fields.take("options");
@@ -117,21 +116,29 @@ impl Request {
         }
         notification.map_or(Ok(()), check_notification)?;
         data.map_or(Ok(()), |data| Fields::of("/data", data).map(drop))?;
-        let ttl_seconds = options.map_or(Ok(DEFAULT_TTL_SECONDS), ttl_seconds)?;
+        let options = match options {
+            None => Options::default(),
+            Some(value) => {
+                let options = Options::parse(value, limits)?;
+                Options::check_carried_out(value)?;
+                options
+            }
+        };
         let content = content(body);
         check_size(&content, limits)?;
         Ok(Request {
             audience,
             content,
-            ttl_seconds,
+            options,
         })
     }
 
-    /// The write that accepts the push.
+    /// The write that accepts the push, for what its audience was found to be: [`Audience::self_contained`], or what the store knows.
     pub fn accept(
         self,
         app: AppName,
         id: PushId,
+        audience: store::Audience,
         now_ms: u64,
         idempotency: Option<Idempotency>,
     ) -> Accept {
@@ -141,92 +148,14 @@ impl Request {
             accepted_ms: now_ms,
             expires_ms: self.expires_ms(now_ms),
             payload: payload::document(id, &self.content, now_ms),
-            audience: self.audience,
+            audience,
             idempotency,
         }
     }
 
     /// When a push that is accepted then runs out, in Unix milliseconds.
     pub fn expires_ms(&self, accepted_ms: u64) -> u64 {
-        accepted_ms.saturating_add(self.ttl_seconds * 1000)
-    }
-}
-
-fn audience(value: &Node) -> Result<Audience, Invalid> {
-    let mut fields = Fields::of("/audience", value)?;
-    let all = fields.take("all");
-    let devices = fields.take("devices");
-    fields.no_others(&["all", "devices"])?;
-    match (all, devices) {
-        (Some(Node::Bool(true)), None) => Ok(Audience::All),
-        (Some(_), None) => Err(invalid(
-            "/audience/all",
-            "\"all\" can only be true; name \"devices\" instead",
-        )),
-        (None, Some(devices)) => device_list(devices),
-        (Some(_), Some(_)) => Err(invalid(
-            "/audience",
-            "both \"all\" and \"devices\": an audience is exactly one of them",
-        )),
-        (None, None) => Err(invalid(
-            "/audience",
-            "an audience is {\"all\": true} or {\"devices\": [..]}",
-        )),
-    }
-}
-
-fn device_list(value: &Node) -> Result<Audience, Invalid> {
-    const AT: &str = "/audience/devices";
-    let Node::List(items) = value else {
-        return Err(wrong_kind(AT, "an array of client identifiers", value));
-    };
-    let mut seen = HashSet::new();
-    let mut devices: Vec<Arc<str>> = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let at = format!("{AT}/{index}");
-        let Node::Text(client_id) = item else {
-            return Err(wrong_kind(
-                &at,
-                "a client identifier, which is a string",
-                item,
-            ));
-        };
-        check_client_id(&at, client_id)?;
-        if seen.insert(client_id.as_str()) {
-            devices.push(client_id.as_str().into());
-        }
-    }
-    match devices.len() {
-        0 => Err(invalid(AT, "the list is empty: name 1 to 1000 devices")),
-        1..=MAX_DEVICES => Ok(Audience::Devices(devices)),
-        many => Err(invalid(
-            AT,
-            format!(
-                "{many} different devices: a push can name at most {MAX_DEVICES}; make several pushes"
-            ),
-        )),
-    }
-}
-
-fn check_client_id(at: &str, client_id: &str) -> Result<(), Invalid> {
-    if client_id.is_empty() {
-        Err(invalid(
-            at,
-            "a client identifier is empty: it has 1 to 65535 bytes",
-        ))
-    } else if client_id.len() > MAX_CLIENT_ID_BYTES {
-        let bytes = client_id.len();
-        Err(invalid(
-            at,
-            format!("a client identifier of {bytes} bytes: it has 1 to {MAX_CLIENT_ID_BYTES}"),
-        ))
-    } else if client_id.contains('\0') {
-        Err(invalid(
-            at,
-            "a client identifier contains U+0000, which MQTT does not allow",
-        ))
-    } else {
-        Ok(())
+        accepted_ms.saturating_add(self.options.ttl_seconds * 1000)
     }
 }
 
@@ -244,28 +173,16 @@ fn check_notification(value: &Node) -> Result<(), Invalid> {
             }
         }
     }
-    Ok(())
-}
-
-fn ttl_seconds(options: &Node) -> Result<u64, Invalid> {
-    let mut fields = Fields::of("/options", options)?;
-    let ttl = fields.take("ttl");
-    fields.no_others(&["ttl"])?;
-    match ttl {
-        None => Ok(DEFAULT_TTL_SECONDS),
-        Some(Node::Whole(seconds)) if *seconds <= MAX_TTL_SECONDS => Ok(*seconds),
-        Some(Node::Whole(_) | Node::Number) => Err(invalid(
-            "/options/ttl",
-            format!(
-                "the time to live is a whole number of seconds from 0 to {MAX_TTL_SECONDS} (28 days)"
-            ),
-        )),
-        Some(other) => Err(wrong_kind(
-            "/options/ttl",
-            "a whole number of seconds",
-            other,
-        )),
+    for platform in ["ios", "android", "web"] {
+        match fields.take(platform) {
+            None | Some(Node::Object(_)) => {}
+            Some(other) => {
+                let at = json::pointer_to("/notification", platform);
+                return Err(wrong_kind(&at, "an object of overrides", other));
+            }
+        }
     }
+    Ok(())
 }
 
 /// The two objects' own text, from a body that is known to be valid.
@@ -304,84 +221,6 @@ fn check_size(content: &Content, limits: &Limits) -> Result<(), Invalid> {
         field: Some(larger.into()),
         detail,
     })
-}
-
-/// The fields of an object that nobody has asked for yet.
-struct Fields<'n> {
-    at: &'static str,
-    left: BTreeMap<&'n str, &'n Node>,
-}
-
-impl<'n> Fields<'n> {
-    fn of(at: &'static str, value: &'n Node) -> Result<Fields<'n>, Invalid> {
-        match value {
-            Node::Object(fields) => Ok(Fields {
-                at,
-                left: fields
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), value))
-                    .collect(),
-            }),
-            other => Err(wrong_kind(at, "an object", other)),
-        }
-    }
-
-    fn take(&mut self, name: &str) -> Option<&'n Node> {
-        self.left.remove(name)
-    }
-
-    fn required(&mut self, name: &str, what: &str) -> Result<&'n Node, Invalid> {
-        self.take(name).ok_or_else(|| Invalid {
-            fault: Fault::MissingField,
-            field: Some(json::pointer_to(self.at, name)),
-            detail: format!("\"{name}\" is missing: {what}"),
-        })
-    }
-
-    fn no_others(&self, known: &[&str]) -> Result<(), Invalid> {
-        let Some(name) = self.left.keys().next() else {
-            return Ok(());
-        };
-        Err(Invalid {
-            fault: Fault::UnknownField,
-            field: Some(json::pointer_to(self.at, name)),
-            detail: format!(
-                "there is no field {}; known here: {}",
-                shown(name),
-                known.join(", ")
-            ),
-        })
-    }
-}
-
-fn invalid(at: &str, detail: impl Into<String>) -> Invalid {
-    Invalid {
-        fault: Fault::InvalidField,
-        field: Some(at.into()),
-        detail: detail.into(),
-    }
-}
-
-fn wrong_kind(at: &str, expected: &str, found: &Node) -> Invalid {
-    let subject = if at.is_empty() { "the body" } else { at };
-    let hint = if matches!(found, Node::Null) {
-        "; leave it out instead"
-    } else {
-        ""
-    };
-    invalid(
-        at,
-        format!("{subject} must be {expected}, not {}{hint}", found.kind()),
-    )
-}
-
-/// A name from outside for a message: quoted, and cut where it is long.
-fn shown(name: &str) -> String {
-    const CHARACTERS: usize = 64;
-    match name.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{:?}..", &name[..end]),
-        None => format!("{name:?}"),
-    }
 }
 
 impl From<json::Refused> for Invalid {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
+    rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -20,24 +21,61 @@ pub struct Unavailable(pub Arc<str>);
 /// A write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Make an app with its first key. [`Outcome::Exists`] if there is one of that name.
-    CreateApp {
-        /// The name.
-        app: AppName,
-        /// Hash of its first API key.
-        key: KeyHash,
-        /// Unix milliseconds.
-        now_ms: u64,
-    },
-    /// One more API key of an existing app; a key that it has already changes nothing. [`Outcome::NoApp`] if there is no such app.
-    AddKey {
-        /// The app.
-        app: AppName,
-        /// Hash of the key.
-        key: KeyHash,
-    },
     /// Accept a push. One whose id was accepted already changes nothing and gets the same answer.
     Accept(Box<Accept>),
+    /// Some of the devices that a push to [`Audience::Matching`] is for. Repeating it is harmless; for a push that is not known any more, or is to another
+    /// audience, nothing happens.
+    Target(Target),
+    /// All devices of such a push were named by [`Command::Target`]s: its report is complete.
+    Counted {
+        /// The app.
+        app: AppName,
+        /// The push.
+        push: PushId,
+    },
+    /// Write rows. [`Outcome::Changed`], or [`Outcome::Conflict`] if they are not what was expected.
+    Change(Box<Change>),
+}
+
+/// Devices that a push is for: those of one chunk of 65,536 numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The app.
+    pub app: AppName,
+    /// The push.
+    pub push: PushId,
+    /// The chunk: its first number is 65,536 times this.
+    pub chunk: u16,
+    /// Bit `n % 8` (1 is the lowest) of byte `n / 8` stands for the chunk's number `n`. At most [`Target::MAX_BYTES`].
+    pub devices: Bytes,
+}
+
+impl Target {
+    /// Bytes of a whole chunk.
+    pub const MAX_BYTES: usize = 8192;
+
+    /// These numbers of a chunk.
+    pub fn of(
+        app: &AppName,
+        push: PushId,
+        chunk: u16,
+        numbers: impl IntoIterator<Item = u16>,
+    ) -> Target {
+        let mut devices = Vec::new();
+        for number in numbers {
+            let at = usize::from(number / 8);
+            if devices.len() <= at {
+                devices.resize(at + 1, 0_u8);
+            }
+            devices[at] |= 1 << (number % 8);
+        }
+        Target {
+            app: app.clone(),
+            push,
+            chunk,
+            devices: devices.into(),
+        }
+    }
 }
 
 /// A push that passed all checks.
@@ -66,6 +104,9 @@ pub enum Audience {
     All,
     /// These, whether known or not, 1..=1000 different client identifiers. One without a session finds the push when it first connects.
     Devices(Vec<Arc<str>>),
+    /// Every device that matches this, live or away, when the push is accepted and when it is delivered. The encoded targeting, which the store passes on. Who they
+    /// are is not known when the push is accepted: [`Command::Target`] says it later.
+    Matching(Bytes),
 }
 
 /// An idempotency key in use.
@@ -84,26 +125,34 @@ pub struct Idempotency {
 pub enum Outcome {
     /// Done and durable.
     Done,
-    /// There is an app of that name, or the key belongs to another app.
-    Exists,
-    /// There is no app of that name.
-    NoApp,
     /// The push is durable.
     Accepted {
-        /// Devices that it is for.
-        targeted: u64,
+        /// Devices that it is for; `None`: they are counted later.
+        targeted: Option<u64>,
     },
     /// The idempotency key was used for the same body: the answer is that of the first request.
     Replayed {
         /// The first request's push.
         id: PushId,
         /// The first answer's figure.
-        targeted: u64,
+        targeted: Option<u64>,
         /// Unix milliseconds of its acceptance.
         accepted_ms: u64,
     },
     /// The idempotency key was used for another body.
     KeyReused,
+    /// The rows are written.
+    Changed {
+        /// What each of them is now of.
+        version: Version,
+    },
+    /// A row was not of the version that was expected: nothing happened. Read again and decide again.
+    Conflict,
+    /// The table would have more rows than the change allows: nothing happened.
+    Full {
+        /// The first such table.
+        table: Table,
+    },
 }
 
 /// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
@@ -115,6 +164,8 @@ pub struct Report {
     pub expires_ms: u64,
     /// Devices that it is for.
     pub targeted: u64,
+    /// Not all of those are known yet: they, and who is still to get it, are being counted.
+    pub counting: bool,
     /// Devices that acknowledged it.
     pub delivered: u64,
     /// Devices that may still get it.
@@ -127,11 +178,24 @@ pub struct Report {
 
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
 pub trait Reader: Send + Sync {
-    /// The app that an API key belongs to.
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable>;
-    /// All apps by name, at most `limit`, from the first after `after`.
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable>;
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable>;
+    /// Rows of a range, and whether there are more after them.
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
+    /// How many rows a table has, with those whose time has run out and that are not swept yet.
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
+    /// The numbers of devices that have one, in the order of the names.
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable>;
 }

@@ -11,6 +11,7 @@ use std::{
 
 use campanile_broker::{
     access::Access,
+    audience::Words,
     config::Config,
     effects::{Origin, Ticket},
     ids::{AppId, ConnId, Generation, IdSource, Millis, ShardId},
@@ -105,6 +106,7 @@ impl Shards {
                 count: config.count,
                 config: broker.clone(),
                 access: config.access.clone(),
+                audiences: Box::new(Words::default()),
                 ids: ids.clone(),
                 seed: config.seed,
                 cluster: config.cluster,

@@ -1,10 +1,16 @@
 //! Conversations with several nodes: the main flows between them, by hand.
 
 use bytes::Bytes;
+use campanile_broker::{
+    cluster::peer::PeerMessage,
+    ids::{AppId, Offset},
+    store::Change,
+};
 use campanile_mqtt::{Packet, QoS, Reason, Split, Version, split};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    rows::{self, Key, Scope, Table},
     store::{Accept, Audience, Command},
 };
 use campanile_sim::{
@@ -148,6 +154,26 @@ impl Town {
     }
 
     fn push(&mut self, node: usize, device: &str, payload: &str) {
+        self.post_push(node, Audience::Devices(vec![device.into()]), payload);
+        self.wait(500);
+        self.expect_done();
+    }
+
+    fn push_to(&mut self, node: usize, audience: &'static str, payload: &str) {
+        let audience = Audience::Matching(Bytes::from_static(audience.as_bytes()));
+        self.post_push(node, audience, payload);
+    }
+
+    /// Says through a node what is known of a device.
+    fn set_profile(&mut self, node: usize, device: &str, words: &str) {
+        let clock = self.fleet.clock(node);
+        let app = AppName::new("default").expect("a valid name");
+        let change = rows::Change::new(Scope::App(app), clock.0);
+        let change = change.put(Key::new(Table::Device, device), words.to_owned());
+        self.fleet.push(node, Command::Change(Box::new(change)));
+    }
+
+    fn post_push(&mut self, node: usize, audience: Audience, payload: &str) {
         let clock = self.fleet.clock(node);
         let member = self.fleet.member(node).expect("it runs");
         let id = PushId(member.shards.ids().next(clock).0);
@@ -156,12 +182,15 @@ impl Town {
             id,
             accepted_ms: clock.0,
             expires_ms: clock.0 + 3_600_000,
-            audience: Audience::Devices(vec![device.into()]),
+            audience,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             idempotency: None,
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));
-        self.wait(500);
+    }
+
+    /// Everything that was asked through the API is done.
+    fn expect_done(&mut self) {
         let answers = self.fleet.take_push_answers();
         assert!(
             answers.iter().all(|(_, answer)| answer.is_ok()),
@@ -434,4 +463,133 @@ fn a_draining_node_sends_its_clients_elsewhere() {
         unreachable!("just seen");
     };
     assert_eq!(publish.qos, QoS::AtLeastOnce);
+}
+
+#[test]
+fn a_push_to_an_audience_reaches_its_devices_at_all_nodes() {
+    let mut town = Town::of(3);
+    town.set_profile(0, "one", "vip");
+    town.set_profile(0, "two", "vip");
+    town.wait(1000);
+    let one = town.connect(1, connect("one").durable());
+    let two = town.connect(2, connect("two"));
+    let plain = town.connect(2, connect("plain").durable());
+    town.push_to(0, "vip", "to vip");
+    town.push_to(1, "!vip", "to others");
+    town.wait(1000);
+    town.expect_done();
+    for wire in [one, two] {
+        let heard = town.expect_publish(wire, "to vip");
+        town.send(wire, puback(heard.id()));
+        town.expect_silence(wire);
+    }
+    town.expect_publish(plain, "to others");
+    town.expect_silence(plain);
+    // What came while it was away, and moved to another node.
+    town.cut(one);
+    town.push_to(2, "!vip", "to others again");
+    town.push_to(2, "vip", "to vip again");
+    town.wait(500);
+    town.fleet.crash(1);
+    town.wait(8000);
+    let one = town.connect(0, connect("one").clean(false).durable());
+    town.expect_publish(one, "to vip again");
+    town.expect_silence(one);
+}
+
+#[test]
+fn a_push_waits_for_the_word_of_who_is_in_its_audience() {
+    let mut town = Town::of(3);
+    let device = town.connect(1, connect("device"));
+    let other = town.connect(1, connect("other"));
+    town.set_profile(0, "other", "vip");
+    town.wait(1000);
+    // The word of the change cannot come from its node, that of the push can from another.
+    town.fleet.set_link_cut(0, 1, true);
+    town.wait(5000);
+    town.set_profile(0, "device", "vip");
+    town.set_profile(0, "other", "beta");
+    town.fleet.settle();
+    town.push_to(2, "vip", "to vip");
+    town.push_to(2, "beta", "to beta");
+    town.wait(2000);
+    town.expect_done();
+    town.expect_publish(device, "to vip");
+    town.expect_silence(device);
+    town.expect_publish(other, "to beta");
+    town.expect_silence(other);
+}
+
+#[test]
+fn a_node_that_missed_changes_reads_what_is_known_of_its_devices() {
+    let mut town = Town::of(2);
+    town.set_profile(0, "device", "vip");
+    town.set_profile(0, "other", "beta");
+    let device = town.connect(1, connect("device").durable());
+    let other = town.connect(1, connect("other"));
+    // It hears of changes that the store has lost again.
+    let peer = town.fleet.look_at(0).expect("it runs").generation;
+    for (client_id, words, change) in [("device", "beta", 1), ("other", "vip", 2)] {
+        let message = PeerMessage::Change {
+            app: AppId::new("default"),
+            previous: Offset(0),
+            offset: Offset((1 << 60) + change),
+            change: Change::Profile {
+                client_id: client_id.into(),
+                profile: Some(Bytes::from_static(words.as_bytes())),
+            },
+        };
+        town.fleet.say_as_peer(1, peer, message);
+    }
+    town.push_to(0, "vip", "to vip");
+    town.push_to(0, "!vip", "to others");
+    town.wait(2000);
+    town.expect_done();
+    town.push_to(0, "vip", "to vip now");
+    town.wait(2000);
+    town.set_profile(0, "other", "vip");
+    town.wait(1000);
+    town.push_to(0, "vip", "to both");
+    town.wait(2000);
+    town.expect_done();
+    let stats = town.fleet.look_at(1).expect("it runs").hub.stats();
+    assert!(stats.reloads > 0);
+    let heard = |town: &mut Town, wire| {
+        let heard = std::iter::from_fn(|| town.poll(wire));
+        heard
+            .map(|heard| heard.payload().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let of_device = heard(&mut town, device);
+    assert!(
+        of_device.ends_with(&["to vip now".into(), "to both".into()]),
+        "{of_device:?}"
+    );
+    assert_eq!(
+        heard(&mut town, other).last().map(String::as_str),
+        Some("to both")
+    );
+}
+
+#[test]
+fn a_device_at_a_node_that_was_given_up_is_known_as_it_is() {
+    let mut town = Town::of(2);
+    let device = town.connect(1, connect("device").durable());
+    town.fleet.set_ensemble_cut(1, true);
+    town.fleet.set_link_cut(0, 1, true);
+    town.wait(20_000);
+    town.set_profile(0, "device", "vip");
+    town.wait(2000);
+    town.push_to(0, "vip", "while it is cut off");
+    town.wait(2000);
+    town.expect_publish(device, "while it is cut off");
+    town.fleet.set_ensemble_cut(1, false);
+    town.fleet.set_link_cut(0, 1, false);
+    town.wait(10_000);
+    town.set_profile(0, "device", "beta");
+    town.push_to(0, "vip", "no more");
+    town.push_to(0, "beta", "when it is back");
+    town.wait(2000);
+    town.expect_publish(device, "when it is back");
+    town.expect_silence(device);
 }

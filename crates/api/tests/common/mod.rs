@@ -1,12 +1,9 @@
 //! An API over a store in memory, with a clock and ids that are known.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
 };
 
 use axum::{
@@ -20,9 +17,15 @@ use campanile_api::{
     router,
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
     key::ApiKey,
+    registry::{
+        Context,
+        apps::{self, Quotas},
+        carry_out,
+    },
+    rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
 };
 use http_body_util::BodyExt;
@@ -54,8 +57,8 @@ pub struct MemoryStore(Mutex<Tables>);
 #[derive(Default)]
 struct Tables {
     mood: Mood,
-    keys: HashMap<KeyHash, AppName>,
     key_lookups: usize,
+    rows: MemoryRows,
     pushes: Vec<(Accept, u64)>,
     hanging: Vec<oneshot::Sender<Result<Outcome, Unavailable>>>,
 }
@@ -80,23 +83,16 @@ impl MemoryStore {
     }
 
     pub fn revoke_all_keys(&self) {
-        self.0.lock().unwrap().keys.clear();
+        self.0.lock().unwrap().rows = MemoryRows::default();
     }
 }
 
 impl Tables {
     fn apply(&mut self, command: Command) -> Outcome {
         match command {
-            Command::CreateApp { app, key, .. } | Command::AddKey { app, key } => {
-                self.keys.insert(key, app);
-                Outcome::Done
-            }
             Command::Accept(accept) => self.accept(*accept),
-            #[allow(
-                unreachable_patterns,
-                reason = "commands are added as the product grows"
-            )]
-            _ => Outcome::Done,
+            Command::Change(change) => self.rows.change(&change),
+            Command::Target(_) | Command::Counted { .. } => Outcome::Done,
         }
     }
 
@@ -116,7 +112,7 @@ impl Tables {
                 return if same_body {
                     Outcome::Replayed {
                         id: earlier.id,
-                        targeted: *targeted,
+                        targeted: Some(*targeted),
                         accepted_ms: earlier.accepted_ms,
                     }
                 } else {
@@ -129,23 +125,46 @@ impl Tables {
             _ => 42,
         };
         self.pushes.push((accept, targeted));
-        Outcome::Accepted { targeted }
+        Outcome::Accepted {
+            targeted: Some(targeted),
+        }
     }
 }
 
 impl Reader for MemoryStore {
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
         let mut tables = self.0.lock().unwrap();
-        tables.key_lookups += 1;
         if tables.mood == Mood::Down {
-            Err(Unavailable("it is switched off".into()))
-        } else {
-            Ok(tables.keys.get(key).cloned())
+            return Err(Unavailable("it is switched off".into()));
         }
+        tables.key_lookups += keys.iter().filter(|key| key.table == Table::Key).count();
+        let row = |key| tables.rows.row(scope, key, now_ms);
+        Ok(keys.iter().map(row).collect())
     }
 
-    fn apps(&self, _: Option<&AppName>, _: usize) -> Result<Vec<AppName>, Unavailable> {
-        Ok(Vec::new())
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        let tables = self.0.lock().unwrap();
+        if tables.mood == Mood::Down {
+            return Err(Unavailable("it is switched off".into()));
+        }
+        Ok(tables.rows.rows(range, now_ms))
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        Ok(self.0.lock().unwrap().rows.count(scope, table))
+    }
+
+    fn device_numbers(
+        &self,
+        _: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        Ok(devices.iter().map(|_| None).collect())
     }
 
     fn report(&self, app: &AppName, id: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
@@ -181,7 +200,7 @@ impl Store for Port {
             Mood::Down => drop(sender.send(Err(Unavailable("it is switched off".into())))),
             Mood::Hangs => tables.hanging.push(sender),
             Mood::Drops => drop(sender),
-            Mood::Confused => drop(sender.send(Ok(Outcome::Exists))),
+            Mood::Confused => drop(sender.send(Ok(Outcome::Conflict))),
             Mood::Panics => {
                 drop(tables);
                 panic!("the store panics on purpose");
@@ -290,12 +309,18 @@ pub fn api_with(config: Config) -> Api {
     let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
     for (app, key) in [("shop", &shop), ("bank", &bank)] {
         let app = AppName::new(app).unwrap();
-        store.0.lock().unwrap().apply(Command::CreateApp {
-            app,
-            key: key.hash(),
+        let context = Context {
+            reader: &*store,
             now_ms: NOW_MS,
-        });
+            unique: 0,
+            actor: "test",
+        };
+        let submit = |command| Ok(store.0.lock().unwrap().apply(command));
+        let plan =
+            |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
+        carry_out(&context, submit, plan).unwrap();
     }
+    store.0.lock().unwrap().key_lookups = 0;
     let ids = AtomicU64::new(1);
     let clock = Arc::clone(&now_ms);
     let state = ApiState::new(Parts {

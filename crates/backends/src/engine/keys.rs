@@ -21,10 +21,6 @@ const HASHED: u16 = u16::MAX;
 pub enum Table {
     /// Singletons of the store: see [`META_SEQUENCE`].
     Meta = 0x01,
-    /// App → `AppRecord`.
-    App = 0x10,
-    /// Hash of an API key → `KeyRecord`.
-    ApiKey = 0x11,
     /// App → the first device number that was never reserved.
     Ordinals = 0x12,
     /// Client → `DeviceRecord`.
@@ -82,6 +78,11 @@ pub enum Table {
     Filter = 0x66,
     /// App, shared filter, client → `MemberRecord`.
     Member = 0x67,
+    // Of the push domain, in every store.
+    /// App (empty: none), table of the domain, name → `RowRecord`. The name is not preceded by its length.
+    Row = 0x70,
+    /// App (empty: none), table of the domain → how many rows it has, eight bytes.
+    RowCount = 0x71,
 }
 
 /// Under [`Table::Meta`]: the last sequence number given, eight bytes.
@@ -109,6 +110,8 @@ pub enum ExpiryKind {
     InboxEntry = 6,
     /// A will that nobody has published; the subject is client and message id. Only in a store that nodes share.
     Will = 7,
+    /// A row of the push domain; the subject is the row.
+    Row = 8,
 }
 
 impl ExpiryKind {
@@ -122,6 +125,7 @@ impl ExpiryKind {
             5 => ExpiryKind::Retained,
             6 => ExpiryKind::InboxEntry,
             7 => ExpiryKind::Will,
+            8 => ExpiryKind::Row,
             _ => return None,
         })
     }
@@ -225,6 +229,26 @@ impl Subject {
     pub fn app_name(&self) -> Option<&str> {
         let (length, rest) = self.0.split_first_chunk::<2>()?;
         std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
+    }
+
+    /// The table of a row: the subject without the row's name.
+    pub fn table_of_row(&self) -> Option<Subject> {
+        let app = u16::from_be_bytes(*self.0.first_chunk::<2>()?);
+        let rows = self.0.get(..2 + usize::from(app) + 1)?;
+        Some(Subject(rows.to_vec()))
+    }
+
+    /// The bytes of the text part that follows the app.
+    pub fn text_after_app(&self) -> &[u8] {
+        let length = |at: usize| {
+            let length = self.0.get(at..at + 2)?.try_into().ok()?;
+            Some(usize::from(u16::from_be_bytes(length)))
+        };
+        let text = length(0).and_then(|app| {
+            let at = 2 + app;
+            self.0.get(at + 2..)?.get(..length(at)?)
+        });
+        text.unwrap_or_default()
     }
 
     /// The key of this subject in a table.

@@ -8,7 +8,7 @@ use campanile_broker::{
 use super::{
     keys::{ExpiryKind, Set, Subject, Table},
     kv::KvError,
-    records::{CursorsRecord, DeviceRecord, UnfinishedRecord, session_end},
+    records::{CursorsRecord, DeviceRecord, PushRecord, UnfinishedRecord, session_end},
     sessions::Owner,
     state::Ephemeral,
     stored::read_cursors,
@@ -25,8 +25,13 @@ impl Txn<'_> {
     ) -> Result<(), StoreError> {
         for id in receipts {
             let push = Subject::push(client.app.as_str(), id.0);
-            if self.has(Table::Push, &push)? {
-                self.mark(&push, Set::Delivered, ordinal)?;
+            let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
+                continue;
+            };
+            self.mark(&push, Set::Delivered, ordinal)?;
+            if record.to_audience {
+                // Whoever counts those that it is for may see the device otherwise than the node that sent it.
+                self.mark(&push, Set::Targeted, ordinal)?;
             }
         }
         Ok(())
@@ -133,7 +138,10 @@ impl Txn<'_> {
             Owner::Stored(device) if release.expires_at.is_some_and(|at| at <= release.now) => {
                 self.end_stored_session(client, &subject, device)?;
             }
-            Owner::Stored(device) => {
+            Owner::Stored(mut device) => {
+                if let Some(session) = &mut device.session {
+                    session.may_be_served = false;
+                }
                 self.disconnect(&subject, device, release.expires_at)?;
             }
         }

@@ -132,9 +132,14 @@ impl Txn<'_> {
         };
         self.put(Subject::log(app, log).offset(offset).key(Table::Log), value)?;
         self.set_log(app, log, now);
+        let changes = match message.audience {
+            Some(_) => self.last_change(app)?,
+            None => Offset::default(),
+        };
         self.announce(Notice::Log {
             app: app.clone(),
             log,
+            changes,
             previous: before.end,
             entry: LogEntry {
                 offset,

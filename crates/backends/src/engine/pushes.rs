@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, ClientKey, MessageId, Millis, Offset},
@@ -10,9 +9,9 @@ use campanile_broker::{
     store::{InboxItem, LogKind, Notice, StoreError},
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
-    store::{Accept, Audience, Command, Idempotency, Outcome},
+    store::{Accept, Audience, Command, Idempotency, Outcome, Target},
 };
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
@@ -20,10 +19,7 @@ use smallvec::SmallVec;
 use super::{
     keys::{ExpiryKind, Set, Subject, Table, receipt_tail},
     kv::View,
-    records::{
-        AppRecord, IdempotencyRecord, KeyRecord, MessageRecord, PushClientsRecord, PushRecord,
-        damaged,
-    },
+    records::{IdempotencyRecord, MessageRecord, PushClientsRecord, PushRecord, damaged},
     state::Ephemeral,
     txn::{Txn, encode_chunk},
 };
@@ -35,52 +31,10 @@ impl Txn<'_> {
     /// Carries out a command of the push domain.
     pub fn push_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
         match command {
-            Command::CreateApp { app, key, now_ms } => self.create_app(app, key, *now_ms),
-            Command::AddKey { app, key } => self.add_key(app, key),
             Command::Accept(accept) => self.accept(accept),
-        }
-    }
-
-    fn create_app(
-        &mut self,
-        app: &AppName,
-        key: &KeyHash,
-        now_ms: u64,
-    ) -> Result<Outcome, StoreError> {
-        let subject = app_subject(app);
-        let key = Subject::all().bytes(&key.0);
-        if self.has(Table::App, &subject)? || self.has(Table::ApiKey, &key)? {
-            return Ok(Outcome::Exists);
-        }
-        self.put_record(Table::App, &subject, &AppRecord { created_ms: now_ms })?;
-        self.put_record(
-            Table::ApiKey,
-            &key,
-            &KeyRecord {
-                app: app.as_str().to_owned(),
-            },
-        )?;
-        Ok(Outcome::Done)
-    }
-
-    fn add_key(&mut self, app: &AppName, key: &KeyHash) -> Result<Outcome, StoreError> {
-        if !self.has(Table::App, &app_subject(app))? {
-            return Ok(Outcome::NoApp);
-        }
-        let subject = Subject::all().bytes(&key.0);
-        match self.record::<KeyRecord>(Table::ApiKey, &subject, "API key")? {
-            Some(record) if record.app == app.as_str() => Ok(Outcome::Done),
-            Some(_) => Ok(Outcome::Exists),
-            None => {
-                self.put_record(
-                    Table::ApiKey,
-                    &subject,
-                    &KeyRecord {
-                        app: app.as_str().to_owned(),
-                    },
-                )?;
-                Ok(Outcome::Done)
-            }
+            Command::Target(target) => self.target(target),
+            Command::Counted { app, push } => self.end_count(app, *push),
+            Command::Change(change) => self.change_rows(change),
         }
     }
 
@@ -96,16 +50,19 @@ impl Txn<'_> {
         if let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? {
             // Its id says that it is the same push: repeating it is harmless.
             return Ok(Outcome::Accepted {
-                targeted: record.targeted,
+                targeted: (!record.to_audience).then_some(record.targeted),
             });
         }
-        let message = push_message(accept.id, accept.expires_ms, &accept.payload);
+        let message = push_message(accept);
+        let to_audience = matches!(accept.audience, Audience::Matching(_));
         let mut record = PushRecord {
             accepted_ms: accept.accepted_ms,
             expires_ms: accept.expires_ms,
             targeted: 0,
             offset: 0,
-            to_all: accept.audience == Audience::All,
+            to_all: to_audience || accept.audience == Audience::All,
+            to_audience,
+            is_counted: false,
         };
         let now_or_never = accept.expires_ms <= accept.accepted_ms;
         let targeted = if now_or_never {
@@ -114,13 +71,14 @@ impl Txn<'_> {
             record.offset = self.next_offset().0;
             match &accept.audience {
                 Audience::All => self.push_to_all(&app, &message, &record)?,
+                Audience::Matching(_) => self.push_to_audience(&app, &message, &record)?,
                 Audience::Devices(devices) => {
                     self.push_to_devices(&app, devices, &push, &message, &record)?
                 }
             }
         };
         record.targeted = match &accept.audience {
-            Audience::All => targeted.len(),
+            Audience::All | Audience::Matching(_) => targeted.len(),
             // Of a push that is not stored, devices without a number count too: they did not get it.
             Audience::Devices(devices) => devices.len() as u64,
         };
@@ -138,10 +96,10 @@ impl Txn<'_> {
         };
         self.put(push.expiry_key(at, kind), push.key(Table::Push).into())?;
         if let Some(idempotency) = &accept.idempotency {
-            self.remember(accept, idempotency, record.targeted)?;
+            self.remember(accept, idempotency, &record)?;
         }
         Ok(Outcome::Accepted {
-            targeted: record.targeted,
+            targeted: (!to_audience).then_some(record.targeted),
         })
     }
 
@@ -166,7 +124,7 @@ impl Txn<'_> {
             .map_err(|_| damaged("idempotency key"))?;
         Ok(Some(Outcome::Replayed {
             id: PushId(u128::from_be_bytes(id)),
-            targeted: used.targeted,
+            targeted: (!used.to_audience).then_some(used.targeted),
             accepted_ms: used.accepted_ms,
         }))
     }
@@ -175,13 +133,14 @@ impl Txn<'_> {
         &mut self,
         accept: &Accept,
         idempotency: &Idempotency,
-        targeted: u64,
+        push: &PushRecord,
     ) -> Result<(), StoreError> {
         let subject = Subject::app(accept.app.as_str()).text(&idempotency.key);
         let record = IdempotencyRecord {
             body_hash: idempotency.body_hash.to_vec(),
             push: accept.id.0.to_be_bytes().to_vec(),
-            targeted,
+            targeted: push.targeted,
+            to_audience: push.to_audience,
             accepted_ms: accept.accepted_ms,
             expires_ms: idempotency.expires_ms,
         };
@@ -200,6 +159,52 @@ impl Txn<'_> {
         let offset = Offset(record.offset);
         self.append_to_log(app, LogKind::Push, offset, message, &[])?;
         Ok(self.target_all(app))
+    }
+
+    /// The same. Who it is for is added later.
+    fn push_to_audience(
+        &mut self,
+        app: &AppId,
+        message: &Arc<Message>,
+        record: &PushRecord,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let offset = Offset(record.offset);
+        self.append_to_log(app, LogKind::Push, offset, message, &[])?;
+        self.count_push_to_all(app);
+        Ok(RoaringBitmap::new())
+    }
+
+    /// Some of the devices that a push to an audience is for.
+    fn target(&mut self, target: &Target) -> Result<Outcome, StoreError> {
+        let push = Subject::push(target.app.as_str(), target.push.0);
+        let record = self.record::<PushRecord>(Table::Push, &push, "push")?;
+        if record.is_none_or(|record| !record.to_audience) {
+            return Ok(Outcome::Done);
+        }
+        let bytes = &target.devices[..target.devices.len().min(Target::MAX_BYTES)];
+        let devices = RoaringBitmap::from_lsb0_bytes(0, bytes);
+        self.mark_all(&push, Set::Targeted, target.chunk, devices)?;
+        Ok(Outcome::Done)
+    }
+
+    /// All devices that a push to an audience is for are known.
+    fn end_count(&mut self, app: &AppName, id: PushId) -> Result<Outcome, StoreError> {
+        let push = Subject::push(app.as_str(), id.0);
+        if let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")?
+            && record.to_audience
+            && !record.is_counted
+        {
+            let is_counted = true;
+            self.put_record(
+                Table::Push,
+                &push,
+                &PushRecord {
+                    is_counted,
+                    ..record
+                },
+            )?;
+        }
+        Ok(Outcome::Done)
     }
 
     /// Every device that has a session, live or away.
@@ -256,6 +261,10 @@ impl Txn<'_> {
     ) -> Result<RoaringBitmap, StoreError> {
         let (targeted, clients) = match audience {
             Audience::All => (self.target_all(app), None),
+            Audience::Matching(_) => {
+                self.count_push_to_all(app);
+                (RoaringBitmap::new(), None)
+            }
             Audience::Devices(devices) => {
                 let mut targeted = RoaringBitmap::new();
                 for device in devices {
@@ -373,10 +382,14 @@ impl Txn<'_> {
 }
 
 /// The message that devices get.
-fn push_message(id: PushId, expires_ms: u64, payload: &Bytes) -> Arc<Message> {
-    let mut message = Message::new(MessageId(id.0), Kind::Push, PUSH_TOPIC, &[], payload);
+pub fn push_message(accept: &Accept) -> Arc<Message> {
+    let id = MessageId(accept.id.0);
+    let mut message = Message::new(id, Kind::Push, PUSH_TOPIC, &[], &accept.payload);
     message.qos = QoS::AtLeastOnce;
-    message.expires_at = Some(Millis(expires_ms));
+    message.expires_at = Some(Millis(accept.expires_ms));
+    if let Audience::Matching(targeting) = &accept.audience {
+        message.audience = Some(targeting.clone());
+    }
     Arc::new(message)
 }
 
@@ -399,11 +412,6 @@ fn chunks(bits: &RoaringBitmap) -> BTreeMap<u16, RoaringBitmap> {
         }
     }
     parts
-}
-
-/// The subject of an app in [`Table::App`]: the bare name, so that apps are ordered by name.
-pub fn app_subject(app: &AppName) -> Subject {
-    Subject::all().bytes(app.as_str().as_bytes())
 }
 
 #[cfg(test)]

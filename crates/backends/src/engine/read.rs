@@ -8,25 +8,26 @@ use campanile_broker::{
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
+    rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
 
 use super::{
     cluster::{
-        WithReaders, no_cluster,
+        WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
     },
     inbox::{inbox_entry, offset_of_key},
     keys::{Set, Subject, Table},
-    kv::{KvError, Reads, View, after_prefix},
+    kv::{KvError, Reads, View},
     publish::{ALL_FILTERS, posting},
-    pushes::app_subject,
     records::{
-        InboxMetaRecord, InboxRecord, KeyRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, damaged, decode,
+        DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
+        PushRecord, decode,
     },
+    rows::{read_profile, read_row_count, read_rows, read_rows_at},
     txn::decode_chunk,
 };
 
@@ -71,6 +72,7 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
                 let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_changes(view, shared, query)
             }
+            Query::Profiles { app, clients } => read_profiles(view, app, clients),
             Query::Snapshot { app } => {
                 let shared = self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_snapshot(view, shared, app)
@@ -81,38 +83,44 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
 }
 
 impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        let key = Subject::all().bytes(&key.0).key(Table::ApiKey);
-        let record = self.reads.with_view(|view| {
-            view.get(&key)?
-                .map(|bytes| decode::<KeyRecord>(&bytes, "API key"))
-                .transpose()
-        })?;
-        Ok(record.map(|record| app_name(&record.app)).transpose()?)
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_rows_at(view, scope, keys, now_ms))?)
     }
 
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
-        let table = Subject::all().key(Table::App);
-        let mut from = after.map_or(table.clone(), |after| app_subject(after).key(Table::App));
-        if after.is_some() {
-            from.push(0);
-        }
-        let mut names = Vec::new();
-        self.reads.with_view(|view| {
-            view.scan(&from, &after_prefix(&table), &mut |key, _| {
-                if names.len() >= limit {
-                    return ControlFlow::Break(());
-                }
-                names.push(key[1..].to_vec());
-                ControlFlow::Continue(())
-            })
-        })?;
-        let name =
-            |bytes: Vec<u8>| app_name(std::str::from_utf8(&bytes).map_err(|_| damaged("app"))?);
-        Ok(names
-            .into_iter()
-            .map(name)
-            .collect::<Result<_, KvError>>()?)
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_rows(view, range, now_ms))?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: RowTable) -> Result<u64, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_row_count(view, scope, table))?)
+    }
+
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        let number = |view: &dyn View, device: &str| {
+            let key = Subject::app(app.as_str()).text(device).key(Table::Device);
+            let Some(bytes) = view.get(&key)? else {
+                return Ok(None);
+            };
+            Ok(Some(decode::<DeviceRecord>(&bytes, "device")?.ordinal))
+        };
+        Ok(self
+            .reads
+            .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
     }
 
     fn report(
@@ -126,10 +134,6 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .reads
             .with_view(|view| read_report(view, &push, now_ms))?)
     }
-}
-
-fn app_name(name: &str) -> Result<AppName, KvError> {
-    AppName::new(name).map_err(|_| damaged("app"))
 }
 
 /// A page of a log.
@@ -317,6 +321,17 @@ fn read_entries(
     Ok(Page::Entries(found))
 }
 
+fn read_profiles(view: &dyn View, app: &AppId, clients: &[Arc<str>]) -> Result<Page, KvError> {
+    let profile = |client_id: &Arc<str>| {
+        let device = Subject::app(app.as_str()).text(client_id);
+        read_profile(view, &device)
+    };
+    Ok(Page::Profiles {
+        profiles: clients.iter().map(profile).collect::<Result<_, _>>()?,
+        changes: last_change(view, app)?,
+    })
+}
+
 fn log_item(bytes: &[u8]) -> Result<InboxItem, KvError> {
     let message = decode::<LogRecord>(bytes, "log entry")?.message.message()?;
     Ok(InboxItem {
@@ -355,6 +370,7 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         accepted_ms: record.accepted_ms,
         expires_ms: record.expires_ms,
         targeted: record.targeted,
+        counting: record.to_audience && !record.is_counted,
         ..Report::default()
     };
     let mut chunks = Vec::new();
@@ -366,6 +382,9 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
     })?;
     for (chunk, targeted) in chunks {
         let targeted = decode_chunk(&targeted)?;
+        if record.to_audience {
+            report.targeted += targeted.len();
+        }
         let set = |set: Set| -> Result<_, KvError> {
             let tail = [&[set as u8], chunk.as_slice()].concat();
             let bytes = view.get(&push.key_with(Table::Receipts, &tail))?;

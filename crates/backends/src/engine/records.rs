@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use campanile_broker::store::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
     ids::{MessageId, Millis, Offset},
@@ -60,6 +61,8 @@ pub struct MessageRecord {
     /// Topic, properties and payload.
     #[prost(bytes = "vec", tag = "10")]
     pub bytes: Vec<u8>,
+    #[prost(bytes = "bytes", optional, tag = "11")]
+    pub audience: Option<Bytes>,
 }
 
 impl MessageRecord {
@@ -79,6 +82,7 @@ impl MessageRecord {
             topic_bytes: message.topic().len() as u32,
             property_bytes: message.properties().len() as u32,
             bytes,
+            audience: message.audience.clone(),
         }
     }
 
@@ -106,23 +110,23 @@ impl MessageRecord {
         message.retain = self.retain;
         message.expires_at = self.expires_at.map(Millis);
         message.publisher = self.publisher.as_deref().map(Into::into);
+        message.audience = self.audience.clone();
         Ok(Arc::new(message))
     }
 }
 
+/// A row of the push domain.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct AppRecord {
+pub struct RowRecord {
     #[prost(uint64, tag = "1")]
-    pub created_ms: u64,
+    pub version: u64,
+    #[prost(uint64, optional, tag = "2")]
+    pub expires_ms: Option<u64>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub value: prost::bytes::Bytes,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyRecord {
-    #[prost(string, tag = "1")]
-    pub app: String,
-}
-
-/// A device with a session, or with pushes that wait for it.
+/// A device with a session, or with pushes that wait for it, or one that is registered.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DeviceRecord {
     #[prost(string, tag = "1")]
@@ -151,6 +155,9 @@ pub struct SessionRecord {
     /// The node that had the client before the last claim may still hand over what it has not saved; the owner has saved nothing yet.
     #[prost(bool, tag = "6")]
     pub may_be_handed_over: bool,
+    /// Its node was given up, and may serve it all the same until it hears of that.
+    #[prost(bool, tag = "7")]
+    pub may_be_served: bool,
 }
 
 impl SessionRecord {
@@ -476,8 +483,15 @@ pub struct PushRecord {
     /// Its place in inboxes or in the push log.
     #[prost(uint64, tag = "4")]
     pub offset: u64,
+    /// It is in the push log, to all or to an audience.
     #[prost(bool, tag = "5")]
     pub to_all: bool,
+    /// It is to an audience: whoever it is for is added to the set of those, and `targeted` means nothing.
+    #[prost(bool, tag = "6")]
+    pub to_audience: bool,
+    /// That set is complete.
+    #[prost(bool, tag = "7")]
+    pub is_counted: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -498,6 +512,9 @@ pub struct IdempotencyRecord {
     pub accepted_ms: u64,
     #[prost(uint64, tag = "5")]
     pub expires_ms: u64,
+    /// As of a [`PushRecord`].
+    #[prost(bool, tag = "6")]
+    pub to_audience: bool,
 }
 
 /// A message id from its halves.

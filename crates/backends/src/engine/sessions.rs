@@ -12,6 +12,7 @@ use super::{
     keys::{ExpiryKind, META_EPOCH, Subject, Table},
     kv::KvError,
     records::{CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, decode},
+    rows::read_profile,
     state::Ephemeral,
     stored::{push_cursor, read_resumed},
     txn::Txn,
@@ -92,6 +93,7 @@ impl Txn<'_> {
                     },
                     may_be_handed_over: previous
                         .is_some_and(|previous| previous.generation != claim.owner),
+                    may_be_served: false,
                 }),
             };
             self.put_record(Table::Device, &subject, &record)?;
@@ -147,6 +149,12 @@ impl Txn<'_> {
             // Whoever has something in the inbox has a record.
             inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
             previous,
+            // A registered device has a record.
+            profile: match device {
+                Some(_) => read_profile(self, &subject)?,
+                None => None,
+            },
+            changes: self.last_change(&client.app)?,
         })))
     }
 
@@ -218,14 +226,14 @@ impl Txn<'_> {
         self.record(Table::Device, subject, "device")
     }
 
-    /// Keeps the record of a device without a session as long as its inbox holds something.
+    /// Keeps the record of a device without a session as long as its inbox holds something, or it is registered.
     pub fn put_or_forget_device(
         &mut self,
         subject: &Subject,
         device: &DeviceRecord,
     ) -> Result<(), StoreError> {
         debug_assert!(device.session.is_none());
-        if self.inbox(subject)?.is_some() {
+        if self.inbox(subject)?.is_some() || self.is_registered(subject)? {
             self.put_record(Table::Device, subject, device)
         } else {
             self.remove_if_there(subject.key(Table::Device))?;

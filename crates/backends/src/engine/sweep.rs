@@ -94,6 +94,7 @@ impl Txn<'_> {
                 self.hand_out_will(at_ms, subject, now, swept)?;
                 0
             }
+            ExpiryKind::Row => self.expire_row(&subject, now)?,
             ExpiryKind::InboxEntry => match subject.split_tail::<8>() {
                 Some((client, offset)) => {
                     let offset = Offset(u64::from_be_bytes(offset));

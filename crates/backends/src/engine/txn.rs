@@ -286,6 +286,26 @@ impl<'a> Txn<'a> {
         Ok(is_new)
     }
 
+    /// Adds devices of a chunk to a set of a push.
+    pub fn mark_all(
+        &mut self,
+        push: &Subject,
+        set: Set,
+        chunk: u16,
+        devices: RoaringBitmap,
+    ) -> Result<(), StoreError> {
+        self.flush_receipts();
+        let key = push.key_with(Table::Receipts, &receipt_tail(set, chunk));
+        let before = match self.get(&key)? {
+            Some(bytes) => decode_chunk(&bytes)?,
+            None => RoaringBitmap::new(),
+        };
+        if !devices.is_subset(&before) {
+            self.put(key, encode_chunk(before | devices))?;
+        }
+        Ok(())
+    }
+
     /// Turns the touched parts of bitmaps into writes, for a request that reads or removes them. What earlier requests marked stays.
     pub fn flush_receipts(&mut self) {
         for (key, chunk) in std::mem::take(&mut self.receipts) {

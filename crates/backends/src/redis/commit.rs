@@ -1,18 +1,20 @@
 //! Carrying out chunks of requests: each exactly once, whatever happens to the connection.
 
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use redis::{Pipeline, Value};
 
 use super::{
-    config::{Durability, RedisConfig, Topology},
+    config::RedisConfig,
     figures::Figures,
+    replicated::{Moment, Replicated},
     reply::{Answer, answer},
     servers::{Down, Server, Servers, send},
+    waiting::{shortage, wait},
 };
 
 /// The script remembers as many answers of a writer; so many chunks of an app may be under way.
@@ -40,7 +42,8 @@ pub enum Fate {
     Unclear(Arc<str>),
     /// Carried out.
     Done(Answer),
-    /// Carried out on the primary, but too few replicas have it.
+    /// Carried out on the primary, but too few replicas have it. Sent again, it is recognised there, or carried out on the primary that was promoted
+    /// without it, before what comes after it.
     TooFew(Answer, Arc<str>),
     /// Not carried out.
     Refused(Arc<str>),
@@ -56,10 +59,14 @@ pub struct Committer {
     pub config: Arc<RedisConfig>,
     /// What is counted.
     pub figures: Arc<Figures>,
+    /// Where it is noted what replicas have.
+    pub replicated: Arc<Replicated>,
     /// Name of this backend among the writers.
     pub writer: String,
     /// Bounds and retention times, packed.
     pub rules: Vec<u8>,
+    /// Addresses of servers that were given up for lack of replicas, until they have enough: a second wait would be as long as the first.
+    pub short: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Committer {
@@ -72,7 +79,7 @@ impl Committer {
             let trouble = self.try_once(chunks, is_first).await;
             let Some(trouble) = trouble else { return };
             is_first = false;
-            if trouble.is_down_already || Instant::now() >= deadline {
+            if trouble.is_in_vain || Instant::now() >= deadline {
                 self.give_up(chunks, &trouble);
                 return;
             }
@@ -89,7 +96,7 @@ impl Committer {
         let mut trouble: Option<Trouble> = None;
         for (index, chunk) in chunks.iter_mut().enumerate() {
             let fate = match &mut chunk.fate {
-                fate @ (Fate::Waiting(_) | Fate::Unclear(_)) => fate,
+                fate @ (Fate::Waiting(_) | Fate::Unclear(_) | Fate::TooFew(..)) => fate,
                 _ => continue,
             };
             match self.servers.of(&chunk.tag).await {
@@ -105,12 +112,13 @@ impl Committer {
                     trouble
                         .get_or_insert(Trouble {
                             reason,
-                            is_down_already: true,
+                            is_in_vain: true,
                         })
-                        .is_down_already &= is_known;
+                        .is_in_vain &= is_known;
                 }
             }
         }
+        let asked = self.replicated.moment();
         let sent = futures_of(by_server.into_values().map(|(server, indexes)| {
             let pipeline = self.pipeline(&server, &indexes, chunks);
             let timeout = self.config.command_timeout;
@@ -126,8 +134,9 @@ impl Committer {
                 self.figures.count_retries(indexes.len());
             }
             let again = match answers {
-                Ok(answers) => self.take(&server, &indexes, answers, chunks).await,
+                Ok(answers) => self.take(&server, asked, &indexes, answers, chunks).await,
                 Err(reason) => {
+                    self.servers.disconnect(&server);
                     let reason: Arc<str> = format!("redis {}: {reason}", server.address).into();
                     for index in indexes {
                         chunks[index].fate = Fate::Unclear(reason.clone());
@@ -136,12 +145,9 @@ impl Committer {
                 }
             };
             if let Some(reason) = again {
-                self.servers.disconnect(&server);
-                let is_down_already = false;
-                trouble = Some(Trouble {
-                    reason,
-                    is_down_already,
-                });
+                let is_in_vain = self.short().contains(&server.address)
+                    && trouble.as_ref().is_none_or(|before| before.is_in_vain);
+                trouble = Some(Trouble { reason, is_in_vain });
             }
         }
         trouble
@@ -161,45 +167,49 @@ impl Committer {
                 .arg(chunk.number)
                 .arg(&self.rules);
         }
-        if self.waits() {
-            // Some of the time for an answer is left for the way.
-            let patience = self.config.command_timeout.as_millis() as u64 * 3 / 4;
-            // Not WAITAOF: a server that syncs its file with every write answers after that anyway, and replicas tell only once a second how far they
-            // have synced theirs.
-            pipeline
-                .cmd("WAIT")
-                .arg(self.config.min_replicas)
-                .arg(patience.max(1));
+        if self.config.waits() {
+            wait(&mut pipeline, &self.config, &self.replicated, server);
         }
         pipeline
-    }
-
-    fn waits(&self) -> bool {
-        self.config.durability == Durability::Replicated && self.config.min_replicas > 0
     }
 
     /// Takes the answers of a server. Returns why some chunks must be sent again, if so.
     async fn take(
         &self,
         server: &Server,
+        asked: Moment,
         indexes: &[usize],
         mut answers: Vec<Value>,
         chunks: &mut [Chunk],
     ) -> Option<Arc<str>> {
-        let too_few = if self.waits() {
-            answers
-                .pop()
-                .and_then(|waited| self.shortage(server, &waited))
+        let waits = self.config.waits();
+        let too_few = if waits {
+            let waited = answers.split_off(indexes.len().min(answers.len()));
+            let (servers, config) = (&self.servers, &self.config);
+            shortage(servers, config, &self.replicated, server, &waited).await
         } else {
             None
         };
+        if too_few.is_none() {
+            self.short().remove(&server.address);
+        }
         let mut again = None;
         for (&index, value) in indexes.iter().zip(answers) {
             let fate = match value {
                 Value::BulkString(bytes) => match answer(&bytes) {
                     Ok(answer) => match &too_few {
-                        Some(reason) if answer.writes > 0 => Fate::TooFew(answer, reason.clone()),
-                        _ => Fate::Done(answer),
+                        Some(reason) if answer.writes > 0 => {
+                            again.get_or_insert_with(|| reason.clone());
+                            Fate::TooFew(answer, reason.clone())
+                        }
+                        Some(_) => Fate::Done(answer),
+                        None => {
+                            if waits {
+                                let tag = &chunks[index].tag;
+                                self.replicated.note(tag, &server.run, answer.place, asked);
+                            }
+                            Fate::Done(answer)
+                        }
                     },
                     Err(_) => Fate::Unknown("redis: a script answered nonsense".into()),
                 },
@@ -211,9 +221,11 @@ impl Committer {
                         error.details().unwrap_or_default()
                     );
                     let reason: Arc<str> = text.trim_end().into();
-                    let was_unclear = matches!(chunks[index].fate, Fate::Unclear(_));
+                    let was_unclear =
+                        matches!(chunks[index].fate, Fate::Unclear(_) | Fate::TooFew(..));
                     let fate = fate_of_error(error.code(), reason.clone(), was_unclear);
                     if matches!(fate, Fate::Waiting(_) | Fate::Unclear(_)) {
+                        self.servers.disconnect(server);
                         again = Some(reason);
                     }
                     fate
@@ -222,33 +234,25 @@ impl Committer {
             };
             chunks[index].fate = fate;
         }
-        if too_few.is_some() && matches!(self.config.topology, Topology::Sentinel { .. }) {
-            // It may have been cut off, and another one promoted. If the sentinels are not there either, it stays.
-            let _ = self.servers.find().await;
-        }
         again
     }
 
-    /// Why what was written is not durable, if so.
-    fn shortage(&self, server: &Server, waited: &Value) -> Option<Arc<str>> {
-        let wanted = i64::from(self.config.min_replicas);
-        let address = &server.address;
-        match waited {
-            Value::Int(replicas) if *replicas >= wanted => None,
-            Value::Int(replicas) => {
-                Some(format!("redis {address}: {replicas} of {wanted} replicas have it").into())
-            }
-            other => Some(format!("redis {address}: waiting for replicas: {other:?}").into()),
-        }
+    fn short(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.short.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_up(&self, chunks: &mut [Chunk], trouble: &Trouble) {
         for chunk in chunks {
             let fate = std::mem::replace(&mut chunk.fate, Fate::Waiting(None));
-            let is_open = matches!(fate, Fate::Waiting(_) | Fate::Unclear(_));
+            let is_open = matches!(fate, Fate::Waiting(_) | Fate::Unclear(_) | Fate::TooFew(..));
             if is_open {
+                // For a moment at least nothing is sent. Whoever is told that something is unknown sends it again; what waits behind it must not come
+                // first.
                 let reason = Down(trouble.reason.clone());
                 let address = self.servers.address(&chunk.tag);
+                if let (Fate::TooFew(..), Some(address)) = (&fate, &address) {
+                    self.short().insert(address.clone());
+                }
                 self.servers.give_up(address.as_ref(), &reason);
             }
             chunk.fate = match fate {
@@ -265,8 +269,8 @@ impl Committer {
 /// Why chunks are not decided.
 struct Trouble {
     reason: Arc<str>,
-    /// Nothing was tried, since a task of its own does that already.
-    is_down_already: bool,
+    /// Another try would change nothing: a task of its own tries to connect, or the server was given up for lack of replicas before.
+    is_in_vain: bool,
 }
 
 /// The root of the keys of a tag.

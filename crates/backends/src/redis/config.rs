@@ -108,6 +108,11 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
+    /// Whether replicas are waited for.
+    pub(super) fn waits(&self) -> bool {
+        self.durability == Durability::Replicated && self.min_replicas > 0
+    }
+
     /// What is wrong with it, if anything.
     pub fn fault(&self) -> Option<String> {
         let (addresses, what) = match &self.topology {

@@ -17,8 +17,10 @@ pub struct Facts {
     pub appends: bool,
     /// `save`; `None` if it may not be asked.
     pub save: Option<String>,
-    /// Without any replica it goes on taking writes: `min-replicas-to-write` is 0.
-    pub writes_alone: bool,
+    /// `run_id`, another one after each start; its address if it does not say.
+    pub run: String,
+    /// Replicas that follow it, and have said so within a second or two.
+    pub replicas: u32,
 }
 
 /// Why a server is not good enough, with the way out.
@@ -38,15 +40,15 @@ impl Facts {
             .filter_map(|line| line.trim_end().split_once(':'))
             .collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or_default();
+        let run = fields.get("run_id").copied().unwrap_or(address);
         Facts {
             address: address.to_owned(),
             is_primary: field("role") == "master",
             eviction: field("maxmemory_policy").to_owned(),
             appends: field("aof_enabled") == "1",
             save: config.and_then(|config| config.get("save").cloned()),
-            writes_alone: config
-                .and_then(|config| config.get("min-replicas-to-write"))
-                .is_some_and(|least| least == "0"),
+            run: run.to_owned(),
+            replicas: replicas(info),
         }
     }
 
@@ -90,12 +92,6 @@ impl Facts {
                 "redis {address}: appendonly is no, and CONFIG GET save is not allowed: make sure that it keeps snapshots"
             ));
         }
-        if config.durability == Durability::Replicated && self.writes_alone {
-            doubts.push(format!(
-                "redis {address}: min-replicas-to-write is 0, so that it goes on taking what no node accepts when it has lost its replicas; devices may get that \
-                 twice if it dies too; set it to 1 (CONFIG SET min-replicas-to-write 1)"
-            ));
-        }
         if config.durability == Durability::Replicated && config.min_replicas == 0 {
             doubts.push(format!(
                 "redis {address}: durability is replicated with min_replicas 0: nothing is waited for"
@@ -103,6 +99,18 @@ impl Facts {
         }
         doubts
     }
+}
+
+/// How many replicas follow a server by its INFO, without those that have been silent for a while.
+pub fn replicas(info: &str) -> u32 {
+    let follows = |line: &&str| {
+        line.starts_with("slave")
+            && line.contains("state=online")
+            && ["lag=0", "lag=1"]
+                .iter()
+                .any(|lag| line.trim_end().ends_with(lag))
+    };
+    info.lines().filter(follows).count() as u32
 }
 
 #[cfg(test)]
@@ -144,17 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_writes_alone_is_doubted_where_replicas_are_waited_for() {
-        let mut config = RedisConfig::default();
-        let mut facts = facts("noeviction", "1", Some(""));
-        assert_eq!(facts.doubts(&config), Vec::<String>::new());
-        facts.writes_alone = true;
-        let doubts = facts.doubts(&config);
-        assert!(
-            doubts[0].contains("CONFIG SET min-replicas-to-write 1"),
-            "{doubts:?}"
-        );
-        config.durability = Durability::Primary;
-        assert_eq!(facts.doubts(&config), Vec::<String>::new());
+    fn replicas_that_are_silent_or_not_there_yet_do_not_count() {
+        let info = "role:master\r\nconnected_slaves:4\r\n\
+            slave0:ip=10.0.0.2,port=6379,state=online,offset=14,lag=1\r\n\
+            slave1:ip=10.0.0.3,port=6379,state=online,offset=14,lag=12\r\n\
+            slave2:ip=10.0.0.4,port=6379,state=wait_bgsave,offset=0,lag=0\r\n\
+            slave3:ip=10.0.0.5,port=6379,state=online,offset=14,lag=0\r\n";
+        assert_eq!(replicas(info), 2);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All state of an app lies under one hash tag, so that each request is one run of a Lua script on one server, atomic in a cluster
 //! too (`docs/adr/0006-one-slot-per-app.md`). `lua` has the rules, `request` and `reply` their language, `commit` makes each chunk of a batch
-//! happen exactly once, `servers` finds the servers, `health` judges them.
+//! happen exactly once, `lasting` keeps what may be lost from being told, `servers` finds the servers, `health` judges them.
 //!
 //! Deliberately absent: copies of state in the node. Other nodes write to the same Redis at any time.
 
@@ -10,17 +10,21 @@ mod commit;
 mod config;
 mod figures;
 mod health;
+mod lasting;
 mod lua;
 mod pack;
 mod reader;
 mod recover;
+mod replicated;
 mod reply;
 mod request;
+mod sentinels;
 mod servers;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use campanile_broker::{
@@ -33,6 +37,7 @@ use self::{
     commit::{CHUNKS_UNDER_WAY, Chunk, Committer, Fate},
     pack::{Malformed, Pack, Packed},
     reader::RedisReader,
+    replicated::Replicated,
     reply::{Announcer, Answer},
     request::{Place, pack, place, time_of},
     servers::{Down, Servers},
@@ -100,20 +105,25 @@ impl Redis {
             .map_err(OpenError::Thread)?;
         let config = Arc::new(config);
         let figures = Arc::new(Figures::default());
+        let replicated = Arc::new(Replicated::default());
         let servers = || Servers::new(config.clone(), figures.clone(), lua::script());
         let committer = Committer {
             servers: servers(),
             config: config.clone(),
             figures: figures.clone(),
+            replicated: replicated.clone(),
             writer: format!("{:032x}", random()),
             rules: packed_rules(&rules),
+            short: Mutex::default(),
         };
         runtime.block_on(judge(&committer.servers, &config))?;
         let runtime = Arc::new(Driver(Some(runtime)));
         let reader = RedisReader {
             servers: servers(),
+            marking: servers(),
             config,
             figures: figures.clone(),
+            replicated,
             runtime: runtime.clone(),
             partitions: rules.topic_partitions,
         };
@@ -137,7 +147,7 @@ impl Redis {
 
 impl Backend for Redis {
     fn commit(&mut self, batch: Vec<Request>) -> Committed {
-        let mut run = Run::new(&batch);
+        let mut run = Run::new(&batch, self.rules.shared);
         let mut from = 0;
         for (index, request) in batch.iter().enumerate() {
             if place(request) == Place::Everywhere {
@@ -439,12 +449,15 @@ struct Run<'a> {
     dropped: u32,
     writes: u32,
     announcer: Announcer,
+    /// Nodes read what nobody announces.
+    shared: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(batch: &'a [Request]) -> Run<'a> {
+    fn new(batch: &'a [Request], shared: bool) -> Run<'a> {
         Run {
             batch,
+            shared,
             replies: vec![None; batch.len()],
             notices: Vec::new(),
             dropped: 0,
@@ -475,13 +488,14 @@ impl<'a> Run<'a> {
                 (_, reply) => reply,
             });
         }
-        self.announce(&app, answer.notices, indexes);
+        self.announce(&app, answer.notices, indexes, too_few.is_some());
     }
 
     /// The answer to a chunk of one request that may be repeated: also one that too few replicas have.
     fn answer_of(&mut self, chunk: Chunk, index: usize) -> Result<Packed, StoreError> {
-        let (answer, _) = self.split(chunk.fate)?;
-        self.announce(&AppId::new(&chunk.tag), answer.notices, &[index]);
+        let (answer, too_few) = self.split(chunk.fate)?;
+        let app = AppId::new(&chunk.tag);
+        self.announce(&app, answer.notices, &[index], too_few.is_some());
         answer.replies.into_iter().next().ok_or_else(malformed)
     }
 
@@ -503,7 +517,11 @@ impl<'a> Run<'a> {
         Ok((answer, too_few))
     }
 
-    fn announce(&mut self, app: &AppId, notices: Vec<Packed>, indexes: &[usize]) {
+    fn announce(&mut self, app: &AppId, notices: Vec<Packed>, indexes: &[usize], too_few: bool) {
+        if too_few && self.shared {
+            // It may yet be lost. Once replicas have it, it is read.
+            return;
+        }
         for announced in notices {
             let notice = announced.array().and_then(|mut parts| {
                 let number = parts.first().ok_or(Malformed)?.number()? as usize;

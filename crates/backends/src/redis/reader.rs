@@ -10,11 +10,12 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     id::PushId,
+    rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
 };
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::{
     APPS_TAG, Driver,
@@ -22,53 +23,105 @@ use super::{
     config::RedisConfig,
     figures::Figures,
     pack::{Malformed, Pack, Packed},
+    replicated::Replicated,
     reply,
     request::{hex, owner, pack_log},
-    servers::{Down, Servers, send},
+    servers::{Down, Server, Servers, send},
 };
 
 /// Reads of both ports.
 #[derive(Clone)]
 pub struct RedisReader {
     pub(super) servers: Arc<Servers>,
+    /// Connections on which replicas are waited for, so that no read waits behind that.
+    pub(super) marking: Arc<Servers>,
     pub(super) config: Arc<RedisConfig>,
     pub(super) figures: Arc<Figures>,
+    pub(super) replicated: Arc<Replicated>,
     pub(super) runtime: Arc<Driver>,
     /// Topic logs of an app.
     pub(super) partitions: u8,
 }
 
-impl crate::Reader for RedisReader {
-    fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        let mut pack = Pack::default();
-        let tag = pack_query(&mut pack, query, self.partitions);
-        let answer = self.ask(tag, pack)?;
-        Ok(page(query, answer).map_err(|Malformed| malformed())?)
-    }
-}
-
 impl campanile_push::store::Reader for RedisReader {
-    fn app_of_key(&self, key: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        let mut pack = Pack::default();
-        pack.array(2).text("app_of_key").bytes(&key.0);
-        let answer = self.ask(APPS_TAG, pack)?;
-        Ok(answer.option().map(app_name).transpose()?)
-    }
-
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
+    fn rows_at(
+        &self,
+        scope: &Scope,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
         let mut pack = Pack::default();
         pack.array(3)
-            .text("apps")
-            .option(after, |pack, after| {
-                pack.text(after.as_str());
+            .text("rows_at")
+            .number(now_ms)
+            .list(keys.iter(), |pack, key| {
+                pack.array(2).number(key.table as u64).text(&key.name);
+            });
+        let answer = self.ask(tag_of(scope), pack)?;
+        let rows = answer.array().map_err(|Malformed| malformed())?;
+        if rows.len() != keys.len() {
+            return Err(malformed().into());
+        }
+        let rows = keys.iter().zip(rows).map(|(key, found)| {
+            let row = found.option().map(|found| row(key.name.clone(), found));
+            row.transpose()
+        });
+        Ok(rows
+            .collect::<Result<_, Malformed>>()
+            .map_err(|Malformed| malformed())?)
+    }
+
+    fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(6)
+            .text("rows")
+            .number(now_ms)
+            .number(range.table as u64)
+            .text(&range.prefix)
+            .option(range.after.as_ref(), |pack, after| {
+                pack.text(after);
             })
-            .number(limit as u64);
-        let answer = self.ask(APPS_TAG, pack)?;
-        let names = answer.array().map_err(|Malformed| malformed())?;
-        Ok(names
-            .into_iter()
-            .map(app_name)
-            .collect::<Result<_, Failure>>()?)
+            .number(range.limit as u64);
+        let answer = self.ask(tag_of(&range.scope), pack)?;
+        let page = |answer: Packed| {
+            let [rows, more] = answer.tuple()?;
+            let rows = rows.list(|found| {
+                let [name, version, value] = found.tuple()?;
+                Ok(Row {
+                    name: name.text()?,
+                    version: Version(version.number()?),
+                    value: value.bytes()?.into(),
+                })
+            })?;
+            Ok((rows, more.truth()?))
+        };
+        Ok(page(answer).map_err(|Malformed| malformed())?)
+    }
+
+    fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2).text("count_rows").number(table as u64);
+        let answer = self.ask(tag_of(scope), pack)?;
+        Ok(answer.number().map_err(|Malformed| malformed())?)
+    }
+
+    fn device_numbers(
+        &self,
+        app: &AppName,
+        devices: &[Arc<str>],
+    ) -> Result<Vec<Option<u32>>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2)
+            .text("numbers")
+            .list(devices.iter(), |pack, device| {
+                pack.text(device);
+            });
+        let answer = self.ask(app.as_str(), pack)?;
+        let number = |found: Packed| {
+            let number = found.option().map(|found| found.number());
+            Ok(number.transpose()?.map(|number| number as u32))
+        };
+        Ok(answer.list(number).map_err(|Malformed| malformed())?)
     }
 
     fn report(
@@ -108,53 +161,82 @@ impl From<Down> for Failure {
     }
 }
 
-fn malformed() -> Failure {
+pub(super) fn malformed() -> Failure {
     Failure("redis: an answer of the script, or a stored record in it, is damaged".into())
 }
 
-fn app_name(name: Packed) -> Result<AppName, Failure> {
-    let name = name.text().map_err(|Malformed| malformed())?;
-    AppName::new(&name).map_err(|_| malformed())
+fn tag_of(scope: &Scope) -> &str {
+    match scope {
+        Scope::System => APPS_TAG,
+        Scope::App(app) => app.as_str(),
+    }
+}
+
+fn row(name: String, found: Packed) -> Result<Row, Malformed> {
+    let [version, value] = found.tuple()?;
+    Ok(Row {
+        name,
+        version: Version(version.number()?),
+        value: value.bytes()?.into(),
+    })
 }
 
 impl RedisReader {
     /// Runs a query over the keys of a tag.
     pub(super) fn ask(&self, tag: &str, query: Pack) -> Result<Packed, Failure> {
         let query = query.into_bytes();
-        self.runtime.block_on(async {
-            match self.try_to_ask(tag, &query).await {
-                Err(_) if !self.servers.is_down(tag) => {}
-                answer => return answer,
-            }
-            // Once more over a new connection: the old one may have been closed while nobody asked.
-            let again = match self.servers.find().await {
-                Ok(()) => self.try_to_ask(tag, &query).await,
-                Err(down) => Err(down.into()),
-            };
-            if let Err(Failure(reason)) = &again {
-                let address = self.servers.address(tag);
-                self.servers
-                    .give_up(address.as_ref(), &Down(reason.clone()));
-            }
-            again
-        })
+        let answer = self.runtime.block_on(self.ask_primary(tag, &query));
+        answer.map(|(_, answer)| answer)
     }
 
-    async fn try_to_ask(&self, tag: &str, query: &[u8]) -> Result<Packed, Failure> {
-        let server = self.servers.of(tag).await?;
-        let mut pipeline = redis::pipe();
+    pub(super) fn add_script(
+        &self,
+        pipeline: &mut Pipeline,
+        server: &Server,
+        tag: &str,
+        query: &[u8],
+    ) {
         pipeline
             .cmd("EVALSHA")
             .arg(&*server.script)
             .arg(1)
             .arg(key(&self.config.prefix, tag))
             .arg(query);
+    }
+
+    pub(super) async fn ask_primary(
+        &self,
+        tag: &str,
+        query: &[u8],
+    ) -> Result<(Server, Packed), Failure> {
+        match self.try_to_ask(tag, query).await {
+            Err(_) if !self.servers.is_down(tag) => {}
+            answer => return answer,
+        }
+        // Once more over a new connection: the old one may have been closed while nobody asked.
+        let again = match self.servers.find().await {
+            Ok(()) => self.try_to_ask(tag, query).await,
+            Err(down) => Err(down.into()),
+        };
+        if let Err(Failure(reason)) = &again {
+            let address = self.servers.address(tag);
+            self.servers
+                .give_up(address.as_ref(), &Down(reason.clone()));
+        }
+        again
+    }
+
+    async fn try_to_ask(&self, tag: &str, query: &[u8]) -> Result<(Server, Packed), Failure> {
+        let server = self.servers.of(tag).await?;
+        let mut pipeline = redis::pipe();
+        self.add_script(&mut pipeline, &server, tag, query);
         let mut connection = server.connection.clone();
         self.figures.count_round_trip(1);
         let answer = send(&mut connection, &pipeline, self.config.command_timeout).await;
         let failure = match answer.map(|mut answers| answers.pop()) {
             Ok(Some(Value::BulkString(bytes))) => {
-                return Packed::parse(&bytes).map_err(|Malformed| malformed());
+                let answer = Packed::parse(&bytes).map_err(|Malformed| malformed())?;
+                return Ok((server, answer));
             }
             Ok(Some(Value::ServerError(error))) => {
                 format!("{} {}", error.code(), error.details().unwrap_or_default())
@@ -170,7 +252,7 @@ impl RedisReader {
 }
 
 /// Packs a query. Returns whose keys it reads.
-fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str {
+pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str {
     match query {
         Query::Log {
             app,
@@ -245,6 +327,14 @@ fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str 
                 .number(query.limit.into());
             query.app.as_str()
         }
+        Query::Profiles { app, clients } => {
+            pack.array(2)
+                .text("profiles")
+                .list(clients.iter(), |pack, client_id| {
+                    pack.text(client_id);
+                });
+            app.as_str()
+        }
         Query::Snapshot { app } => {
             pack.array(1).text("snapshot");
             app.as_str()
@@ -252,7 +342,7 @@ fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str 
     }
 }
 
-fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
+pub(super) fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
     Ok(match query {
         Query::Log { .. } | Query::Matching { .. } => {
             let [entries, read_to, gap] = answer.tuple()?;
@@ -290,6 +380,17 @@ fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
         }
         Query::Session { .. } => {
             Page::Session(answer.option().map(session).transpose()?.map(Box::new))
+        }
+        Query::Profiles { clients, .. } => {
+            let [profiles, changes] = answer.tuple()?;
+            let profiles = profiles.list(reply::profile_of)?;
+            if profiles.len() != clients.len() {
+                return Err(Malformed);
+            }
+            Page::Profiles {
+                profiles,
+                changes: reply::offset(changes)?,
+            }
         }
         Query::Changes(query) => Page::Changes(Box::new(changes(query, answer)?)),
         Query::Snapshot { .. } => Page::Snapshot(Box::new(snapshot(answer)?)),
@@ -394,13 +495,21 @@ fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
 }
 
 fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
-    let [accepted_ms, expires_ms, targeted, delivered, dropped] = answer.tuple()?;
+    let [
+        accepted_ms,
+        expires_ms,
+        targeted,
+        delivered,
+        dropped,
+        counting,
+    ] = answer.tuple()?;
     let mut report = Report {
         accepted_ms: accepted_ms.number()?,
         expires_ms: expires_ms.number()?,
         targeted: targeted.number()?,
         delivered: delivered.number()?,
         dropped: dropped.number()?,
+        counting: counting.truth()?,
         ..Report::default()
     };
     let rest = report

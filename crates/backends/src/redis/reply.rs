@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
     message::Message,
@@ -13,17 +14,19 @@ use campanile_broker::{
 };
 use campanile_push::{
     id::PushId,
+    rows::{Table, Version},
     store::{self as push, Audience},
 };
 
 use super::{
     pack::{Malformed, Packed},
-    request::{push_item, push_message},
+    request::push_item,
 };
 use crate::{
     Reply, Request,
     engine::{
         keys::log_of_number,
+        pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
@@ -39,16 +42,19 @@ pub struct Answer {
     pub dropped: u32,
     /// Commands that wrote.
     pub writes: u32,
+    /// The last place that was given in the app; 0 if the batch did not look.
+    pub place: Offset,
 }
 
 /// Reads the answer to a batch.
 pub fn answer(bytes: &[u8]) -> Result<Answer, Malformed> {
-    let [replies, notices, dropped, writes] = Packed::parse(bytes)?.tuple()?;
+    let [replies, notices, dropped, writes, place] = Packed::parse(bytes)?.tuple()?;
     Ok(Answer {
         replies: replies.array()?,
         notices: notices.array()?,
         dropped: dropped.number()? as u32,
         writes: writes.number()? as u32,
+        place: offset(place)?,
     })
 }
 
@@ -77,26 +83,48 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
     Ok(match answer {
         Packed::True => push::Outcome::Done,
         Packed::Bytes(word) => match word.as_slice() {
-            b"E" => push::Outcome::Exists,
-            b"A" => push::Outcome::NoApp,
             b"K" => push::Outcome::KeyReused,
+            b"C" => push::Outcome::Conflict,
             _ => return Err(Malformed),
         },
         Packed::Array(parts) if matches!(command, push::Command::Accept(_)) => {
             match parts.as_slice() {
                 [_, targeted] => push::Outcome::Accepted {
-                    targeted: targeted.number()?,
+                    targeted: figure(targeted)?,
                 },
                 [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
                     id: PushId(id_of_hex(id)?),
-                    targeted: targeted.number()?,
+                    targeted: figure(targeted)?,
                     accepted_ms: accepted_ms.number()?,
                 },
                 _ => return Err(Malformed),
             }
         }
+        Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
+            let [number] = parts.as_slice() else {
+                return Err(Malformed);
+            };
+            let number = number.number()?;
+            let table = Table::ALL.into_iter().find(|table| *table as u64 == number);
+            push::Outcome::Full {
+                table: table.ok_or(Malformed)?,
+            }
+        }
+        version @ Packed::Number(_) if matches!(command, push::Command::Change(_)) => {
+            push::Outcome::Changed {
+                version: Version(version.number()?),
+            }
+        }
         _ => return Err(Malformed),
     })
+}
+
+/// A figure, or `None` if it is not known yet.
+fn figure(answer: &Packed) -> Result<Option<u64>, Malformed> {
+    match answer {
+        Packed::False => Ok(None),
+        answer => answer.number().map(Some),
+    }
 }
 
 fn id_of_hex(hex: &[u8]) -> Result<u128, Malformed> {
@@ -115,6 +143,8 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         ends,
         waiting,
         previous,
+        profile,
+        changes,
     ] = answer.tuple()?;
     Ok(Claimed {
         epoch: Epoch(epoch.number()?),
@@ -126,7 +156,17 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         topic_ends: ends.list(offset)?,
         inbox_waiting: waiting.truth()?,
         previous: previous.option().map(previous_of).transpose()?,
+        profile: profile_of(profile)?,
+        changes: offset(changes)?,
     })
+}
+
+/// A device's profile.
+pub fn profile_of(answer: Packed) -> Result<Option<Bytes>, Malformed> {
+    answer
+        .option()
+        .map(|profile| profile.bytes().map(Bytes::from))
+        .transpose()
 }
 
 fn previous_of(answer: Packed) -> Result<Previous, Malformed> {
@@ -296,6 +336,10 @@ pub fn change(
             client_id: text(client_id)?,
             member: value.option().map(member).transpose()?,
         },
+        b"P" => Change::Profile {
+            client_id: subject,
+            profile: profile_of(value)?,
+        },
         _ => return Err(Malformed),
     })
 }
@@ -346,6 +390,7 @@ impl Announcer {
                     offset: offset(next()?)?,
                     message: self.message_of(index, request)?,
                 },
+                changes: offset(next()?)?,
             },
             b"I" => {
                 let number = next()?.number()? as usize;
@@ -370,7 +415,7 @@ impl Announcer {
                 Notice::Instant {
                     app,
                     clients: match &accept.audience {
-                        Audience::All => None,
+                        Audience::All | Audience::Matching(_) => None,
                         Audience::Devices(devices) => Some(devices.as_slice().into()),
                     },
                     message: self.message_of(index, request)?,

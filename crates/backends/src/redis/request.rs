@@ -13,8 +13,8 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    id::PushId,
-    store::{self as push, Accept, Audience},
+    rows::{Change, Scope},
+    store::{self as push, Accept, Audience, Target},
 };
 use prost::Message as _;
 
@@ -23,12 +23,10 @@ use crate::{
     Request,
     engine::{
         keys::log_number,
+        pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
-
-/// Where devices get their pushes.
-const PUSH_TOPIC: &str = "push/in";
 
 /// Whose keys a request touches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +56,15 @@ pub fn place(request: &Request) -> Place {
         Request::Push(push::Command::Accept(accept)) => {
             return Place::App(accept.app.as_str().into());
         }
-        Request::Push(push::Command::CreateApp { .. } | push::Command::AddKey { .. }) => {
-            return Place::Apps;
+        Request::Push(push::Command::Target(Target { app, .. }))
+        | Request::Push(push::Command::Counted { app, .. }) => {
+            return Place::App(app.as_str().into());
+        }
+        Request::Push(push::Command::Change(change)) => {
+            return match &change.scope {
+                Scope::System => Place::Apps,
+                Scope::App(app) => Place::App(app.as_str().into()),
+            };
         }
     };
     Place::App(app.as_str().into())
@@ -72,6 +77,7 @@ pub fn time_of(request: &Request) -> Option<Millis> {
         Request::Broker(Command::Release(release)) => Some(release.now),
         Request::Broker(Command::Sweep { now, .. } | Command::Void { now, .. }) => Some(*now),
         Request::Push(push::Command::Accept(accept)) => Some(Millis(accept.accepted_ms)),
+        Request::Push(push::Command::Change(change)) => Some(Millis(change.now_ms)),
         _ => None,
     }
 }
@@ -123,20 +129,12 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
             now,
             limit,
         }) => return void(*generation, *now, *limit),
-        Request::Push(push::Command::CreateApp { app, key, now_ms }) => {
-            pack.array(4)
-                .text("create_app")
-                .text(app.as_str())
-                .bytes(&key.0)
-                .number(*now_ms);
-        }
-        Request::Push(push::Command::AddKey { app, key }) => {
-            pack.array(3)
-                .text("add_key")
-                .text(app.as_str())
-                .bytes(&key.0);
-        }
         Request::Push(push::Command::Accept(accept)) => pack_accept(&mut pack, accept),
+        Request::Push(push::Command::Target(target)) => pack_target(&mut pack, target),
+        Request::Push(push::Command::Counted { push, .. }) => {
+            pack.array(2).text("counted").text(&hex(MessageId(push.0)));
+        }
+        Request::Push(push::Command::Change(change)) => pack_change(&mut pack, change),
     }
     pack.into_bytes()
 }
@@ -335,7 +333,7 @@ fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool) {
 fn pack_accept(pack: &mut Pack, accept: &Accept) {
     let message = push_message(accept);
     let devices = match &accept.audience {
-        Audience::All => None,
+        Audience::All | Audience::Matching(_) => None,
         Audience::Devices(devices) => Some(devices),
     };
     let shared = devices.is_some_and(|devices| devices.len() > 1);
@@ -344,7 +342,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(8)
+    pack.array(9)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -363,16 +361,45 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .text(&idempotency.key)
                 .bytes(&idempotency.body_hash)
                 .number(idempotency.expires_ms);
-        });
+        })
+        .truth(matches!(accept.audience, Audience::Matching(_)));
 }
 
-/// The message that devices get.
-pub fn push_message(accept: &Accept) -> Arc<Message> {
-    let PushId(id) = accept.id;
-    let mut message = Message::new(MessageId(id), Kind::Push, PUSH_TOPIC, &[], &accept.payload);
-    message.qos = QoS::AtLeastOnce;
-    message.expires_at = Some(Millis(accept.expires_ms));
-    Arc::new(message)
+fn pack_target(pack: &mut Pack, target: &Target) {
+    // Redis counts the bits of a byte from the highest.
+    let devices = target.devices.iter().take(Target::MAX_BYTES);
+    let devices: Vec<u8> = devices.map(|byte| byte.reverse_bits()).collect();
+    pack.array(4)
+        .text("target")
+        .text(&hex(MessageId(target.push.0)))
+        .number(target.chunk.into())
+        .bytes(&devices);
+}
+
+fn pack_change(pack: &mut Pack, change: &Change) {
+    pack.array(5)
+        .text("change")
+        .number(change.now_ms)
+        .list(change.expect.iter(), |pack, (key, version)| {
+            pack.array(3)
+                .number(key.table as u64)
+                .text(&key.name)
+                .number(version.0);
+        })
+        .list(change.writes.iter(), |pack, write| {
+            pack.array(4)
+                .number(write.key.table as u64)
+                .text(&write.key.name)
+                .option(write.value.as_ref(), |pack, value| {
+                    pack.bytes(value);
+                })
+                .option(write.expires_ms, |pack, at| {
+                    pack.number(at);
+                });
+        })
+        .list(change.bounds.iter(), |pack, (table, rows)| {
+            pack.array(2).number(*table as u64).number(*rows);
+        });
 }
 
 /// A push as an inbox takes it.

@@ -33,11 +33,15 @@ pub struct Server {
     pub connection: MultiplexedConnection,
     /// SHA-1 of the script, which the server has.
     pub script: Arc<str>,
+    /// Names the process at the other end: another connection with the same one sees the same data.
+    pub run: Arc<str>,
+    /// How many replicas followed it when it was connected.
+    pub replicas: u32,
 }
 
 /// The servers that hold the keys.
 pub struct Servers {
-    config: Arc<RedisConfig>,
+    pub(super) config: Arc<RedisConfig>,
     figures: Arc<Figures>,
     script: &'static str,
     state: Mutex<State>,
@@ -146,6 +150,7 @@ impl Servers {
     pub fn give_up(self: &Arc<Self>, address: Option<&Arc<str>>, reason: &Down) {
         let mut state = self.state();
         let address = address.cloned().unwrap_or_else(|| "".into());
+        state.connected.remove(&address);
         if state.down.insert(address, reason.0.clone()).is_none() {
             tracing::warn!(reason = %reason.0, "redis is down: trying to connect again");
         }
@@ -256,6 +261,8 @@ impl Servers {
             address: address.clone(),
             connection,
             script: script.into(),
+            run: facts.run.as_str().into(),
+            replicas: facts.replicas,
         };
         let mut state = self.state();
         state.connected.insert(address.clone(), server.clone());
@@ -280,23 +287,21 @@ impl Servers {
         let info: String = self
             .within(address, redis::cmd("INFO").query_async(connection))
             .await?;
-        // One by one: servers before 7.0 know no other way.
-        let mut known: Option<HashMap<String, String>> = None;
-        for setting in ["save", "min-replicas-to-write"] {
-            let mut command = redis::cmd("CONFIG");
-            command.arg("GET").arg(setting);
-            let answer: Result<HashMap<String, String>, _> =
-                tokio::time::timeout(self.config.command_timeout, command.query_async(connection))
-                    .await
-                    .map_err(|_| down(format!("redis {address}: no answer")))?;
-            if let Ok(answer) = answer {
-                known.get_or_insert_default().extend(answer);
-            }
-        }
-        Ok(Facts::of(address, &info, known.as_ref()))
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("save");
+        let config: Result<HashMap<String, String>, _> =
+            tokio::time::timeout(self.config.command_timeout, command.query_async(connection))
+                .await
+                .map_err(|_| down(format!("redis {address}: no answer")))?;
+        Ok(Facts::of(address, &info, config.ok().as_ref()))
     }
 
-    async fn open(&self, address: &str, sentinel: bool) -> Result<MultiplexedConnection, Down> {
+    /// A new connection.
+    pub(super) async fn open(
+        &self,
+        address: &str,
+        sentinel: bool,
+    ) -> Result<MultiplexedConnection, Down> {
         let client = self.client(address, sentinel)?;
         let timeout = self.config.connect_timeout;
         // Every call has a timeout of ours around it.
@@ -358,7 +363,8 @@ impl Servers {
         client.map_err(|error| down(format!("redis {address}: {error}")))
     }
 
-    async fn within<T>(
+    /// An answer, if it comes in time.
+    pub(super) async fn within<T>(
         &self,
         address: &str,
         answer: impl Future<Output = redis::RedisResult<T>>,

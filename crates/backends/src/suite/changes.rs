@@ -348,6 +348,33 @@ pub fn news_of_logs_are_read_in_order(world: &mut World) {
     );
 }
 
+/// So that nobody judges whom it is for by what is older.
+pub fn an_entry_with_an_audience_names_the_change_before_it(world: &mut World) {
+    let claimed = world.claim("a", 60);
+    assert_eq!(claimed.changes, Offset(0));
+    world.subscribe("a", claimed.epoch, &["f"]);
+    let change = world.changed.clone();
+    let [(_, _, last)] = change[..] else {
+        panic!("not changed: {change:?}");
+    };
+    assert_eq!(world.claim("b", 0).changes, last);
+    world.take_notices();
+    world.push_to_audience(100);
+    world.push(None, 100);
+    let known: Vec<Offset> = world
+        .take_notices()
+        .into_iter()
+        .map(|notice| match notice {
+            Notice::Log { entry, changes, .. } => {
+                assert!(entry.offset > last);
+                changes
+            }
+            other => panic!("no entry: {other:?}"),
+        })
+        .collect();
+    assert_eq!(known, [last, Offset(0)]);
+}
+
 /// Changes added up.
 #[derive(Debug, Default, PartialEq)]
 struct Sum {
@@ -381,6 +408,7 @@ impl Sum {
                     None => assert!(members.remove(&client_id).is_some()),
                 }
             }
+            Change::Profile { .. } => panic!("no snapshot has it: {change:?}"),
         }
     }
 }

@@ -35,7 +35,8 @@ pub fn a_log_is_read_in_order(world: &mut World) {
                 app,
                 log: TOPICS,
                 previous,
-                entry
+                entry,
+                changes: Offset(0),
             }
         );
         previous = offset;

@@ -3,6 +3,7 @@
 //! A backend's own tests say how to open it ([`Place`]) and expand [`conformance_tests!`](crate::conformance_tests), which makes one
 //! test of each behaviour of a store of a node alone, or [`shared_conformance_tests!`](crate::shared_conformance_tests), for one that nodes share.
 
+pub mod audiences;
 pub mod changes;
 pub mod connections;
 pub mod inboxes;
@@ -11,6 +12,7 @@ pub mod mailboxes;
 pub mod pushes;
 pub mod receipts;
 pub mod recovery;
+pub mod rows;
 pub mod sessions;
 pub mod voids;
 pub mod wills;
@@ -82,6 +84,7 @@ macro_rules! shared_conformance_tests {
                 a_will_that_a_claim_gave_out_is_handed_out
                 a_released_will_is_handed_out
                 wills_are_handed_out_within_the_bound
+                a_profile_is_announced_to_a_node_that_was_given_up
             }
             mailboxes {
                 notes_wait_for_the_node_of_a_connection
@@ -101,6 +104,7 @@ macro_rules! shared_conformance_tests {
                 a_commit_names_the_requests_that_changed_something
                 a_refused_request_announces_nothing
                 news_of_logs_are_read_in_order
+                an_entry_with_an_audience_names_the_change_before_it
             }
         }
         $crate::common_tests! { $crate::suite::World::shared($place) }
@@ -160,7 +164,6 @@ macro_rules! common_tests {
                 retained_messages_come_with_the_subscription
             }
             pushes {
-                apps_have_names_and_keys
                 a_push_waits_for_a_device_that_was_never_seen
                 a_push_to_several_devices_is_delivered_to_each
                 a_push_to_all_is_one_log_entry
@@ -173,6 +176,19 @@ macro_rules! common_tests {
                 an_expired_push_is_forgotten_in_steps
                 a_sweep_is_bounded
             }
+            audiences {
+                a_push_to_an_audience_is_one_log_entry
+                devices_of_an_audience_are_counted_later
+                a_receipt_from_outside_the_audience_counts
+                an_audience_may_span_chunks
+                a_push_to_an_audience_may_be_for_now_only
+                a_push_to_an_audience_is_repeated_without_harm
+                a_push_to_an_audience_is_forgotten
+                a_push_to_others_has_no_devices_added
+                a_stranger_has_no_profile
+                a_claim_brings_the_profile
+                a_profile_is_announced_while_its_device_is_connected
+            }
             receipts {
                 receipts_are_counted_once
                 receipts_of_a_fenced_session_count
@@ -182,6 +198,17 @@ macro_rules! common_tests {
                 unacknowledged_pushes_expire
                 reports_survive_a_restart
                 a_set_may_span_chunks
+            }
+            rows {
+                a_row_is_written_if_it_is_what_was_read
+                a_change_is_of_one_piece
+                scopes_and_tables_are_kept_apart
+                rows_are_read_by_page
+                a_page_of_rows_is_bounded
+                a_row_may_expire
+                a_table_may_be_full
+                a_registered_device_keeps_its_number
+                a_removed_device_keeps_its_session
             }
         }
     };

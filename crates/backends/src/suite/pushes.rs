@@ -7,60 +7,11 @@ use campanile_broker::{
     store::{LogKind, Notice, Outcome},
 };
 use campanile_push::{
-    app::{AppName, KeyHash},
+    app::AppName,
     store::{self as push, Accept, Command, Idempotency},
 };
 
 use super::{APP, World, client, cursor, message_id, text, texts};
-
-/// A key belongs to one app.
-pub fn apps_have_names_and_keys(world: &mut World) {
-    let name = |name: &str| AppName::new(name).expect("a good name");
-    let create = |app: &str, key: &str| Command::CreateApp {
-        app: name(app),
-        key: KeyHash::of(key),
-        now_ms: 1,
-    };
-    let add = |app: &str, key: &str| Command::AddKey {
-        app: name(app),
-        key: KeyHash::of(key),
-    };
-    for app in ["b", "a", "ab", "z"] {
-        assert_eq!(
-            world.run_push(create(app, &format!("key of {app}"))),
-            push::Outcome::Done
-        );
-    }
-    assert_eq!(
-        world.run_push(create("a", "another key")),
-        push::Outcome::Exists
-    );
-    assert_eq!(world.run_push(add("a", "second key")), push::Outcome::Done);
-    assert_eq!(world.run_push(add("a", "second key")), push::Outcome::Done);
-    assert_eq!(
-        world.run_push(add("none", "third key")),
-        push::Outcome::NoApp
-    );
-    assert_eq!(
-        world.run_push(add("b", "second key")),
-        push::Outcome::Exists
-    );
-    world.restart();
-    let reader = world.backend().reader();
-    let app_of = |key: &str| {
-        reader
-            .app_of_key(&KeyHash::of(key))
-            .expect("the backend reads")
-    };
-    assert_eq!(app_of("key of ab"), Some(name("ab")));
-    assert_eq!(app_of("second key"), Some(name("a")));
-    assert_eq!(app_of("another key"), None);
-    assert_eq!(app_of("third key"), None);
-    let apps = |after: Option<&str>, limit| reader.apps(after.map(name).as_ref(), limit);
-    assert_eq!(apps(None, 3), Ok(vec![name("a"), name("ab"), name("b")]));
-    assert_eq!(apps(Some("ab"), 3), Ok(vec![name("b"), name("z")]));
-    assert_eq!(apps(None, 0), Ok(vec![]));
-}
 
 /// And is found by its first session.
 pub fn a_push_waits_for_a_device_that_was_never_seen(world: &mut World) {
@@ -150,6 +101,7 @@ pub fn a_push_to_all_is_one_log_entry(world: &mut World) {
         log: LogKind::Push,
         previous: Offset(0),
         entry,
+        changes: Offset(0),
     };
     assert_eq!(notices, [expected]);
     world.restart();
@@ -257,7 +209,7 @@ pub fn a_push_of_the_same_id_is_accepted_once(world: &mut World) {
     for _ in 0..2 {
         assert_eq!(
             world.run_push(accept.clone()),
-            push::Outcome::Accepted { targeted: 2 }
+            push::Outcome::Accepted { targeted: Some(2) }
         );
     }
     assert_eq!(world.inbox("a").len(), 1);
@@ -282,13 +234,13 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     let accepted_ms = world.now.0;
     assert_eq!(
         world.run_push(accept(&first)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(1);
     let retry = keyed(world, 1);
     let replayed = push::Outcome::Replayed {
         id: first.id,
-        targeted: 1,
+        targeted: Some(1),
         accepted_ms,
     };
     assert_eq!(world.run_push(accept(&retry)), replayed);
@@ -302,14 +254,14 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
     elsewhere.app = AppName::new("other").expect("a good name");
     assert_eq!(
         world.run_push(accept(&elsewhere)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(86_399);
     world.sweep();
     let later = keyed(world, 2);
     assert_eq!(
         world.run_push(accept(&later)),
-        push::Outcome::Accepted { targeted: 1 }
+        push::Outcome::Accepted { targeted: Some(1) }
     );
 }
 

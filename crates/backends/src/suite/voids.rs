@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use campanile_broker::{
     ids::{Generation, Millis, Offset},
-    store::{Claimed, Command, LogKind, Outcome, OwedWill, Publish, StoreError, Voided, Will},
+    store::{
+        Change, Claimed, Command, LogKind, Outcome, OwedWill, Publish, StoreError, Voided, Will,
+    },
 };
 
 use super::{World, client, publish};
@@ -264,4 +268,30 @@ impl World {
     fn pass_ms(&mut self, ms: u64) {
         self.now = Millis(self.now.0 + ms);
     }
+}
+
+/// Since it may still serve the device, and serves it again when it is back.
+pub fn a_profile_is_announced_to_a_node_that_was_given_up(world: &mut World) {
+    let change = |profile: &'static [u8]| Change::Profile {
+        client_id: "a".into(),
+        profile: Some(Bytes::from_static(profile)),
+    };
+    let back = Generation(world.node.0 + 1);
+    let claimed = world.claim("a", 60);
+    world.set_profile("a", Some(b"one"));
+    world.void(world.node);
+    world.set_profile("a", Some(b"two"));
+    let outcome = world.restamp("a", &claimed, back);
+    assert_eq!(outcome, Ok(Outcome::Done));
+    world.set_profile("a", Some(b"three"));
+    world.void(back);
+    world.release("a", &claimed, 60);
+    world.set_profile("a", Some(b"nobody serves it"));
+    world.claim("a", 60);
+    world.void(world.node);
+    let claimed = world.claim("a", 60);
+    world.release("a", &claimed, 60);
+    world.set_profile("a", Some(b"nor now"));
+    let announced = [&b"one"[..], b"two", b"three"].map(change);
+    assert_eq!(world.take_changes(), announced);
 }

@@ -66,6 +66,8 @@ pub enum PeerMessage {
         previous: Offset,
         /// The entry.
         entry: LogEntry,
+        /// As in [`Notice::Log`](crate::store::Notice::Log).
+        changes: Offset,
     },
     /// Something changed through the sender.
     Change {
@@ -98,7 +100,7 @@ pub enum PeerMessage {
     Instant {
         /// The app.
         app: AppId,
-        /// To whom; `None`: to all.
+        /// To whom; `None`: to the message's audience.
         clients: Option<Arc<[Arc<str>]>>,
         /// The message.
         message: Arc<Message>,

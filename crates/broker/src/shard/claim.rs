@@ -211,6 +211,7 @@ impl Shard {
             blocked: false,
             dirty: false,
             paused: false,
+            has_profile: false,
             epoch: claimed.epoch,
             ordinal: claimed.ordinal,
             expiry_seconds: connecting.expiry_seconds,
@@ -236,6 +237,13 @@ impl Shard {
             rare.auth = Some(auth);
             rare.origin = Some(connecting.origin);
         }
+        self.join_audiences(
+            slot,
+            &mut live,
+            claimed.profile,
+            claimed.changes,
+            connecting.profile_noticed,
+        );
         let resumed = claimed.resumed.unwrap_or_default();
         self.restore(&mut live, &resumed, window);
         self.set_patience(slot, live.keep_alive);

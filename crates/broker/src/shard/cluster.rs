@@ -173,6 +173,7 @@ impl Shard {
     /// Takes what the cluster routes by, instead of what was known of it.
     fn on_snapshot(&mut self, app: &AppId, snapshot: &Snapshot) {
         let app = self.app(app);
+        self.read_profiles(app, snapshot.changes);
         let (entries, bytes) = (self.config.tail_entries, self.config.tail_bytes);
         let app = &mut self.apps[usize::from(app)];
         app.routes.forget_peer(ShardId::STORE);
@@ -199,9 +200,9 @@ impl Shard {
     }
 
     /// Something changed in the store that is routed by.
-    pub(super) fn on_change(&mut self, app: &AppId, change: Change) {
-        let app = self.app(app);
-        let app = &mut self.apps[usize::from(app)];
+    pub(super) fn on_change(&mut self, app: &AppId, offset: Offset, change: Change) {
+        let index = self.app(app);
+        let app = &mut self.apps[usize::from(index)];
         match change {
             Change::Retained { topic, message } => match message {
                 Some(message) => app.retained.set(topic, message),
@@ -216,7 +217,11 @@ impl Shard {
                 client_id,
                 member,
             } => set_stored_member(&mut app.routes, &filter, &client_id, member),
+            Change::Profile { client_id, profile } => {
+                self.on_profile(index, &client_id, profile, offset);
+            }
         }
+        self.note_change(index, offset);
     }
 
     /// The other node that has the client, if a claim says so.

@@ -74,6 +74,8 @@ pub struct Connecting {
     pub auth_data: Option<Arc<[u8]>>,
     /// The inbox got an entry while the claim was under way.
     pub inbox_noticed: bool,
+    /// The device got another profile while the claim was under way.
+    pub profile_noticed: Option<Box<super::audiences::Noticed>>,
     /// Another node has claimed the client with this epoch.
     pub outrun: Epoch,
 }
@@ -111,6 +113,8 @@ pub struct Live {
     pub dirty: bool,
     /// Has bytes waiting for the store (`pause_reason`): not read until then.
     pub paused: bool,
+    /// Its device has joined the shard's audiences.
+    pub has_profile: bool,
     pub epoch: Epoch,
     pub ordinal: u32,
     pub expiry_seconds: u32,

@@ -194,6 +194,7 @@ impl Shard {
             }),
             auth_data: None,
             inbox_noticed: false,
+            profile_noticed: None,
             outrun: Epoch::default(),
         }
     }

@@ -206,9 +206,10 @@ impl Shard {
         waits
     }
 
-    /// Takes a leaving client's subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away. Of one that ends now, the
+    /// Takes a leaving client's device out of the audiences, and its subscriptions out of the routes. Of a durable session they stay as interest of somebody who is away. Of one that ends now, the
     /// filters that still count are returned.
     pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) -> Vec<Arc<str>> {
+        self.leave_audiences(slot, live);
         let mut counted = Vec::new();
         for subscription in &live.subscriptions {
             if subscription.counted && !stays {

@@ -7,6 +7,7 @@
 //! `notices` takes what the store committed, `outgoing` and `replay` send it to durable sessions by cursor, `acks` moves the cursors.
 
 mod acks;
+mod audiences;
 mod auth;
 mod claim;
 mod cluster;
@@ -36,6 +37,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     access::Access,
+    audience::Audiences,
     config::Config,
     effects::{Effects, Ticket},
     ids::{AppId, ClientKey, ConnId, Generation, IdSource, Millis, Offset, ShardId},
@@ -61,6 +63,8 @@ pub struct Setup {
     pub config: Arc<Config>,
     /// Authentication and authorisation.
     pub access: Arc<dyn Access>,
+    /// Whom pushes are for.
+    pub audiences: Box<dyn Audiences>,
     /// Message ids, shared by the node.
     pub ids: Arc<IdSource>,
     /// Seed for assigned client identifiers and hash tables.
@@ -75,6 +79,7 @@ pub struct Shard {
     count: u8,
     config: Arc<Config>,
     access: Arc<dyn Access>,
+    audiences: Box<dyn Audiences>,
     ids: Arc<IdSource>,
     seed: u64,
     /// Time of the current call.
@@ -100,6 +105,10 @@ pub struct Shard {
     save_due: Option<Millis>,
     /// Connections whose replay could not be read.
     retry: Vec<ConnId>,
+    /// Connections whose replay goes on in the next turn, so that others have theirs.
+    unfinished_replays: Vec<ConnId>,
+    /// Clients, by app, whose profiles could not be read.
+    unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
     wills: wills::Delayed,
     /// Figures under `$SYS`.
@@ -135,6 +144,7 @@ struct App {
     topic_tails: Vec<Tail>,
     /// Slots of connected clients and of those whose CONNECT is being worked on.
     clients: HashMap<Arc<str>, u32, FixedState>,
+    profiles: audiences::Profiles,
 }
 
 /// What a request's answer is for.
@@ -176,6 +186,8 @@ enum Pending {
         partition: u8,
     },
     PushPage(ConnId),
+    /// Profiles of an app's clients.
+    Profiles(u16, Vec<Arc<str>>),
     InboxPage(ConnId),
     Resend(ConnId),
     /// A connection's lazy save.
@@ -225,6 +237,7 @@ impl Shard {
             count: setup.count,
             config: setup.config,
             access: setup.access,
+            audiences: setup.audiences,
             ids: setup.ids,
             seed: setup.seed,
             now,
@@ -244,6 +257,8 @@ impl Shard {
             dirty: Vec::new(),
             save_due: None,
             retry: Vec::new(),
+            unfinished_replays: Vec::new(),
+            unread_profiles: BTreeMap::new(),
             sweep_due: now,
             wills: wills::Delayed::default(),
             sys: BTreeMap::new(),
@@ -344,6 +359,7 @@ impl Shard {
                 .map(|_| tail())
                 .collect(),
             clients: HashMap::with_hasher(FixedState::with_seed(self.seed)),
+            profiles: audiences::Profiles::default(),
         });
         self.app_index.insert(id.clone(), index);
         index

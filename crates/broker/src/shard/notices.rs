@@ -100,6 +100,7 @@ impl Shard {
                 log: LogKind::Push,
                 previous,
                 entry,
+                ..
             } => {
                 self.on_push_entry(&app, previous, entry);
             }
@@ -108,6 +109,7 @@ impl Shard {
                 log: LogKind::Topic(partition),
                 previous,
                 entry,
+                ..
             } => {
                 self.on_topic_entry(&app, partition, previous, entry);
             }
@@ -117,7 +119,12 @@ impl Shard {
                 entry,
                 ..
             } => self.on_inbox_entry(&client, previous, entry),
-            Notice::Change { app, change, .. } => self.on_change(&app, change),
+            Notice::Change {
+                app,
+                offset,
+                change,
+                ..
+            } => self.on_change(&app, offset, change),
             Notice::Instant {
                 app,
                 clients,
@@ -130,6 +137,7 @@ impl Shard {
                         .iter()
                         .filter_map(|id| known.get(id).copied())
                         .collect(),
+                    None if message.audience.is_some() => self.select(app, &message),
                     None => known.values().copied().collect(),
                 };
                 for slot in slots {
@@ -171,14 +179,20 @@ impl Shard {
         let state = &mut self.apps[usize::from(app)];
         let missed = previous != state.push_tail.end();
         let end_before = state.push_tail.end();
+        let is_judged = entry.message.audience.is_none() || state.profiles.are_known();
         state.push_tail.push(previous, entry.clone());
-        let slots: Vec<u32> = state.clients.values().copied().collect();
+        let slots: Vec<u32> = match entry.message.audience {
+            // For the others it counts as read, as everything up to the log's end.
+            Some(_) if !missed && is_judged => self.select(app, &entry.message),
+            // Some of the entries in between may have been for anybody.
+            _ => state.clients.values().copied().collect(),
+        };
         for slot in slots {
             let Some((_, live)) = live_in(&mut self.conns, slot) else {
                 continue;
             };
             let unread = entry.offset > live.push.position.read;
-            if !missed && unread && live.push.replay.is_none() && live.has_room() {
+            if !missed && is_judged && unread && live.push.replay.is_none() && live.has_room() {
                 self.send_push_entry(slot, &entry);
                 continue;
             }
@@ -192,7 +206,7 @@ impl Shard {
                 position.read = position.read.max(end_before);
             }
             live.push.replay.get_or_insert_default();
-            if missed {
+            if missed || !is_judged {
                 self.pump(slot);
             }
         }
@@ -385,6 +399,7 @@ impl Shard {
             | Pending::TopicPage { .. }
             | Pending::PushPage(_)
             | Pending::InboxPage(_)
+            | Pending::Profiles(..)
             | Pending::Resend(_) => {
                 unreachable!("queries are answered by pages")
             }
@@ -418,6 +433,7 @@ impl Shard {
             (Pending::PushPage(conn) | Pending::InboxPage(conn), page) => {
                 self.on_replay_page(conn, None, page.ok());
             }
+            (Pending::Profiles(app, clients), page) => self.on_profiles_page(app, clients, page),
             (Pending::Reread(elsewhere), page) => self.on_reread(*elsewhere, page),
             (Pending::Resend(conn), Ok(Page::Entries(items))) => self.on_resend_page(conn, items),
             (Pending::Resend(conn), _) => {

@@ -22,6 +22,8 @@ use crate::{
 
 /// Entries that a lagging client takes at a time.
 const PAGE: usize = 64;
+/// Entries of the push log that were not for a client after which others have their turn.
+const PASSED_AT_ONCE: u32 = 1024;
 /// Entries behind the end of a topic log up to which a client looks at each of them; beyond, the store is asked for those that match.
 const SHORT_LAG: usize = 256;
 /// Filters of a session above which looking at each entry is cheaper than asking for each filter.
@@ -75,16 +77,27 @@ impl Shard {
 
     /// Sends pushes to a client that lags: inbox and push log, in the order of acceptance.
     pub(super) fn pump_pushes(&mut self, slot: u32) {
+        let mut passed = 0;
         loop {
-            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            let Some((conn, live)) = live_in(&mut self.conns, slot) else {
                 return;
             };
             if live.push.replay.is_none() || !live.has_room() {
                 return;
             }
+            if passed == PASSED_AT_ONCE {
+                self.unfinished_replays.push(conn);
+                return;
+            }
             match self.next_push(slot) {
                 Step::Inbox(entry) => self.send_inbox_entry(slot, entry),
-                Step::Log(entry) => self.send_push_entry(slot, &entry),
+                Step::Log(entry) if self.is_for(slot, &entry.message) => {
+                    self.send_push_entry(slot, &entry);
+                }
+                Step::Log(_) => {
+                    passed += 1;
+                    self.mark_dirty(slot);
+                }
                 Step::Wait => return,
                 Step::Done => {
                     let live = self.live_mut(slot).expect("just seen");
@@ -154,6 +167,14 @@ impl Shard {
             let entry = replay.inbox.pop_front().expect("just seen");
             return Step::Inbox(entry);
         }
+        let live = self.live(slot).expect("the caller looked");
+        let replay = live.push.replay.as_ref().expect("the caller looked");
+        let next = replay.log.front().expect("just seen");
+        if self.is_unjudged(live, &next.message) {
+            return Step::Wait;
+        }
+        let live = self.live_mut(slot).expect("the caller looked");
+        let replay = live.push.replay.as_mut().expect("the caller looked");
         let entry = replay.log.pop_front().expect("just seen");
         live.push.position.read = entry.offset;
         Step::Log(entry)

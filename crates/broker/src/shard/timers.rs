@@ -17,11 +17,17 @@ impl Shard {
         }
         self.publish_due_wills();
         self.restamp_some();
+        for conn in std::mem::take(&mut self.unfinished_replays) {
+            if self.slot_of(conn).is_some() {
+                self.pump(conn.slot);
+            }
+        }
         if self.sweep_due <= now {
             self.sweep_due = Millis(now.0 + SWEEP_MS);
             self.sweep_silent();
             self.sweep_unnamed();
             self.repeat_unwritten();
+            self.read_profiles_again();
             for conn in std::mem::take(&mut self.retry) {
                 if self.slot_of(conn).is_some() {
                     self.pump(conn.slot);
@@ -35,7 +41,8 @@ impl Shard {
         let is_due = self.stats.connections > 0 || !self.unwritten.is_empty();
         let sweep = is_due.then_some(self.sweep_due);
         let stamps = self.cluster.as_ref().and_then(Cluster::next_deadline);
-        [self.save_due, self.wills.next(), stamps, sweep]
+        let at_once = (!self.unfinished_replays.is_empty()).then_some(self.now);
+        [self.save_due, self.wills.next(), stamps, sweep, at_once]
             .into_iter()
             .flatten()
             .min()

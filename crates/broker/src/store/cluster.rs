@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use campanile_mqtt::QoS;
 
 use super::{Cursor, LogEntry, LogKind, OwedWill, Resumed};
@@ -34,7 +35,7 @@ pub struct Voided {
     pub more: bool,
 }
 
-/// A change that every node must know of, since it routes by it. The changes of an app form a log with places of its own.
+/// A change that every node must know of, since it routes by it. A node alone hears of what is retained and of profiles only. The changes of an app form a log with places of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// What is retained under a topic.
@@ -59,6 +60,14 @@ pub enum Change {
         client_id: Arc<str>,
         /// What was granted, or `None` if it left.
         member: Option<DurableMember>,
+    },
+    /// What the push domain knows of a device: by this, pushes to audiences find it. No [`Snapshot`] has it: a claim brings it, and
+    /// [`Query::Profiles`](super::Query::Profiles).
+    Profile {
+        /// The device.
+        client_id: Arc<str>,
+        /// Its profile, opaque here, or `None` if there is none any more.
+        profile: Option<Bytes>,
     },
 }
 

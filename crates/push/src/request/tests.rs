@@ -34,7 +34,7 @@ fn smallest_pushes() {
             data: Some("{}".into())
         }
     );
-    assert_eq!(push.ttl_seconds, 604_800);
+    assert_eq!(push.options.ttl_seconds, 604_800);
 
     let push = parse(r#"{"audience":{"devices":["d1"]},"notification":{},"options":{}}"#).unwrap();
     assert_eq!(push.audience, Audience::Devices(vec!["d1".into()]));
@@ -106,8 +106,11 @@ fn time_to_live_has_bounds() {
     let with = |ttl: &str| {
         format!(r#"{{"audience":{{"all":true}},"data":{{}},"options":{{"ttl":{ttl}}}}}"#)
     };
-    assert_eq!(parse(&with("0")).unwrap().ttl_seconds, 0);
-    assert_eq!(parse(&with("2419200")).unwrap().ttl_seconds, 2_419_200);
+    assert_eq!(parse(&with("0")).unwrap().options.ttl_seconds, 0);
+    assert_eq!(
+        parse(&with("2419200")).unwrap().options.ttl_seconds,
+        2_419_200
+    );
     for bad in [
         "2419201",
         "-1",
@@ -167,9 +170,9 @@ fn every_mistake_names_its_field() {
             "/audience/devices/0",
         ),
         (
-            r#"{"audience":{"all":true,"tags":[]},"data":{}}"#,
+            r#"{"audience":{"all":true,"tag":[]},"data":{}}"#,
             UnknownField,
-            "/audience/tags",
+            "/audience/tag",
         ),
         (
             r#"{"audience":{"all":true},"data":[]}"#,
@@ -271,7 +274,10 @@ fn size_counts_without_white_space_up_to_the_limit() {
     };
     assert!(parse(&body(4088)).is_ok());
     check(&body(4089), Fault::PayloadTooLarge, "/data");
-    let limits = Limits { payload_bytes: 10 };
+    let limits = Limits {
+        payload_bytes: 10,
+        ..Limits::default()
+    };
     assert!(Request::parse(body(2).as_bytes(), &limits).is_ok());
     assert!(Request::parse(body(3).as_bytes(), &limits).is_err());
 
@@ -291,7 +297,13 @@ fn size_counts_without_white_space_up_to_the_limit() {
 fn accepting_stamps_the_push() {
     let request =
         parse(r#"{"audience":{"all":true},"data":{"n":1},"options":{"ttl":60}}"#).unwrap();
-    let accept = request.accept(AppName::new("shop").unwrap(), PushId(1), 1000, None);
+    let accept = request.accept(
+        AppName::new("shop").unwrap(),
+        PushId(1),
+        store::Audience::All,
+        1000,
+        None,
+    );
     assert_eq!((accept.accepted_ms, accept.expires_ms), (1000, 61_000));
     assert_eq!(
         accept.payload,
@@ -354,9 +366,9 @@ proptest! {
     fn what_devices_get_is_json_with_what_was_sent(data in near_push()) {
         prop_assume!(data.is_object());
         let body = serde_json::json!({"audience": {"all": true}, "data": data});
-        let limits = Limits { payload_bytes: usize::MAX };
+        let limits = Limits { payload_bytes: usize::MAX, ..Limits::default() };
         let text = serde_json::to_string_pretty(&body).unwrap();
-        let accept = Request::parse(text.as_bytes(), &limits).unwrap().accept(AppName::new("a").unwrap(), PushId(1), 0, None);
+        let accept = Request::parse(text.as_bytes(), &limits).unwrap().accept(AppName::new("a").unwrap(), PushId(1), store::Audience::All, 0, None);
         let document: serde_json::Value = serde_json::from_slice(&accept.payload).unwrap();
         // Through text once, since that is what happens to numbers.
         let sent: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -3,25 +3,37 @@
 //! A node that runs listens on a Unix socket in its data directory, which only its own user can use ([`AdminSocket`]). Without a node, the same
 //! commands work on the data directory itself. [`Apps`] finds out which it is. What [`Members`] asks needs a node that runs.
 
-mod apps;
 mod cluster;
 mod conversation;
+mod places;
 mod server;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use campanile_api::cluster::{Located, Overview};
+use campanile_api::{
+    Store,
+    cluster::{Located, Overview},
+};
 use campanile_push::{
     app::{AppName, KeyHash},
+    registry::{
+        Context, Refusal,
+        apps::{self, Quotas},
+        carry_out,
+        permission::{Permission, Permissions},
+    },
     store::{Command, Outcome, Reader, Unavailable},
 };
 use serde::{Deserialize, Serialize};
 
-pub use apps::{Apps, AppsError};
 pub use cluster::{ClusterRequest, Members};
 pub use conversation::{ConversationError, Node};
+pub use places::{Apps, AppsError};
 pub use server::{AdminSocket, SocketError};
 
 /// Apps listed in one reply.
@@ -46,6 +58,8 @@ pub enum Request {
         app: String,
         /// SHA-256 of the key, hexadecimal.
         key_sha256: String,
+        /// What it may do.
+        permissions: Vec<String>,
     },
     /// Names of apps in order, a page at a time.
     ListApps {
@@ -100,13 +114,14 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
 
 /// What a request asks for, and of whom.
 enum Wanted {
-    Write(Command),
+    CreateApp(AppName, KeyHash),
+    AddKey(AppName, KeyHash, Permissions),
     Apps(Option<AppName>),
     OfCluster(ClusterRequest),
 }
 
 impl Request {
-    fn wanted(&self, now_ms: u64) -> Result<Wanted, Reply> {
+    fn wanted(&self) -> Result<Wanted, Reply> {
         let refused = |detail: String| Reply::Refused { detail };
         let name = |text: &str| AppName::new(text).map_err(|error| refused(error.to_string()));
         let hash = |text: &str| {
@@ -114,45 +129,99 @@ impl Request {
                 .ok_or_else(|| refused("key_sha256 is 64 hexadecimal digits".to_owned()))
         };
         Ok(match self {
-            Request::CreateApp { app, key_sha256 } => Wanted::Write(Command::CreateApp {
-                app: name(app)?,
-                key: hash(key_sha256)?,
-                now_ms,
-            }),
-            Request::AddKey { app, key_sha256 } => Wanted::Write(Command::AddKey {
-                app: name(app)?,
-                key: hash(key_sha256)?,
-            }),
+            Request::CreateApp { app, key_sha256 } => {
+                Wanted::CreateApp(name(app)?, hash(key_sha256)?)
+            }
+            Request::AddKey {
+                app,
+                key_sha256,
+                permissions,
+            } => {
+                let permission = |text: &String| {
+                    Permission::parse(text)
+                        .ok_or_else(|| refused(format!("there is no permission {text:?}")))
+                };
+                let permissions = permissions
+                    .iter()
+                    .map(permission)
+                    .collect::<Result<_, _>>()?;
+                Wanted::AddKey(name(app)?, hash(key_sha256)?, permissions)
+            }
             Request::Cluster { request } => Wanted::OfCluster(request.clone()),
             Request::ListApps { after } => Wanted::Apps(after.as_deref().map(name).transpose()?),
         })
     }
 }
 
-fn reply_to_write(outcome: Result<Outcome, Unavailable>) -> Reply {
-    match outcome {
-        Ok(Outcome::Done) => Reply::Done,
-        Ok(Outcome::Exists) => Reply::Exists,
-        Ok(Outcome::NoApp) => Reply::NoApp,
-        Ok(other) => Reply::Refused {
-            detail: format!("the store answered {other:?}"),
+/// Carries out what concerns apps. Blocks as `submit` does.
+fn change_apps(
+    reader: &dyn Reader,
+    submit: impl FnMut(Command) -> Result<Outcome, Unavailable>,
+    wanted: &Wanted,
+) -> Reply {
+    let now_ms = now_ms();
+    let context = Context {
+        reader,
+        now_ms,
+        unique: unique(now_ms),
+        actor: "operator",
+    };
+    let done = match wanted {
+        Wanted::CreateApp(app, key) => carry_out(&context, submit, |context| {
+            apps::create(context, app, Quotas::default(), key)
+        }),
+        Wanted::AddKey(app, key, permissions) => carry_out(&context, submit, |context| {
+            apps::add_key(context, app, key, *permissions, "")
+        }),
+        Wanted::Apps(after) => match apps::list(&context, after.as_ref(), PAGE) {
+            Ok((apps, more)) => {
+                return Reply::Apps {
+                    apps: apps.into_iter().map(|(app, _)| app.to_string()).collect(),
+                    more,
+                };
+            }
+            Err(unavailable) => Err(unavailable.into()),
         },
-        Err(unavailable) => Reply::Refused {
-            detail: unavailable.to_string(),
+        Wanted::OfCluster(_) => unreachable!("that is no matter of apps"),
+    };
+    match done {
+        Ok(_) => Reply::Done,
+        Err(Refusal::Exists { .. }) => Reply::Exists,
+        Err(Refusal::Missing { .. }) => Reply::NoApp,
+        Err(refusal) => Reply::Refused {
+            detail: refusal.to_string(),
         },
     }
 }
 
-fn list(reader: &dyn Reader, after: Option<&AppName>) -> Reply {
-    match reader.apps(after, PAGE) {
-        Ok(apps) => Reply::Apps {
-            more: apps.len() == PAGE,
-            apps: apps.iter().map(ToString::to_string).collect(),
-        },
-        Err(unavailable) => Reply::Refused {
-            detail: unavailable.to_string(),
-        },
+/// Makes an app with a key, or gives it the key; it may do everything. Blocks until that is durable.
+pub fn register(store: &dyn Store, app: &AppName, key: &KeyHash) -> anyhow::Result<()> {
+    let submit = |command| {
+        let outcome = store.submit(command).blocking_recv();
+        outcome.unwrap_or_else(|_| Err(Unavailable("it did not answer".into())))
+    };
+    let reader = store.reader();
+    let change = |wanted| change_apps(&*reader, submit, &wanted);
+    let reply = match change(Wanted::CreateApp(app.clone(), *key)) {
+        Reply::Exists => change(Wanted::AddKey(app.clone(), *key, Permissions::ADMIN)),
+        reply => reply,
+    };
+    match reply {
+        Reply::Done => Ok(()),
+        other => anyhow::bail!("the store did not take the key of app {app}: {other:?}"),
     }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A new ULID.
+fn unique(now_ms: u64) -> u128 {
+    let random: [u8; 16] = crate::auth::random();
+    u128::from(now_ms & 0xffff_ffff_ffff) << 80 | u128::from_be_bytes(random) >> 48
 }
 
 fn show_hash(hash: &KeyHash) -> String {

@@ -5,10 +5,11 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use campanile_api::{Store, cluster::Cluster};
+use campanile_push::store::Unavailable;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -17,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{LONGEST_LINE, Reply, Request, Wanted, cluster, list, reply_to_write, socket_path};
+use super::{LONGEST_LINE, Reply, Request, Wanted, change_apps, cluster, socket_path};
 
 /// Conversations at a time; more wait.
 const MOST_CONVERSATIONS: usize = 8;
@@ -137,7 +138,7 @@ async fn converse(stream: UnixStream, store: Arc<dyn Store>, cluster: Arc<dyn Cl
         }
         lines.set_limit(LONGEST_LINE);
         let reply = match serde_json::from_str(&line) {
-            Ok(request) => carry_out(request, &*store, &*cluster).await,
+            Ok(request) => carry_out(request, store.clone(), &*cluster).await,
             Err(error) => Reply::Refused {
                 detail: format!("not a request of this version: {error}"),
             },
@@ -151,35 +152,30 @@ async fn converse(stream: UnixStream, store: Arc<dyn Store>, cluster: Arc<dyn Cl
     }
 }
 
-async fn carry_out(request: Request, store: &dyn Store, cluster: &dyn Cluster) -> Reply {
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
-    match request.wanted(now_ms) {
-        Err(refused) => refused,
-        Ok(Wanted::OfCluster(request)) => cluster::carry_out(request, cluster).await,
-        Ok(Wanted::Write(command)) => {
-            let reply = match store.submit(command).await {
-                Ok(outcome) => reply_to_write(outcome),
-                Err(_) => Reply::Refused {
-                    detail: "the store did not say what became of it".to_owned(),
-                },
-            };
-            if let (Reply::Done, Request::CreateApp { app, .. } | Request::AddKey { app, .. }) =
-                (&reply, &request)
-            {
-                let is_new = matches!(request, Request::CreateApp { .. });
-                tracing::info!(app, is_new, "API key added");
-            }
-            reply
-        }
-        Ok(Wanted::Apps(after)) => {
-            let reader = store.reader();
-            tokio::task::spawn_blocking(move || list(&*reader, after.as_ref()))
-                .await
-                .unwrap_or_else(|_| Reply::Refused {
-                    detail: "reading failed".to_owned(),
-                })
-        }
+async fn carry_out(request: Request, store: Arc<dyn Store>, cluster: &dyn Cluster) -> Reply {
+    let wanted = match request.wanted() {
+        Err(refused) => return refused,
+        Ok(Wanted::OfCluster(request)) => return cluster::carry_out(request, cluster).await,
+        Ok(wanted) => wanted,
+    };
+    let changing = tokio::task::spawn_blocking(move || {
+        let submit = |command| {
+            let outcome = store.submit(command).blocking_recv();
+            outcome.unwrap_or_else(|_| {
+                let silence = "the store did not say what became of it";
+                Err(Unavailable(silence.into()))
+            })
+        };
+        change_apps(&*store.reader(), submit, &wanted)
+    });
+    let reply = changing.await.unwrap_or_else(|_| Reply::Refused {
+        detail: "the node met a bug of ours; its log has more".to_owned(),
+    });
+    if let (Reply::Done, Request::CreateApp { app, .. } | Request::AddKey { app, .. }) =
+        (&reply, &request)
+    {
+        let is_new = matches!(request, Request::CreateApp { .. });
+        tracing::info!(app, is_new, "API key added");
     }
+    reply
 }

@@ -1,5 +1,4 @@
 use std::{
-    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     sync::{Arc, Mutex},
@@ -11,65 +10,31 @@ use campanile_api::cluster::{
 use campanile_backends::embedded::EmbeddedConfig;
 use campanile_push::{
     app::AppName,
-    id::PushId,
     key::ApiKey,
-    store::{Command, Outcome, Reader, Report, Unavailable},
+    rows::{self, MemoryRows, Scope, Table},
+    store::{Command, Outcome, Reader, Unavailable},
 };
 use tokio::sync::oneshot;
 
 use super::*;
 
-/// Apps and their keys.
+/// Rows in memory.
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<BTreeMap<AppName, Vec<KeyHash>>>>);
+struct Fake(Arc<Mutex<MemoryRows>>);
 
 impl campanile_api::Store for Fake {
     fn submit(&self, command: Command) -> oneshot::Receiver<Result<Outcome, Unavailable>> {
         let (answer, receiver) = oneshot::channel();
-        let mut apps = self.0.lock().unwrap();
-        let outcome = match command {
-            Command::CreateApp { app, .. } if apps.contains_key(&app) => Outcome::Exists,
-            Command::CreateApp { app, key, .. } => {
-                apps.insert(app, vec![key]);
-                Outcome::Done
-            }
-            Command::AddKey { app, key } => match apps.get_mut(&app) {
-                Some(keys) => {
-                    keys.push(key);
-                    Outcome::Done
-                }
-                None => Outcome::NoApp,
-            },
-            Command::Accept(_) => unreachable!(),
+        let Command::Change(change) = command else {
+            unreachable!("an operator changes rows: {command:?}");
         };
+        let outcome = self.0.lock().unwrap().change(&change);
         answer.send(Ok(outcome)).unwrap();
         receiver
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        Arc::new(FakeReader(self.clone()))
-    }
-}
-
-struct FakeReader(Fake);
-
-impl Reader for FakeReader {
-    fn app_of_key(&self, _: &KeyHash) -> Result<Option<AppName>, Unavailable> {
-        unreachable!()
-    }
-
-    fn apps(&self, after: Option<&AppName>, limit: usize) -> Result<Vec<AppName>, Unavailable> {
-        let apps = self.0.0.lock().unwrap();
-        Ok(apps
-            .keys()
-            .filter(|app| after.is_none_or(|after| *app > after))
-            .take(limit)
-            .cloned()
-            .collect())
-    }
-
-    fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
-        unreachable!()
+        self.0.clone()
     }
 }
 
@@ -219,19 +184,24 @@ async fn apps_are_made_listed_and_get_keys_while_a_node_runs() {
         let mut apps = Apps::of(EmbeddedConfig::new(dir)).unwrap();
         assert_eq!(apps.create(&shop, &key(1)).unwrap(), Reply::Done);
         assert_eq!(apps.create(&shop, &key(2)).unwrap(), Reply::Exists);
-        assert_eq!(apps.add_key(&shop, &key(3)).unwrap(), Reply::Done);
         assert_eq!(
-            apps.add_key(&AppName::new("nobody").unwrap(), &key(3))
-                .unwrap(),
+            apps.add_key(&shop, &key(3), Permissions::ADMIN).unwrap(),
+            Reply::Done
+        );
+        assert_eq!(
+            apps.add_key(
+                &AppName::new("nobody").unwrap(),
+                &key(3),
+                Permissions::ADMIN
+            )
+            .unwrap(),
             Reply::NoApp
         );
         assert_eq!(apps.list().unwrap(), ["shop"]);
     })
     .await;
-    assert_eq!(
-        kept.0.lock().unwrap()[&AppName::new("shop").unwrap()].len(),
-        2
-    );
+    let keys = kept.0.lock().unwrap().count(&Scope::System, Table::Key);
+    assert_eq!(keys, 2);
 }
 
 #[test]
@@ -243,7 +213,10 @@ fn apps_are_made_listed_and_get_keys_while_no_node_runs() {
     let mut apps = open();
     assert_eq!(apps.create(&shop, &key(1)).unwrap(), Reply::Done);
     assert_eq!(apps.create(&shop, &key(2)).unwrap(), Reply::Exists);
-    assert_eq!(apps.add_key(&shop, &key(3)).unwrap(), Reply::Done);
+    assert_eq!(
+        apps.add_key(&shop, &key(3), Permissions::ADMIN).unwrap(),
+        Reply::Done
+    );
     apps.close().unwrap();
     let mut apps = open();
     assert_eq!(apps.list().unwrap(), ["shop"]);
@@ -259,11 +232,9 @@ async fn long_lists_come_in_pages() {
     let store = Fake::default();
     let names: Vec<String> = (0..PAGE * 2).map(|n| format!("app-{n:060}")).collect();
     for name in &names {
-        store
-            .0
-            .lock()
-            .unwrap()
-            .insert(AppName::new(name).unwrap(), Vec::new());
+        let key = rows::Key::new(Table::App, name.clone());
+        let change = rows::Change::new(Scope::System, 1).put(key, "");
+        store.0.lock().unwrap().change(&change);
     }
     let listed = with_socket(store, |dir| {
         Apps::of(EmbeddedConfig::new(dir)).unwrap().list().unwrap()

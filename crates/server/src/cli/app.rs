@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
-use campanile_push::{app::AppName, key::ApiKey};
+use campanile_push::{
+    app::AppName,
+    key::ApiKey,
+    registry::permission::{Permission, Permissions},
+};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -23,6 +27,7 @@ DATA/admin.sock, which only its own user can use. An API key is shown once, when
 Examples:
   campanile app create shop --data /var/lib/campanile
   campanile app key shop --config campanile.toml        one more key, for instance to change keys
+  campanile app key shop --may push:send,read           a key for a server that only sends
   campanile app list --json")]
 pub struct AppArgs {
     #[command(subcommand)]
@@ -34,7 +39,7 @@ enum AppCommand {
     /// Makes an app and prints its first API key
     Create(NameArgs),
     /// Makes one more API key for an app and prints it
-    Key(NameArgs),
+    Key(KeyArgs),
     /// Lists the apps
     List(PlaceArgs),
 }
@@ -49,6 +54,15 @@ struct NameArgs {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+struct KeyArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// What the key may do: admin (everything), push:send, device:write, read; several separated by commas
+    #[arg(long, value_name = "PERMISSIONS", value_delimiter = ',', default_value = "admin", value_parser = parse_permission)]
+    may: Vec<Permission>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
 struct PlaceArgs {
     /// Data directory of the node, instead of the configuration's
     #[arg(long, value_name = "DIR")]
@@ -58,6 +72,12 @@ struct PlaceArgs {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+}
+
+fn parse_permission(text: &str) -> Result<Permission, String> {
+    Permission::parse(text).ok_or_else(|| {
+        format!("there is no permission {text:?}; known: push:send, device:write, read, admin")
+    })
 }
 
 fn parse_name(text: &str) -> Result<AppName, String> {
@@ -76,13 +96,19 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
             })?;
             place.show_key(&app, &key, "made");
         }
-        AppCommand::Key(NameArgs { app, place }) => {
+        AppCommand::Key(KeyArgs {
+            name: NameArgs { app, place },
+            may,
+        }) => {
+            let permissions: Permissions = may.into_iter().collect();
             let key = ApiKey::from_random(random());
-            place.with_apps(true, |apps| match apps.add_key(&app, &key.hash())? {
-                Reply::NoApp => {
-                    bail!("there is no app {app}; \"campanile app create {app}\" makes it")
+            place.with_apps(true, |apps| {
+                match apps.add_key(&app, &key.hash(), permissions)? {
+                    Reply::NoApp => {
+                        bail!("there is no app {app}; \"campanile app create {app}\" makes it")
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
             })?;
             place.show_key(&app, &key, "has one more key");
         }

@@ -53,9 +53,14 @@ impl api::Store for Store {
         &self,
         command: push::Command,
     ) -> oneshot::Receiver<Result<push::Outcome, push::Unavailable>> {
+        // Whoever asked for the push waits for it; the order to count it goes with it, whatever becomes of it.
+        let order = self.0.census.order(&command).map(|order| {
+            let (nobody, _) = oneshot::channel();
+            (Tag::Api(nobody), Request::Push(order))
+        });
         let (answer, outcome) = oneshot::channel();
         let request = (Tag::Api(answer), Request::Push(command));
-        for (tag, _) in self.0.store.submit([request]) {
+        for (tag, _) in self.0.store.submit(order.into_iter().chain([request])) {
             if let Tag::Api(answer) = tag {
                 let busy = "too many requests wait for it, or it is closing";
                 let _ = answer.send(Err(push::Unavailable(busy.into())));

@@ -1,10 +1,12 @@
 //! One node: the parts, how they are put together, and in which order they stop.
 //!
 //! Start at [`Node::start`]. Threads: one per shard (`shard-N`, a `Driver`), the store's writer and readers, those that judge
-//! credentials (`auth`), the `ticker`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
+//! credentials (`auth`), the `ticker`, the `census`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
 
 mod alone;
+mod audiences;
 mod auth;
+mod census;
 mod cluster;
 mod config;
 mod http;
@@ -51,7 +53,9 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
+    audiences::LiveAudiences,
     auth::AuthPool,
+    census::{Census, CensusMailbox},
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
@@ -130,6 +134,7 @@ pub struct Node {
     runtime: Runtime,
     http: Option<Http>,
     ticker: Ticker,
+    census: Census,
     reads: ReadPool<(ShardId, Ticket)>,
     auth: Vec<JoinHandle<()>>,
     worker: StoreWorker<Tag>,
@@ -151,6 +156,7 @@ struct Inner {
     member: MemberCell,
     /// The way to the hub of a member of a cluster.
     hub: Option<HubMailbox>,
+    census: CensusMailbox,
 }
 
 impl Inner {
@@ -283,7 +289,9 @@ impl Node {
             config.auth_threads,
             config.auth_queue,
         )?;
+        let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
+            census,
             name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
@@ -349,6 +357,7 @@ impl Node {
             &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
         )?;
         drop(alarm);
+        let census = Census::spawn(inner.clone(), orders)?;
         let ticker = Ticker::spawn(
             inner.clone(),
             Rhythm {
@@ -371,6 +380,7 @@ impl Node {
             runtime,
             http,
             ticker,
+            census,
             reads,
             auth,
             worker,
@@ -461,6 +471,7 @@ impl Node {
             http.task
         });
         self.ticker.stop();
+        self.census.stop();
         for mailbox in &self.inner.shared.mailboxes {
             mailbox.post(Letter::Stop);
         }
@@ -567,6 +578,7 @@ fn spawn_shards(
             count,
             config: broker.clone(),
             access: config.access.clone(),
+            audiences: Box::new(LiveAudiences::default()),
             ids: inner.ids.clone(),
             seed,
             cluster,

@@ -72,7 +72,9 @@ impl Encoder {
                 log,
                 previous,
                 entry,
+                changes,
             } => Body::Log(wire::Log {
+                changes: changes.0,
                 app: self.app(&app),
                 log: log_number(log),
                 previous: previous.0,
@@ -211,6 +213,7 @@ impl Decoder {
                 app: self.app(&log.app)?,
                 log: log_kind(log.log)?,
                 previous: Offset(log.previous),
+                changes: Offset(log.changes),
                 entry: LogEntry {
                     offset: Offset(log.offset),
                     message: message(log.message)?,
@@ -367,6 +370,10 @@ fn change(change: Change) -> wire::ChangeKind {
                 retain_as_published: member.retain_as_published,
             }),
         }),
+        Change::Profile { client_id, profile } => wire::ChangeKind::Profile(wire::Profile {
+            client_id: bytes(&client_id),
+            profile,
+        }),
     }
 }
 
@@ -391,6 +398,10 @@ fn read_change(change: wire::ChangeKind) -> Result<Change, Unread> {
                     retain_as_published: member.retain_as_published,
                 }),
             },
+        },
+        wire::ChangeKind::Profile(profile) => Change::Profile {
+            client_id: text(&profile.client_id, "client id")?.into(),
+            profile: profile.profile.as_deref().map(copied),
         },
     })
 }
@@ -447,6 +458,7 @@ fn message(carried: Carried) -> Result<Arc<Message>, Unread> {
     if let Some(publisher) = &published.publisher {
         message.publisher = Some(text(publisher, "publisher")?.into());
     }
+    message.audience = published.audience.as_deref().map(copied);
     Ok(Arc::new(message))
 }
 
@@ -473,6 +485,11 @@ fn log_kind(number: u32) -> Result<LogKind, Unread> {
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Bytes on their own: a slice would keep its whole frame.
+fn copied(slice: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(slice)
 }
 
 fn text<'a>(bytes: &'a [u8], part: &'static str) -> Result<&'a str, Unread> {

@@ -163,6 +163,9 @@ pub fn weight(message: &PeerMessage) -> usize {
             Change::Member {
                 filter, client_id, ..
             } => filter.len() + client_id.len(),
+            Change::Profile { client_id, profile } => {
+                client_id.len() + profile.as_ref().map_or(0, |profile| profile.len())
+            }
         },
         PeerMessage::Interest { change, .. } => match change {
             Interest::Live { filter, .. } | Interest::Durable { filter, .. } => filter.len(),

@@ -266,6 +266,9 @@ pub struct Log {
     pub offset: u64,
     #[prost(message, required, tag = "5")]
     pub message: Carried,
+    /// The last change that must be known to judge whom the entry is for.
+    #[prost(uint64, tag = "6")]
+    pub changes: u64,
 }
 
 /// `PeerMessage::Change`.
@@ -278,7 +281,7 @@ pub struct Change {
     pub previous: u64,
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    #[prost(oneof = "ChangeKind", tags = "4, 5, 6")]
+    #[prost(oneof = "ChangeKind", tags = "4, 5, 6, 7")]
     pub change: Option<ChangeKind>,
 }
 
@@ -292,6 +295,19 @@ pub enum ChangeKind {
     Filter(Presence),
     #[prost(message, tag = "6")]
     Member(InterestMember),
+    #[prost(message, tag = "7")]
+    Profile(Profile),
+}
+
+/// What is known of a device.
+#[derive(Clone, PartialEq, prost::Message)]
+#[allow(missing_docs)]
+pub struct Profile {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client_id: Bytes,
+    /// Absent: nothing any more.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub profile: Option<Bytes>,
 }
 
 /// What is retained under a topic.
@@ -466,6 +482,9 @@ pub struct Published {
     pub properties: Bytes,
     #[prost(bytes = "bytes", tag = "10")]
     pub payload: Bytes,
+    /// Whom a push is for; absent: everybody.
+    #[prost(bytes = "bytes", optional, tag = "11")]
+    pub audience: Option<Bytes>,
 }
 
 /// A [`Published`] that is copied once only: on the way out from the shared message into the buffer of the socket, on the way in from the frame into a
@@ -510,7 +529,8 @@ impl Carried {
             (10, message.payload()),
         ];
         let content = content.into_iter().filter(|(_, slice)| !slice.is_empty());
-        publisher.into_iter().chain(content)
+        let audience = message.audience.as_deref().map(|audience| (11, audience));
+        publisher.into_iter().chain(content).chain(audience)
     }
 }
 

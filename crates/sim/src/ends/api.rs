@@ -172,7 +172,7 @@ impl Ends {
         match answer {
             Ok(Outcome::Accepted { targeted }) => {
                 push.id = push.ids.last().copied();
-                push.targeted = targeted;
+                push.targeted = targeted.unwrap_or_default();
             }
             Ok(Outcome::Replayed {
                 id,
@@ -186,7 +186,7 @@ impl Ends {
                     )));
                 }
                 push.id = Some(id);
-                push.targeted = targeted;
+                push.targeted = targeted.unwrap_or_default();
                 push.expires_at = Millis(accepted_ms + current.ttl_ms);
             }
             Err(error) => {

@@ -87,13 +87,7 @@ impl Drop for Stage {
 impl Stage {
     fn new(input: &mut Input<'_>) -> Stage {
         let config = node_config(input);
-        let mut node = Node::start(config.clone(), Default::default(), START);
-        node.push(Command::CreateApp {
-            app: app(),
-            key: campanile_push::app::KeyHash([0; 32]),
-            now_ms: START.0,
-        });
-        node.settle();
+        let node = Node::start(config.clone(), Default::default(), START);
         Stage {
             config,
             node: Some(node),

@@ -1,4 +1,5 @@
-//! The log of what all nodes of an app must know: what is retained, which filters durable sessions have, who is in shared subscriptions.
+//! The log of what all nodes of an app must know: what is retained, which filters durable sessions have, who is in shared subscriptions,
+//! what is known of devices.
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Offset},
@@ -11,10 +12,20 @@ use crate::{
     engine::{
         inbox::offset_of_key,
         keys::{Subject, Table},
-        records::SubscriptionRecord,
+        kv::{KvError, View},
+        records::{SubscriptionRecord, decode},
         txn::Txn,
     },
 };
+
+/// The app's last change.
+pub fn last_change(view: &dyn View, app: &AppId) -> Result<Offset, KvError> {
+    let log = view.get(&Subject::app(app.as_str()).key(Table::Changes))?;
+    let log: Option<ChangesRecord> = log
+        .map(|bytes| decode(&bytes, "log of changes"))
+        .transpose()?;
+    Ok(Offset(log.map_or(0, |log| log.end)))
+}
 
 /// Shared subscriptions begin with it.
 const SHARE: &str = "$share/";
@@ -33,6 +44,14 @@ impl Txn<'_> {
             change,
         });
         Ok(())
+    }
+
+    /// The app's last change; 0 in the store of a node alone.
+    pub fn last_change(&self, app: &AppId) -> Result<Offset, KvError> {
+        match self.config.shared {
+            true => last_change(self, app),
+            false => Ok(Offset::default()),
+        }
     }
 
     /// Appends to the log of changes. Returns the place of the change before, and that of this one.

@@ -125,6 +125,7 @@ impl Txn<'_> {
             self.remove_if_there(subject.expiry_key(at, ExpiryKind::Session))?;
         }
         (session.connected, session.owner) = (true, owner.0);
+        session.may_be_served = false;
         self.put_record(Table::Device, subject, &device)?;
         if let Some(mut will) = self.record::<WillRecord>(Table::Will, subject, "will")?
             && will.due_at.take().is_some()
@@ -202,7 +203,7 @@ impl Txn<'_> {
         voided: &mut Voided,
     ) -> Result<Option<Millis>, StoreError> {
         let device = self.device(subject)?;
-        let Some((device, session)) =
+        let Some((mut device, mut session)) =
             device.and_then(|device| device.session.clone().map(|session| (device, session)))
         else {
             return Ok(Some(now));
@@ -213,6 +214,8 @@ impl Txn<'_> {
             return Ok(Some(now));
         }
         let ends_at = session_end(now, session.expiry_seconds);
+        session.may_be_served = true;
+        device.session = Some(session);
         self.disconnect(subject, device, ends_at)?;
         Ok(ends_at)
     }

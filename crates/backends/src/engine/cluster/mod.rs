@@ -20,7 +20,7 @@ use campanile_broker::ids::{Generation, Millis, Offset};
 
 use super::kv::KvError;
 
-pub use self::connections::load_ephemeral;
+pub use self::{changes::last_change, connections::load_ephemeral};
 
 /// What the engine and its readers tell each other beside what is committed.
 #[derive(Debug, Default)]

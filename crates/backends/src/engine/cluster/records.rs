@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey},
     store::{Change, DurableMember, QoS},
@@ -143,7 +144,7 @@ pub fn member_of(subscription: &SubscriptionRecord) -> Result<DurableMember, KvE
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ChangeRecord {
-    #[prost(oneof = "ChangeKind", tags = "1, 2, 3")]
+    #[prost(oneof = "ChangeKind", tags = "1, 2, 3, 4")]
     pub kind: Option<ChangeKind>,
 }
 
@@ -155,6 +156,17 @@ pub enum ChangeKind {
     Filter(PresenceRecord),
     #[prost(message, tag = "3")]
     Member(MemberRecord),
+    #[prost(message, tag = "4")]
+    Profile(ProfileRecord),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProfileRecord {
+    #[prost(string, tag = "1")]
+    pub client_id: String,
+    /// None: there is none any more.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub profile: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -189,6 +201,10 @@ impl ChangeRecord {
                 client_id,
                 member,
             } => ChangeKind::Member(MemberRecord::of(filter, client_id, *member)),
+            Change::Profile { client_id, profile } => ChangeKind::Profile(ProfileRecord {
+                client_id: client_id.as_ref().to_owned(),
+                profile: profile.clone(),
+            }),
         };
         ChangeRecord { kind: Some(kind) }
     }
@@ -210,6 +226,10 @@ impl ChangeRecord {
                 filter: record.filter.into(),
                 client_id: Arc::from(record.client_id),
                 member: record.granted.map(|granted| granted.member()).transpose()?,
+            },
+            ChangeKind::Profile(record) => Change::Profile {
+                client_id: record.client_id.into(),
+                profile: record.profile,
             },
         })
     }

@@ -2,7 +2,7 @@
 --   o number; e epoch; g generation of the connection that is up
 --   b bytes of the inbox, i its entries, l the last one: absent if it is empty
 --   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
---   it may still hand it over
+--   it may still hand it over, q its node was given up and may serve it all the same
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
 --   v there is more in `x:CLIENT`, which holds what is long and rare: u unfinished exchanges, A<log> what is done above a cursor, c cursors that do
 --   not fit; and, with or without v, r<packet id> received exchanges
@@ -14,7 +14,7 @@ local function extra_key(client) return K .. 'x:' .. client end
 
 local FIELDS = {
   number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
-  may_hand_over = 'h', pushes = 'p', known = 'k', has_extra = 'v',
+  may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v',
 }
 local IS_TEXT = { owner = true, cursors = true }
 local NAMES, SHORT = {}, {}
@@ -48,7 +48,7 @@ end
 
 -- `value`: nil removes it.
 local function set(device, name, value)
-  if device[name] == value then return end
+  if device[name] == value then return repeats() end
   device[name] = value
   device.changes[FIELDS[name]] = value == nil and '' or IS_TEXT[name] and value or digits(value)
   changed_devices[device.client] = device
@@ -101,7 +101,7 @@ local owners_known, owners_left = {}, {}
 local function connected_key(owner) return K .. 'g:' .. owner end
 local function set_owner(device, owner)
   local before = device.owner
-  if before == owner then return end
+  if before == owner then return repeats() end
   if before then
     write('SREM', connected_key(before), device.client)
     owners_left[before] = true
@@ -119,10 +119,10 @@ local function save_owners()
   end
 end
 
--- Sessions that are away, by the hour in which they end: lists `y:HOUR`, of which `y` has the beginnings. It takes a fifth of what the expiry index does,
+-- Sessions that are away, by the hour in which they end: lists `t:HOUR`, of which `t` has the beginnings. It takes a fifth of what the expiry index does,
 -- where the sessions of an hour are put when it begins. A session is in one list, that of the earliest hour it was ever to end in; what that means
 -- by then is looked up. One that is gone leaves its name there until that hour.
-local HOURS = K .. 'y'
+local HOURS = K .. 't'
 local HOUR_MS = 3600000
 local function end_at(device, ends_at, now)
   set(device, 'ends_at', ends_at)
@@ -140,4 +140,20 @@ local function end_no_more(device)
   if not device.ends_at then return end
   unindex('S' .. device.client)
   set(device, 'ends_at', nil)
+end
+
+-- Rows of the push domain: hashes `w:TABLE` by name of `VERSION:EXPIRY:VALUE`, with the names in order in `y:TABLE`. Table 16 is that of devices.
+local function rows_key(number) return K .. 'w:' .. number end
+local function names_key(number) return K .. 'y:' .. number end
+local DEVICE_TABLE = 16
+local DEVICE_ROWS = rows_key(DEVICE_TABLE)
+-- What the push domain knows of a device, or `false`: its row.
+local function profile_of(client)
+  local stored = call('HGET', DEVICE_ROWS, client)
+  return stored and string.match(stored, '^%d+:%d*:(.*)$')
+end
+-- A device has another profile, or (`false`) none any more. Whoever claims it later reads it then.
+local function profile_changed(device, profile)
+  if not device or not device.owner and not device.may_be_served then return end
+  if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
 end

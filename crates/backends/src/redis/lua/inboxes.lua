@@ -34,10 +34,22 @@ local function save_bits(key, numbers)
   end
 end
 
+-- The bitmaps of a push to an audience reach this chunk.
+local function raise_chunks(push, chunk)
+  if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
+end
+
 local function save_marks()
   for push, of_push in pairs(marks) do
     local key = push_key(push)
-    local row = call('HMGET', key, 'l', 't')
+    local row = call('HMGET', key, 'l', 't', 'g')
+    -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
+    if row[3] and #of_push.d > 0 then
+      save_bits(key .. ':t', of_push.d)
+      local last = 0
+      for _, number in ipairs(of_push.d) do last = math.max(last, number) end
+      raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
+    end
     for name, numbers in pairs(of_push) do
       if not row[1] or #numbers == 0 then
         -- Nobody asks for that report any more.
@@ -136,9 +148,10 @@ local function purge_publishes(device)
   remove_entries(device, members)
 end
 
--- Forgets a device without a session whose inbox is empty.
+-- Forgets a device without a session whose inbox is empty, unless it is registered.
 local function forget_idle(device)
   if device.expiry or device.pushes or device.entries then return false end
+  if call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return false end
   write('DEL', device_key(device.client))
   devices[device.client], changed_devices[device.client] = false, nil
   return true

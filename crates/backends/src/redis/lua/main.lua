@@ -32,7 +32,7 @@ save_marks()
 save_devices()
 save_owners()
 save_counters()
-local answer = cmsgpack.pack({ replies, notices, dropped, writes })
+local answer = cmsgpack.pack({ replies, notices, dropped, writes, counters.q or 0 })
 call('HSET', WRITER, 'n', number, slot, number .. ':' .. answer)
 call('PEXPIRE', WRITER, WRITER_KEPT_MS)
 return answer

@@ -3,7 +3,8 @@
 local function log_key(log) return K .. 'l:' .. log end
 local function posting_key(log, filter) return K .. 'p:' .. log .. ':' .. filter end
 
-local function append_to_log(log, place, message, at, filters)
+-- `changes`: the last change that must be known to judge whom the entry is for, or 0.
+local function append_to_log(log, place, message, at, filters, changes)
   local packed = ''
   if #filters > 0 then
     packed = cmsgpack.pack(filters)
@@ -12,7 +13,7 @@ local function append_to_log(log, place, message, at, filters)
   else
     write('XADD', log_key(log), stream_id(place), 't', digits(at), 'm', message)
   end
-  announce('L', log, counter('e' .. log), place)
+  announce('L', log, counter('e' .. log), place, changes or 0)
   set_counter('e' .. log, place)
   set_counter('b' .. log, counter('b' .. log) + #message + #packed)
 end
@@ -97,7 +98,8 @@ end
 
 -- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, d it has
 -- it, w it lost it. Of others the sets t, d, w: of one for all, c says how many chunks they have; of one for a few, m is the message that they
--- share, and the list `P:ID:c` says whose inboxes may hold it.
+-- share, and the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its
+-- n means nothing.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -113,18 +115,22 @@ end
 local IDEMPOTENCY = K .. 'k'
 
 -- idempotency: key, hash of the body, expiry
-run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency)
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience)
   if idempotency then
     local used = call('HGET', IDEMPOTENCY, idempotency[1])
     used = used and cmsgpack.unpack(used)
     if used and used[5] > accepted_at then
       if used[1] ~= idempotency[2] then return 'K' end
+      repeats()
       return { 'R', used[2], used[3], used[4] }
     end
   end
   local key = push_key(push)
-  local known = call('HGET', key, 'n')
-  if known then return { 'A', tonumber(known) } end
+  local known = call('HMGET', key, 'n', 'g')
+  if known[1] then
+    repeats()
+    return { 'A', not known[2] and tonumber(known[1]) }
+  end
   local targeted, kind = clients and #clients, clients and (#clients == 1 and TO_ONE or TO_FEW) or TO_ALL
   local fields = { 'a', digits(accepted_at), 'x', digits(expires_at), 'l', kind }
   local function add(field, value)
@@ -152,7 +158,7 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     local place = next_place()
     add('o', digits(place))
     if kind == TO_ALL then
-      append_to_log(0, place, message, accepted_at, {})
+      append_to_log(0, place, message, accepted_at, {}, to_audience and counter('h'))
     elseif kind == TO_ONE then
       add('y', clients[1])
     elseif #clients > 0 then
@@ -166,12 +172,17 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     end
     index(expires_at, 'P' .. push)
   end
-  if kind == TO_ALL then
+  if to_audience then
+    -- Who it is for is added later. A number that was in use now is not given to another device.
+    add('g', 1)
+    set_counter('pa', counter('pa') + 1)
+    targeted = false
+  elseif kind == TO_ALL then
     local chunks
     targeted, chunks = target_all(push)
     add('c', chunks)
   end
-  add('n', targeted)
+  add('n', targeted or 0)
   write('HSET', key, unpack(fields))
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
@@ -179,4 +190,22 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     index(idempotency[3], 'I' .. idempotency[1])
   end
   return { 'A', targeted }
+end
+
+-- Some of the devices that a push to an audience is for: a bitmap of one chunk.
+run.target = function(push, chunk, devices)
+  local key = push_key(push)
+  if call('HEXISTS', key, 'g') == 0 then return true end
+  local set, added = key .. ':t:' .. chunk, key .. ':added'
+  write('SET', added, devices)
+  write('BITOP', 'OR', set, set, added)
+  write('DEL', added)
+  raise_chunks(push, chunk)
+  return true
+end
+
+run.counted = function(push)
+  local key = push_key(push)
+  if call('HEXISTS', key, 'g') == 1 then write('HSET', key, 'k', 1) end
+  return true
 end

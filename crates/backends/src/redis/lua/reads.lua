@@ -146,6 +146,12 @@ end
 
 read.kept = function() return { retained_messages(), log_ends() } end
 
+read.profiles = function(clients)
+  local profiles = {}
+  for number, client in ipairs(clients) do profiles[number] = profile_of(client) end
+  return { profiles, counter('h') }
+end
+
 read.snapshot = function()
   local members = {}
   local row = call('HGETALL', K .. 'sm')
@@ -185,9 +191,9 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'd', 'w')
+  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'd', 'w', 'g', 'k')
   if not row[1] then return false end
-  local delivered, lost = 0, 0
+  local targeted, delivered, lost = tonumber(row[3]), 0, 0
   if row[4] == TO_ONE then
     delivered = row[6] and 1 or 0
     lost = row[7] and not row[6] and 1 or 0
@@ -201,6 +207,7 @@ read.report = function(push)
         call('DEL', key .. ':common')
         return count
       end
+      if row[8] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
       lost = lost + common(set('w')) - common(set('w'), set('d'))
     end
@@ -214,12 +221,14 @@ read.report = function(push)
       if not got[number] then lost = lost + 1 end
     end
   end
-  return { tonumber(row[1]), tonumber(row[2]), tonumber(row[3]), delivered, lost }
-end
-
-read.app_of_key = function(key) return call('HGET', K .. 'keys', key) end
-read.apps = function(after, limit)
-  return call('ZRANGEBYLEX', K .. 'names', after and '(' .. after or '-', '+', 'LIMIT', 0, limit)
+  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[8] and not row[9] or false }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end
+
+-- A write behind everything that is there: replicas that have it have all up to the place that is answered. One that a full server takes, too.
+read.mark = function()
+  local key, KEPT_MS = K .. 'y', 86400000
+  if call('PEXPIRE', key, KEPT_MS) == 0 then call('SET', key, '', 'PX', KEPT_MS) end
+  return counter('q')
+end

@@ -42,7 +42,7 @@ local function end_stored_session(device)
   local filters = end_session(device, parts_of(device))
   set_owner(device, nil)
   set_bit('s', device.number, 0)
-  for _, name in ipairs({ 'epoch', 'expiry', 'cursors', 'may_hand_over', 'listed' }) do set(device, name, nil) end
+  for _, name in ipairs({ 'epoch', 'expiry', 'cursors', 'may_hand_over', 'may_be_served', 'listed' }) do set(device, name, nil) end
   forget_idle(device)
   return filters
 end
@@ -57,8 +57,9 @@ local function end_ephemeral(device)
   if forget_idle(device) and is_unknown then write('RPUSH', K .. 'fo', number) end
 end
 
-local function disconnect(device, ends_at, now)
+local function disconnect(device, ends_at, now, may_be_served)
   set_owner(device, nil)
+  set(device, 'may_be_served', may_be_served and 1 or nil)
   if ends_at then end_at(device, ends_at, now) else end_no_more(device) end
 end
 
@@ -89,7 +90,8 @@ local run = {}
 
 run.claim = function(client, owner, now, clean_start, expiry, will)
   local device = load(client)
-  local had = device ~= nil and device.expiry ~= nil
+  local is_new = device == nil
+  local had = not is_new and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
   if previous and previous[1] ~= owner then note(previous[1], client, 0) end
@@ -105,13 +107,14 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
     if goes_on then end_no_more(device) else ended = end_session(device, parts) end
   end
   cursor = cursor or { 0, digits(end_of(0)), '' }
-  if not device then
+  if is_new then
     device = new_device(client)
     set(device, 'number', take_number())
   elseif expiry == 0 and not goes_on and not was_ephemeral then
     set(device, 'known', 1)
   end
   set(device, 'epoch', epoch)
+  set(device, 'may_be_served', nil)
   if expiry > 0 or goes_on then
     set(device, 'expiry', expiry)
     set(device, 'pushes', nil)
@@ -140,7 +143,11 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local ends = {}
   for partition = 1, config.partitions do ends[partition] = end_of(partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
-  return { epoch, device.number, resumed, ended, owed, cursor, ends, device.entries ~= nil, previous }
+  return {
+    epoch, device.number, resumed, ended, owed, cursor, ends, device.entries ~= nil, previous,
+    not is_new and profile_of(client),
+    counter('h'),
+  }
 end
 
 run.subscribe = function(client, epoch, add, remove, inbox)
@@ -265,6 +272,7 @@ run.restamp = function(client, epoch, owner)
   local device = fence(client, epoch)
   if not device then return 'F' end
   end_no_more(device)
+  set(device, 'may_be_served', nil)
   set_owner(device, owner)
   local will = will_of(client)
   if will and will.due then
@@ -296,7 +304,7 @@ run.void = function(owner, now, limit)
       elseif expiry == 0 then
         ended[#ended + 1] = { client, end_stored_session(device) }
       else
-        disconnect(device, ends_at, now)
+        disconnect(device, ends_at, now, true)
       end
     else
       write('SREM', connected_key(owner), client)

@@ -12,6 +12,9 @@ local function write(...)
   return call(...)
 end
 
+-- Says yes to what was written before: as good as a write, since replicas may not have it yet.
+local function repeats() writes = math.max(writes, 1) end
+
 local function announce(...) notices[#notices + 1] = { request, ... } end
 
 -- Counters of the app, read once and written back at the end of the script.
@@ -102,7 +105,7 @@ local function note(owner, client, place)
   if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 
--- Word of what all nodes route by. A node alone hears only of what is retained, and keeps no log of it.
+-- Word of what all nodes route by. A node alone hears only of what is retained and of profiles, and keeps no log of it.
 local CHANGES = K .. 'h'
 local function change(kind, subject, ...)
   local previous, place = 0, 0
@@ -110,7 +113,7 @@ local function change(kind, subject, ...)
     previous, place = counter('h'), next_place()
     append_bounded(CHANGES, place, 'ht', 'k', kind, 's', subject, ...)
     set_counter('h', place)
-  elseif kind ~= 'R' then
+  elseif kind ~= 'R' and kind ~= 'P' then
     return
   end
   local fields = fields_of({ ... })

@@ -277,6 +277,7 @@ impl<H> Hub<H> {
                 log,
                 previous,
                 entry,
+                changes,
             } => {
                 self.peers
                     .tell_all(&mut self.effects.peers, || PeerMessage::Log {
@@ -284,8 +285,9 @@ impl<H> Hub<H> {
                         log,
                         previous,
                         entry: entry.clone(),
+                        changes,
                     });
-                self.on_log(&app, log, previous, entry);
+                self.on_log(&app, log, previous, entry, changes);
             }
             Notice::Change {
                 app,

@@ -280,7 +280,8 @@ impl<H> Hub<H> {
                 log,
                 previous,
                 entry,
-            } => self.on_log(&app, log, previous, entry),
+                changes,
+            } => self.on_log(&app, log, previous, entry, changes),
             PeerMessage::Change {
                 app,
                 previous,

@@ -20,6 +20,8 @@ use crate::{
 const PAGE: u32 = 1024;
 /// How long an entry may wait for the announcement of one before it until the store is asked.
 const EARLY_MS: u64 = 10;
+/// Entries that may wait for a change that was not announced; beyond, they are read from the store again.
+const MAX_UNJUDGED: usize = 4096;
 /// After a read that failed.
 const RETRY_MS: u64 = 250;
 
@@ -28,6 +30,8 @@ const RETRY_MS: u64 = 250;
 pub struct AppState {
     logs: BTreeMap<LogKind, Sequencer<LogEntry>>,
     changes: Sequencer<Change>,
+    /// Entries with an audience whose devices are not known before a change that is still to come.
+    unjudged: Vec<Unjudged>,
     notes: Offset,
     /// The shards were sent changes up to here.
     sent: Offset,
@@ -43,6 +47,15 @@ pub struct AppState {
     known_until: Millis,
 }
 
+/// An announced entry that waits for a change.
+#[derive(Debug)]
+struct Unjudged {
+    log: LogKind,
+    previous: Offset,
+    entry: LogEntry,
+    changes: Offset,
+}
+
 impl AppState {
     fn new(partitions: u8, now: Millis) -> AppState {
         let topics = (0..partitions).map(LogKind::Topic);
@@ -50,6 +63,7 @@ impl AppState {
         AppState {
             logs: logs.map(|log| (log, Sequencer::new(Offset(0)))).collect(),
             changes: Sequencer::new(Offset(0)),
+            unjudged: Vec::new(),
             notes: Offset(0),
             sent: Offset(0),
             syncing: false,
@@ -88,13 +102,31 @@ impl<H> Hub<H> {
         self.apps.get_mut(app).expect("just inserted")
     }
 
-    /// Somebody says that a log has a new entry.
-    pub(super) fn on_log(&mut self, app: &AppId, log: LogKind, previous: Offset, entry: LogEntry) {
+    /// Somebody says that a log has a new entry. `changes`: as in [`Notice::Log`].
+    pub(super) fn on_log(
+        &mut self,
+        app: &AppId,
+        log: LogKind,
+        previous: Offset,
+        entry: LogEntry,
+        changes: Offset,
+    ) {
         let now = self.now;
         let state = self.app(app);
         if !state.is_loaded {
             // The snapshot, or the first read after it, has it.
             return;
+        }
+        if changes > state.changes.end() {
+            if state.unjudged.len() < MAX_UNJUDGED {
+                state.unjudged.push(Unjudged {
+                    log,
+                    previous,
+                    entry,
+                    changes,
+                });
+            }
+            return state.hurry(now);
         }
         let mut in_turn = Vec::new();
         let sequencer = state.log(log);
@@ -126,6 +158,24 @@ impl<H> Hub<H> {
             state.hurry(now);
         }
         self.send_changes(app, in_turn);
+        self.judge(app);
+    }
+
+    /// Takes the entries that waited for changes which have come since.
+    fn judge(&mut self, app: &AppId) {
+        let state = self.app(app);
+        if state.unjudged.is_empty() {
+            return;
+        }
+        for waiting in std::mem::take(&mut state.unjudged) {
+            let Unjudged {
+                log,
+                previous,
+                entry,
+                changes,
+            } = waiting;
+            self.on_log(app, log, previous, entry, changes);
+        }
     }
 
     fn send_entries(&mut self, app: &AppId, log: LogKind, entries: Vec<InTurn<LogEntry>>) {
@@ -138,6 +188,8 @@ impl<H> Hub<H> {
                 log,
                 previous,
                 entry,
+                // The shards were sent them before.
+                changes: Offset::default(),
             }));
         }
     }
@@ -285,6 +337,12 @@ impl<H> Hub<H> {
             true => now,
             false => Millis(now.0 + POLL_MS),
         });
+        // Behind the last change of a page that is not the last one, whom an entry is for cannot be judged; behind changes that are lost neither.
+        let judged_to = match (news.changes_lost, news.changes.last()) {
+            (true, _) => Some(Offset::default()),
+            (false, Some(last)) if news.more => Some(last.offset),
+            _ => None,
+        };
         let mut changes = Vec::new();
         for change in news.changes {
             app.changes.read(change.offset, change.change, &mut changes);
@@ -297,6 +355,10 @@ impl<H> Hub<H> {
             let mut entries = Vec::new();
             let sequencer = app.log(log.log);
             for entry in log.entries {
+                let is_early = judged_to.is_some_and(|judged| entry.offset > judged);
+                if is_early && entry.message.audience.is_some() {
+                    break;
+                }
                 sequencer.read(entry.offset, entry, &mut entries);
             }
             sequencer.release(&mut entries);
@@ -328,6 +390,7 @@ impl<H> Hub<H> {
         for (log, entries) in logs {
             self.send_entries(id, log, entries);
         }
+        self.judge(id);
         for note in news.notes {
             let client = note.client.clone();
             let mail = match note.entry {

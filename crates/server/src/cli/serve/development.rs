@@ -5,16 +5,11 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use campanile_api::Store;
-use campanile_push::{
-    app::AppName,
-    key::ApiKey,
-    store::{Command, Outcome},
-};
+use campanile_push::{app::AppName, key::ApiKey};
 
 use crate::auth::random;
 
@@ -43,34 +38,9 @@ pub fn key(data_dir: &Path, given: Option<String>) -> anyhow::Result<ApiKey> {
     Ok(key)
 }
 
-/// Makes the app with this key, or gives it the key.
+/// Makes the app with this key, or gives it the key; it may do everything.
 pub fn register(store: &dyn Store, app: &str, key: &ApiKey) -> anyhow::Result<()> {
-    let app = AppName::new(app)?;
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
-    let submit = |command| {
-        store
-            .submit(command)
-            .blocking_recv()
-            .context("the store did not answer")?
-            .map_err(anyhow::Error::from)
-    };
-    let outcome = match submit(Command::CreateApp {
-        app: app.clone(),
-        key: key.hash(),
-        now_ms,
-    })? {
-        Outcome::Exists => submit(Command::AddKey {
-            app: app.clone(),
-            key: key.hash(),
-        })?,
-        outcome => outcome,
-    };
-    match outcome {
-        Outcome::Done => Ok(()),
-        other => bail!("the store did not take the key of app {app}: {other:?}"),
-    }
+    crate::admin::register(store, &AppName::new(app)?, &key.hash())
 }
 
 #[cfg(test)]

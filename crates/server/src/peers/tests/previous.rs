@@ -89,6 +89,7 @@ fn published() -> Published {
 fn previous_version_reads_what_it_knows_and_skips_the_rest() {
     let mut with_more = Message::clone(&message(QoS::AtLeastOnce, b"payload"));
     with_more.publisher = Some("somebody".into());
+    with_more.audience = Some(Bytes::from_static(b"vip"));
     with_more.expires_at = Some(campanile_broker::ids::Millis(9));
     let deliver = PeerMessage::Deliver {
         app: AppId::new("app"),
@@ -124,7 +125,9 @@ fn this_version_reads_what_the_previous_one_says() {
             log,
             previous,
             entry,
+            changes,
         } => {
+            assert_eq!(changes.0, 0);
             assert_eq!(app.as_str(), "app");
             assert_eq!(log, campanile_broker::store::LogKind::Topic(2));
             assert_eq!((previous.0, entry.offset.0), (10, 11));

@@ -44,6 +44,7 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
         any::<bool>(),
         option::of(any::<u64>()),
         option::of("[a-z]{0,20}".prop_map(Arc::from)),
+        option::of(bytes(30)),
     );
     (content, rest).prop_map(|((id, push, topic, properties, payload), rest)| {
         let kind = if push { Kind::Push } else { Kind::Publish };
@@ -52,6 +53,7 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
         message.retain = rest.1;
         message.expires_at = rest.2.map(Millis);
         message.publisher = rest.3;
+        message.audience = rest.4.map(prost::bytes::Bytes::from);
         Arc::new(message)
     })
 }
@@ -98,6 +100,10 @@ fn change() -> impl Strategy<Value = Change> {
                 client_id,
                 member,
             }
+        }),
+        (text(), option::of(bytes(300))).prop_map(|(client_id, profile)| Change::Profile {
+            client_id,
+            profile: profile.map(prost::bytes::Bytes::from),
         }),
     ]
 }
@@ -146,12 +152,13 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             }
         ),
         ticket().prop_map(|ticket| PeerMessage::SharedDone { ticket }),
-        (app(), log(), offset(), offset(), any_message()).prop_map(
-            |(app, log, previous, offset, message)| PeerMessage::Log {
+        (app(), log(), (offset(), offset(), offset()), any_message()).prop_map(
+            |(app, log, (previous, offset, changes), message)| PeerMessage::Log {
                 app,
                 log,
                 previous,
                 entry: LogEntry { offset, message },
+                changes,
             }
         ),
         (app(), offset(), offset(), change()).prop_map(|(app, previous, offset, change)| {

@@ -1,10 +1,6 @@
 //! The operator's end: apps of a data directory, whether a node runs on it or not.
 
-use std::{
-    io,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{io, path::PathBuf};
 
 use campanile_backends::{
     Backend,
@@ -13,13 +9,14 @@ use campanile_backends::{
 use campanile_broker::{ids::Millis, store::StoreError};
 use campanile_push::{
     app::{AppName, KeyHash},
+    registry::permission::Permissions,
     store::Unavailable,
 };
 
 use super::{
-    Reply, Request, Wanted,
+    Reply, Request, Wanted, change_apps,
     conversation::{ConversationError, Node},
-    list, reply_to_write, show_hash, socket_path,
+    now_ms, show_hash, socket_path,
 };
 
 /// Why apps cannot be seen or changed.
@@ -89,10 +86,16 @@ impl Apps {
     }
 
     /// Gives an app one more key: [`Reply::Done`] or [`Reply::NoApp`].
-    pub fn add_key(&mut self, app: &AppName, key: &KeyHash) -> Result<Reply, AppsError> {
+    pub fn add_key(
+        &mut self,
+        app: &AppName,
+        key: &KeyHash,
+        permissions: Permissions,
+    ) -> Result<Reply, AppsError> {
         self.ask(&Request::AddKey {
             app: app.to_string(),
             key_sha256: show_hash(key),
+            permissions: permissions.iter().map(|p| p.text().to_owned()).collect(),
         })
     }
 
@@ -126,7 +129,7 @@ impl Apps {
     fn ask(&mut self, request: &Request) -> Result<Reply, AppsError> {
         let reply = match self {
             Apps::Running(node) => node.ask(request)?,
-            Apps::Stopped(store) => carry_out(store.as_mut(), request),
+            Apps::Stopped(store) => of_directory(store.as_mut(), request),
         };
         match reply {
             Reply::Refused { detail } => Err(AppsError::Refused(detail)),
@@ -135,30 +138,22 @@ impl Apps {
     }
 }
 
-fn carry_out(store: &mut dyn Backend, request: &Request) -> Reply {
+fn of_directory(store: &mut dyn Backend, request: &Request) -> Reply {
     use campanile_backends::{Reply as Stored, Request as Write};
-    match request.wanted(now_ms()) {
-        Err(refused) => refused,
-        Ok(Wanted::OfCluster(_)) => Reply::Refused {
-            detail: "only a node that runs knows the cluster".to_owned(),
-        },
-        Ok(Wanted::Apps(after)) => list(&*store.reader(), after.as_ref()),
-        Ok(Wanted::Write(command)) => {
-            match store.commit(vec![Write::Push(command)]).replies.pop() {
-                Some(Ok(Stored::Push(outcome))) => reply_to_write(Ok(outcome)),
-                Some(Err(StoreError::Unavailable(cause))) => {
-                    reply_to_write(Err(Unavailable(cause)))
-                }
-                other => Reply::Refused {
-                    detail: format!("the store answered {other:?}"),
-                },
-            }
+    let wanted = match request.wanted() {
+        Ok(Wanted::OfCluster(_)) => {
+            return Reply::Refused {
+                detail: "only a node that runs knows the cluster".to_owned(),
+            };
         }
-    }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+        Ok(wanted) => wanted,
+        Err(refused) => return refused,
+    };
+    let reader = store.reader();
+    let submit = |command| match store.commit(vec![Write::Push(command)]).replies.pop() {
+        Some(Ok(Stored::Push(outcome))) => Ok(outcome),
+        Some(Err(StoreError::Unavailable(cause))) => Err(Unavailable(cause)),
+        other => Err(Unavailable(format!("it answered {other:?}").into())),
+    };
+    change_apps(&*reader, submit, &wanted)
 }

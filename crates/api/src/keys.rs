@@ -1,0 +1,240 @@
+//! `/v1/apps/{app}/keys` and `/v1/apps/{app}/audit`: API keys, and who changed what.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    key::ApiKey,
+    registry::{
+        apps::{self, KeyRecord, NewKey},
+        audit,
+        permission::{Permission, Permissions},
+    },
+    time::rfc3339,
+};
+use serde::Serialize;
+
+use crate::{
+    ApiState, auth, body,
+    problem::{Code, Problem},
+    query,
+    routes::path_problem,
+};
+
+/// Entries of a page where the caller does not say.
+const DEFAULT_PAGE: usize = 100;
+/// Most entries of a page.
+const MAX_PAGE: usize = 1000;
+
+/// A key, as it may be shown.
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    label: String,
+    permissions: Vec<&'static str>,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotated_at: Option<String>,
+}
+
+impl Shown {
+    fn of(record: &KeyRecord) -> Shown {
+        Shown {
+            id: record.id.clone(),
+            label: record.label.clone(),
+            permissions: names(record.permissions()),
+            created_at: rfc3339(record.created_ms),
+            rotated_at: (record.rotated_ms > 0).then(|| rfc3339(record.rotated_ms)),
+        }
+    }
+}
+
+fn names(permissions: Permissions) -> Vec<&'static str> {
+    permissions.iter().map(Permission::text).collect()
+}
+
+#[derive(Serialize)]
+struct List {
+    keys: Vec<Shown>,
+}
+
+/// A key with its secret: the only time that it is shown.
+#[derive(Serialize)]
+struct Made {
+    id: String,
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_valid_until: Option<String>,
+}
+
+fn new_secret() -> Result<ApiKey, Problem> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)
+        .map_err(|_| Problem::internal("the system gave no random numbers for a key"))?;
+    Ok(ApiKey::from_random(random))
+}
+
+/// `GET /v1/apps/{app}/keys`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Admin)
+        .await?
+        .app;
+    let records = state.look(move |context| apps::keys(context, &app)).await?;
+    let keys = records.iter().map(Shown::of).collect();
+    Ok(Json(List { keys }).into_response())
+}
+
+/// `POST /v1/apps/{app}/keys`
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
+    body::check_type(&headers)?;
+    let body = body::read(&headers, body, state.config()).await?;
+    let NewKey { label, permissions } = NewKey::parse(&body)?;
+    let secret = new_secret()?;
+    let (app, hash) = (caller.app.clone(), secret.hash());
+    let id = state
+        .carry_out(caller.actor(), move |context| {
+            apps::add_key(context, &app, &hash, permissions, &label)
+        })
+        .await?;
+    let made = Made {
+        id,
+        key: secret.reveal().to_owned(),
+        permissions: Some(names(permissions)),
+        old_valid_until: None,
+    };
+    Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+/// `DELETE /v1/apps/{app}/keys/{id}`
+pub(crate) async fn revoke(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
+    let app = caller.app.clone();
+    state
+        .carry_out(caller.actor(), move |context| {
+            apps::revoke_key(context, &app, &id)
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `POST /v1/apps/{app}/keys/{id}:rotate`
+pub(crate) async fn act(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path((app, target)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
+    let Some(id) = target.strip_suffix(":rotate").map(str::to_owned) else {
+        return Err(Problem::new(
+            Code::NotFound,
+            "the only thing to do with a key here is \":rotate\"",
+        ));
+    };
+    let body = body::read(&headers, body, state.config()).await?;
+    if !body.is_empty() {
+        body::check_type(&headers)?;
+    }
+    let until = state.now_ms() + apps::grace_seconds(&body)? * 1000;
+    let secret = new_secret()?;
+    let (app, hash) = (caller.app.clone(), secret.hash());
+    let record = state
+        .carry_out(caller.actor(), move |context| {
+            apps::rotate_key(context, &app, &id, &hash, until)
+        })
+        .await?;
+    let made = Made {
+        id: record.id,
+        key: secret.reveal().to_owned(),
+        permissions: None,
+        old_valid_until: Some(rfc3339(until)),
+    };
+    Ok(Json(made).into_response())
+}
+
+#[derive(Serialize)]
+struct Audited {
+    id: String,
+    at: String,
+    actor: String,
+    action: String,
+    object: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct AuditPage {
+    entries: Vec<Audited>,
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// `GET /v1/apps/{app}/audit`
+pub(crate) async fn audit(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let app: AppName = auth::authorise(&state, &headers, &app, Permission::Admin)
+        .await?
+        .app;
+    let (mut limit, mut after) = (DEFAULT_PAGE, None::<PushId>);
+    for (name, value) in query::parse(&query.unwrap_or_default(), &["limit", "after"])? {
+        if name == "limit" {
+            limit = query::limit(&value, MAX_PAGE)?;
+        } else {
+            let id = value.parse().map_err(|bad| query::wrong(name, bad))?;
+            after = Some(id);
+        }
+    }
+    let (entries, more) = state
+        .look(move |context| audit::list(context, &app, after, limit))
+        .await?;
+    let next = entries.last().filter(|_| more);
+    let page = AuditPage {
+        next: next.map(|entry| entry.id.to_string()),
+        entries: entries.into_iter().map(audited).collect(),
+    };
+    Ok(Json(page).into_response())
+}
+
+fn audited(entry: audit::Entry) -> Audited {
+    Audited {
+        id: entry.id.to_string(),
+        at: rfc3339(entry.record.at_ms),
+        actor: entry.record.actor,
+        action: entry.record.action,
+        object: entry.record.object,
+        detail: entry.record.detail,
+    }
+}

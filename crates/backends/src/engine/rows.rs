@@ -1,0 +1,295 @@
+//! Rows of the push domain: written if they are still what was read.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use campanile_broker::{
+    ids::{AppId, ClientKey, Millis},
+    store::{Change, StoreError},
+};
+use campanile_push::{
+    rows::{self, Key, Range, Row, Scope, Table as RowTable, Version, Write},
+    store::Outcome,
+};
+
+use super::{
+    keys::{ExpiryKind, Subject, Table},
+    kv::{KvError, Value, View, after_prefix},
+    records::{RowRecord, damaged, decode, decode_u64},
+    txn::Txn,
+};
+
+/// A page ends after about this many bytes.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+impl Txn<'_> {
+    /// Writes rows, or finds that they are not what was expected.
+    pub fn change_rows(&mut self, change: &rows::Change) -> Result<Outcome, StoreError> {
+        self.advance_clock(Millis(change.now_ms));
+        for (key, expected) in &change.expect {
+            let found = self.row(&row_subject(&change.scope, key))?;
+            let version = found
+                .filter(|row| !row.is_expired(change.now_ms))
+                .map_or(Version::ABSENT, |row| Version(row.version));
+            if version != *expected {
+                return Ok(Outcome::Conflict);
+            }
+        }
+        if let Some(table) = self.overfull(change)? {
+            return Ok(Outcome::Full { table });
+        }
+        let version = Version(self.next_offset().0);
+        for write in &change.writes {
+            self.write_row(&change.scope, write, version)?;
+        }
+        Ok(Outcome::Changed { version })
+    }
+
+    /// The first table that would have more rows than the change allows.
+    fn overfull(&self, change: &rows::Change) -> Result<Option<RowTable>, KvError> {
+        for (table, bound) in &change.bounds {
+            let (mut added, mut removed) = (0, 0);
+            for write in change.writes.iter().filter(|w| w.key.table == *table) {
+                let subject = row_subject(&change.scope, &write.key);
+                match (&write.value, self.has(Table::Row, &subject)?) {
+                    (Some(_), false) => added += 1,
+                    (None, true) => removed += 1,
+                    _ => {}
+                }
+            }
+            let count = read_row_count(self, &change.scope, *table)?;
+            if added > removed && count + added - removed > *bound {
+                return Ok(Some(*table));
+            }
+        }
+        Ok(None)
+    }
+
+    fn count_row(&mut self, rows: &Subject, by: i64) -> Result<(), StoreError> {
+        let key = rows.key(Table::RowCount);
+        let count = row_count(self.get(&key)?)?.saturating_add_signed(by);
+        match count {
+            0 => self.remove(key),
+            _ => self.put(key, count.to_be_bytes().as_slice().into()),
+        }
+    }
+
+    fn write_row(
+        &mut self,
+        scope: &Scope,
+        write: &Write,
+        version: Version,
+    ) -> Result<(), StoreError> {
+        let subject = row_subject(scope, &write.key);
+        let before = self.row(&subject)?;
+        let expired_before = before.as_ref().and_then(|row| row.expires_ms);
+        if let Some(at) = expired_before.filter(|at| Some(*at) != write.expires_ms) {
+            self.remove_if_there(subject.expiry_key(at, ExpiryKind::Row))?;
+        }
+        match &write.value {
+            Some(value) => {
+                let record = RowRecord {
+                    version: version.0,
+                    expires_ms: write.expires_ms,
+                    value: value.clone(),
+                };
+                self.put_record(Table::Row, &subject, &record)?;
+                if before.is_none() {
+                    self.count_row(&rows_of(scope, write.key.table), 1)?;
+                }
+                if let Some(at) = write.expires_ms {
+                    let index = subject.expiry_key(at, ExpiryKind::Row);
+                    self.put(index, subject.key(Table::Row).into())?;
+                }
+            }
+            None if before.is_some() => {
+                self.remove(subject.key(Table::Row))?;
+                self.count_row(&rows_of(scope, write.key.table), -1)?;
+            }
+            None => return Ok(()),
+        }
+        match (scope, write.key.table) {
+            (Scope::App(app), RowTable::Device) => {
+                let client = ClientKey::new(&AppId::new(app.as_str()), &write.key.name);
+                self.on_device_row(client, write.value.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A device has another row, or none any more.
+    fn on_device_row(
+        &mut self,
+        client: ClientKey,
+        profile: Option<Bytes>,
+    ) -> Result<(), StoreError> {
+        let subject = Subject::client(&client);
+        if profile.is_some() {
+            self.device_for_inbox(&client)?;
+        } else {
+            self.forget_idle_device(&subject)?;
+        }
+        if !self.is_served(&client, &subject)? {
+            // Whoever claims it from now on reads its row.
+            return Ok(());
+        }
+        let ClientKey { app, client_id } = client;
+        self.announce_change(&app, Change::Profile { client_id, profile })
+    }
+
+    /// Whether some node may have a connection of a client, by this session.
+    fn is_served(&self, client: &ClientKey, subject: &Subject) -> Result<bool, StoreError> {
+        if self.connection(client, subject)?.is_some() {
+            return Ok(true);
+        }
+        let session = self.device(subject)?.and_then(|device| device.session);
+        Ok(session.is_some_and(|session| session.may_be_served))
+    }
+
+    fn row(&self, subject: &Subject) -> Result<Option<RowRecord>, KvError> {
+        self.record(Table::Row, subject, "row")
+    }
+
+    /// Whether a client is a registered device, which keeps its number.
+    pub fn is_registered(&self, client: &Subject) -> Result<bool, KvError> {
+        self.has(Table::Row, &device_row(client)?)
+    }
+
+    /// The time of a row may have run out. Returns how many rows were removed.
+    pub fn expire_row(&mut self, subject: &Subject, now: Millis) -> Result<u32, StoreError> {
+        match self.row(subject)? {
+            Some(row) if row.is_expired(now.0) => {
+                self.remove(subject.key(Table::Row))?;
+                let rows = subject.table_of_row().ok_or_else(|| damaged("row"))?;
+                self.count_row(&rows, -1)?;
+                if let Some(client) = device_of_row(subject, &rows)? {
+                    self.on_device_row(client, None)?;
+                }
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+impl RowRecord {
+    fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+}
+
+/// Rows by their keys.
+pub fn read_rows_at(
+    view: &dyn View,
+    scope: &Scope,
+    keys: &[Key],
+    now_ms: u64,
+) -> Result<Vec<Option<Row>>, KvError> {
+    let read = |key: &Key| {
+        let Some(bytes) = view.get(&row_subject(scope, key).key(Table::Row))? else {
+            return Ok(None);
+        };
+        let record: RowRecord = decode(&bytes, "row")?;
+        Ok((!record.is_expired(now_ms)).then(|| row(key.name.clone(), record)))
+    };
+    keys.iter().map(read).collect()
+}
+
+/// Rows of a range, and whether there are more.
+pub fn read_rows(view: &dyn View, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), KvError> {
+    let table = rows_of(&range.scope, range.table);
+    let prefix = table.clone().bytes(range.prefix.as_bytes());
+    let names_at = table.key(Table::Row).len();
+    let mut from = prefix.key(Table::Row);
+    let to = after_prefix(&from);
+    if let Some(after) = &range.after {
+        let mut next = table.bytes(after.as_bytes()).key(Table::Row);
+        next.push(0);
+        from = from.max(next);
+    }
+    let (mut found, mut bytes, mut more, mut failed) = (Vec::new(), 0, false, None);
+    if from >= to {
+        return Ok((found, false));
+    }
+    view.scan(&from, &to, &mut |key, value| {
+        let entry = std::str::from_utf8(&key[names_at..])
+            .map_err(|_| damaged("row"))
+            .and_then(|name| Ok((name, decode::<RowRecord>(value, "row")?)));
+        match entry {
+            Ok((_, record)) if record.is_expired(now_ms) => {}
+            Ok(_) if found.len() >= range.limit || bytes >= PAGE_BYTES => {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            Ok((name, record)) => {
+                bytes += name.len() + record.value.len();
+                found.push(row(name.to_owned(), record));
+            }
+            Err(error) => {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    failed.map_or(Ok((found, more)), Err)
+}
+
+/// How many rows a table has.
+pub fn read_row_count(view: &dyn View, scope: &Scope, table: RowTable) -> Result<u64, KvError> {
+    row_count(view.get(&rows_of(scope, table).key(Table::RowCount))?)
+}
+
+fn row_count(stored: Option<Value>) -> Result<u64, KvError> {
+    stored.map_or(Ok(0), |bytes| decode_u64(&bytes, "number of rows"))
+}
+
+fn row(name: String, record: RowRecord) -> Row {
+    Row {
+        name,
+        version: Version(record.version),
+        value: record.value,
+    }
+}
+
+/// The names of a table stand behind it as they are, so that rows are ordered by name.
+fn rows_of(scope: &Scope, table: RowTable) -> Subject {
+    let app = match scope {
+        Scope::System => "",
+        Scope::App(app) => app.as_str(),
+    };
+    Subject::app(app).bytes(&[table as u8])
+}
+
+fn row_subject(scope: &Scope, key: &Key) -> Subject {
+    rows_of(scope, key.table).bytes(key.name.as_bytes())
+}
+
+/// Whose a row of the devices is.
+fn device_of_row(row: &Subject, table: &Subject) -> Result<Option<ClientKey>, KvError> {
+    let app = row.app_name().filter(|app| !app.is_empty());
+    let Some(app) = app else { return Ok(None) };
+    if *table != Subject::app(app).bytes(&[RowTable::Device as u8]) {
+        return Ok(None);
+    }
+    let name = &row.key(Table::Row)[table.key(Table::Row).len()..];
+    let name = std::str::from_utf8(name).map_err(|_| damaged("row"))?;
+    Ok(Some(ClientKey::new(&AppId::new(app), name)))
+}
+
+/// What the push domain knows of a device: its row.
+pub fn read_profile(view: &dyn View, client: &Subject) -> Result<Option<Bytes>, KvError> {
+    let Some(bytes) = view.get(&device_row(client)?.key(Table::Row))? else {
+        return Ok(None);
+    };
+    Ok(Some(decode::<RowRecord>(&bytes, "row")?.value))
+}
+
+/// The row of a device, by the subject of its client. The identifier of a registered device is short, so that it stands in the subject as it is.
+fn device_row(client: &Subject) -> Result<Subject, KvError> {
+    let app = client.app_name().ok_or_else(|| damaged("device"))?;
+    let name = client.text_after_app();
+    Ok(Subject::app(app)
+        .bytes(&[RowTable::Device as u8])
+        .bytes(name))
+}

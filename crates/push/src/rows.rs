@@ -1,0 +1,246 @@
+//! The port to what an app keeps beside its messages: devices, users, segments, schedules, webhooks, keys, its history.
+//!
+//! All of it is rows: a name within a table within an app, and bytes that only the domain reads. The rules are written once, in this crate: it
+//! reads rows, decides, and asks for a [`Change`] that is carried out only if the rows it has read are still what they were. Whoever comes second
+//! gets [`Outcome::Conflict`](crate::store::Outcome::Conflict), reads again, and decides again. So a store needs no knowledge of what rows mean,
+//! with one exception: a row of [`Table::Device`] gives its client a device number and keeps it.
+//!
+//! Names are texts without a rule but their length; a table that is read by its first part (the devices of a user) puts U+0000 behind it, which no
+//! part contains.
+
+mod memory;
+
+pub use self::memory::MemoryRows;
+
+use bytes::Bytes;
+
+use crate::app::AppName;
+
+/// Longest name of a row, in bytes of UTF-8: an identifier of a user, one of a device, and what stands between.
+pub const MAX_NAME_BYTES: usize = 512;
+/// Largest value of a row, in bytes.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// Rows that one change may expect and write.
+pub const MAX_ROWS: usize = 4096;
+/// What stands between the parts of a name.
+pub const SEPARATOR: char = '\0';
+
+/// A table. Numbers are part of the format: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Table {
+    /// Of [`Scope::System`]: name of an app → its settings and quotas.
+    App = 1,
+    /// Of [`Scope::System`]: hash of an API key in hexadecimal → whose it is and what it may do.
+    Key = 2,
+    /// Client identifier → profile of a device.
+    Device = 16,
+    /// User, device → nothing: the devices of a user.
+    UserDevice = 17,
+    /// Name → expression.
+    Segment = 18,
+    /// Id → state of an upload.
+    Upload = 19,
+    /// Id → schedule.
+    Schedule = 20,
+    /// Id → webhook.
+    Webhook = 21,
+    /// Id of an API key → its hash, in the scope of its app.
+    AppKey = 22,
+    /// Id, ascending by time → who changed what.
+    Audit = 23,
+    /// Id of a push → what was asked for.
+    Push = 24,
+    /// Id, ascending by time → event.
+    Event = 25,
+    /// Webhook, event → a delivery that was given up.
+    DeadLetter = 26,
+    /// Device, id ascending by time → what happened to a device.
+    Timeline = 27,
+    /// Upload, number → a part of its list.
+    UploadPart = 28,
+    /// Id of a push → its targeting: who it is for is still to be counted.
+    Count = 29,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Table; 16] = [
+        Table::App,
+        Table::Key,
+        Table::Device,
+        Table::UserDevice,
+        Table::Segment,
+        Table::Upload,
+        Table::Schedule,
+        Table::Webhook,
+        Table::AppKey,
+        Table::Audit,
+        Table::Push,
+        Table::Event,
+        Table::DeadLetter,
+        Table::Timeline,
+        Table::UploadPart,
+        Table::Count,
+    ];
+}
+
+/// Whose rows. A change and a read are about one scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// What belongs to no app: the list of apps, the keys.
+    System,
+    /// An app's.
+    App(AppName),
+}
+
+/// Which row of a scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its table.
+    pub table: Table,
+    /// Its name, 1..=[`MAX_NAME_BYTES`] bytes.
+    pub name: String,
+}
+
+impl Key {
+    /// A row of one part.
+    pub fn new(table: Table, name: impl Into<String>) -> Key {
+        Key {
+            table,
+            name: name.into(),
+        }
+    }
+
+    /// A row of two parts.
+    pub fn pair(table: Table, first: &str, second: &str) -> Key {
+        Key::new(table, format!("{first}{SEPARATOR}{second}"))
+    }
+}
+
+/// How often a row was written: each time it gets a greater one, 0 stands for a row that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// Of a row that is not there.
+    pub const ABSENT: Version = Version(0);
+}
+
+/// A row as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// When it was written, in relation to others.
+    pub version: Version,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// A write of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which row.
+    pub key: Key,
+    /// Its new value, at most [`MAX_VALUE_BYTES`]; `None` removes it, and does nothing if it is not there.
+    pub value: Option<Bytes>,
+    /// Unix milliseconds after which it is removed.
+    pub expires_ms: Option<u64>,
+}
+
+/// Writes that become durable together, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose rows.
+    pub scope: Scope,
+    /// Unix milliseconds now.
+    pub now_ms: u64,
+    /// Rows that must be of these versions, each named once; else nothing happens.
+    pub expect: Vec<(Key, Version)>,
+    /// What is written, each row once.
+    pub writes: Vec<Write>,
+    /// Rows that a table of the scope may have after it. A change that adds none to a table is not held up by its bound.
+    pub bounds: Vec<(Table, u64)>,
+}
+
+impl Change {
+    /// A change of nothing yet.
+    pub fn new(scope: Scope, now_ms: u64) -> Change {
+        Change {
+            scope,
+            now_ms,
+            expect: Vec::new(),
+            writes: Vec::new(),
+            bounds: Vec::new(),
+        }
+    }
+
+    /// Only if the table has at most so many rows then.
+    pub fn at_most(mut self, table: Table, rows: u64) -> Change {
+        self.bounds.push((table, rows));
+        self
+    }
+
+    /// Only if the row is as it was read.
+    pub fn expect(mut self, key: Key, version: Version) -> Change {
+        self.expect.push((key, version));
+        self
+    }
+
+    /// Writes a row.
+    pub fn put(mut self, key: Key, value: impl Into<Bytes>) -> Change {
+        self.writes.push(Write {
+            key,
+            value: Some(value.into()),
+            expires_ms: None,
+        });
+        self
+    }
+
+    /// Writes a row for a time.
+    pub fn put_until(mut self, key: Key, value: impl Into<Bytes>, expires_ms: u64) -> Change {
+        self.writes.push(Write {
+            key,
+            value: Some(value.into()),
+            expires_ms: Some(expires_ms),
+        });
+        self
+    }
+
+    /// Removes a row.
+    pub fn remove(mut self, key: Key) -> Change {
+        self.writes.push(Write {
+            key,
+            value: None,
+            expires_ms: None,
+        });
+        self
+    }
+
+    /// About how many bytes it holds; what mailboxes and batches count.
+    pub fn size_bytes(&self) -> usize {
+        const FIXED: usize = 64;
+        let writes = self
+            .writes
+            .iter()
+            .map(|write| FIXED + write.key.name.len() + write.value.as_ref().map_or(0, Bytes::len));
+        let expected = self.expect.iter().map(|(key, _)| FIXED + key.name.len());
+        writes.chain(expected).sum()
+    }
+}
+
+/// Which rows of a table, ascending by the bytes of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Whose.
+    pub scope: Scope,
+    /// Of which table.
+    pub table: Table,
+    /// Names that begin with this.
+    pub prefix: String,
+    /// From the first name after this one, which need not be there.
+    pub after: Option<String>,
+    /// At most this many; a store also stops after about 1 MiB, but returns at least one.
+    pub limit: usize,
+}
