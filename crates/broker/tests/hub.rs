@@ -26,6 +26,7 @@ fn entry(offset: u64) -> LogEntry {
 
 fn announced(previous: u64, offset: u64) -> Notice {
     Notice::Log {
+        changes: Offset(0),
         app: app(),
         log: LOG,
         previous: Offset(previous),
