@@ -31,10 +31,18 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
         }
         Some(_) => {}
     }
+    check_encoding(headers)
+}
+
+/// Refuses a body that is encoded.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get(header::CONTENT_ENCODING) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => refuse(format!(
-            "the Content-Encoding is {:?}: send the body as it is",
-            lossy(value)
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            format!(
+                "the Content-Encoding is {:?}: send the body as it is",
+                String::from_utf8_lossy(value.as_bytes())
+            ),
         )),
         _ => Ok(()),
     }
@@ -58,7 +66,16 @@ pub(crate) async fn read(
     body: Body,
     config: &Config,
 ) -> Result<Bytes, Problem> {
-    let limit = config.max_body_bytes;
+    read_at_most(headers, body, config, config.max_body_bytes).await
+}
+
+/// Reads all of a body that may be larger or smaller than others.
+pub(crate) async fn read_at_most(
+    headers: &HeaderMap,
+    body: Body,
+    config: &Config,
+    limit: usize,
+) -> Result<Bytes, Problem> {
     let announced = body.size_hint().lower();
     // Whoever waits for our "100 Continue" gets the refusal before it sends anything.
     if announced > limit as u64 && headers.contains_key(header::EXPECT) {
@@ -80,12 +97,7 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     let mut collected = BytesMut::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Problem::new(
-                Code::IncompleteBody,
-                "the connection ended or broke the framing within the body",
-            )
-        })?;
+        let frame = frame.map_err(|_| incomplete())?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -102,6 +114,27 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     } else {
         Ok(collected.freeze())
     }
+}
+
+/// Throws away some of what is left of a body that is refused.
+pub(crate) async fn discard(body: &mut Body, config: &Config) {
+    let mut length = 0;
+    let discarding = async {
+        while length <= DISCARDED_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            length += frame.data_ref().map_or(0, |data| data.remaining());
+        }
+    };
+    // Whoever is slow with it gets the answer now.
+    let _ = timeout(config.body_timeout(), discarding).await;
+}
+
+pub(crate) fn incomplete() -> Problem {
+    Problem::new(
+        Code::IncompleteBody,
+        "the connection ended or broke the framing within the body",
+    )
 }
 
 fn too_large(limit: usize) -> Problem {

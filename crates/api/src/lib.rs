@@ -8,18 +8,28 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod auth;
+mod batch;
 mod body;
 pub mod cluster;
+mod compat;
 mod config;
 mod connect;
+mod devices;
+mod explanations;
+mod groups;
 mod keys;
 mod ops;
 pub mod problem;
 mod pushes;
 mod query;
 mod routes;
+pub mod scheduler;
+mod schedules;
+mod segments;
 mod serve;
 mod state;
+mod uploads;
+mod users;
 
 pub use config::Config;
 pub use routes::{app_routes, ops_routes, router};

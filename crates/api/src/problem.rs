@@ -186,6 +186,21 @@ impl Problem {
         Problem::new(Code::Internal, what)
     }
 
+    /// Headers that go with it.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.iter().map(|(name, value)| (name, value))
+    }
+
+    /// What is wrong this time, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// JSON pointer to the field at fault, if there is one.
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
     /// Its code.
     pub fn code(&self) -> Code {
         self.code

@@ -8,32 +8,47 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
+    audience::Audience,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::permission::Permission,
-    request::Request,
-    store::{Command, Outcome, Report},
+    registry::{audiences, permission::Permission, schedules::Created},
+    request::{Limits, Request},
+    schedule::Schedule,
+    store::{self, Command, Idempotency, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::{self, Caller},
+    body,
     problem::{Code, Problem},
     routes::path_problem,
+    schedules,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The answer to a push.
 #[derive(Serialize)]
-struct Accepted {
+pub(crate) struct Accepted {
     push_id: String,
     /// `null`: not counted yet.
     targeted: Option<u64>,
     accepted_at: String,
     expires_at: String,
+}
+
+/// A push that was accepted, now or by an earlier request of the same idempotency key.
+pub(crate) struct Sent {
+    pub id: PushId,
+    /// Devices that it is for; `None`: they are counted later.
+    pub targeted: Option<u64>,
+    accepted_ms: u64,
+    expires_ms: u64,
+    pub replayed: bool,
 }
 
 /// `POST /v1/apps/{app}/pushes`
@@ -44,75 +59,182 @@ pub(crate) async fn accept(
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
-        .await?
-        .app;
+    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read(&headers, body, state.config()).await?;
-    let request = Request::parse(&body, &state.limits())?;
+    let sent = send(&state, &caller, &body, idempotency).await?;
+    let location = format!("/v1/apps/{}/pushes/{}", caller.app, sent.id);
+    let mut response = (
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location)],
+        axum::Json(Accepted::of(&sent)),
+    )
+        .into_response();
+    if sent.replayed {
+        response
+            .headers_mut()
+            .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
 
-    let (id, now_ms) = (state.new_id(), state.now_ms());
-    let ttl_ms = request.expires_ms(now_ms) - now_ms;
-    let idempotency = idempotency.map(|key| key.bind(&body, now_ms));
-    let audience = request
-        .audience
-        .self_contained(now_ms)
-        .ok_or_else(|| Problem::new(Code::Missing, "there is no such audience"))?;
-    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
-    match state.write(Command::Accept(Box::new(accept))).await? {
-        Outcome::Accepted { targeted } => Ok(accepted(&app, id, targeted, now_ms, ttl_ms)),
-        Outcome::Replayed {
-            id,
-            targeted,
-            accepted_ms,
-        } => {
-            // The body is the same, so the time to live is.
-            let mut response = accepted(&app, id, targeted, accepted_ms, ttl_ms);
-            response
-                .headers_mut()
-                .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
-        }
-        Outcome::KeyReused => Err(Problem::new(
-            Code::IdempotencyKeyReused,
-            "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new push",
-        )),
-        other @ (Outcome::Done
-        | Outcome::Changed { .. }
-        | Outcome::Conflict
-        | Outcome::Full { .. }) => {
-            tracing::error!(%app, outcome = ?other, "the store answered a push with the outcome of another command");
-            Err(Problem::internal(
-                "the store gave an answer that makes no sense",
-            ))
+impl Accepted {
+    pub(crate) fn of(sent: &Sent) -> Accepted {
+        Accepted {
+            push_id: sent.id.to_string(),
+            targeted: sent.targeted,
+            accepted_at: rfc3339(sent.accepted_ms),
+            expires_at: rfc3339(sent.expires_ms),
         }
     }
 }
 
-fn accepted(
-    app: &AppName,
-    id: PushId,
-    targeted: Option<u64>,
-    accepted_ms: u64,
-    ttl_ms: u64,
-) -> Response {
-    let answer = Accepted {
-        push_id: id.to_string(),
+/// Checks and accepts a push; returns once it is durable. One whose time has not come is kept until then.
+pub(crate) async fn send(
+    state: &ApiState,
+    caller: &Caller,
+    body: &[u8],
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Sent, Problem> {
+    let request = Request::parse(body, &state.limits())?;
+    let (id, now_ms) = (state.new_id(), state.now_ms());
+    let ttl_ms = request.expires_ms(now_ms) - now_ms;
+    let idempotency = idempotency.map(|key| key.bind(body, now_ms));
+    if let Some(not_before_ms) = request.options.not_before_ms {
+        let key = idempotency.clone();
+        let kept = schedules::keep_push(state, caller, body, not_before_ms, key).await?;
+        if let Some(created) = kept {
+            return Sent::kept(created, not_before_ms.saturating_add(ttl_ms));
+        }
+    }
+    let sent = |id, targeted, accepted_ms: u64, replayed| Sent {
+        id,
         targeted,
-        accepted_at: rfc3339(accepted_ms),
-        expires_at: rfc3339(accepted_ms.saturating_add(ttl_ms)),
+        accepted_ms,
+        // Of a replay the body is the same, so the time to live is.
+        expires_ms: accepted_ms.saturating_add(ttl_ms),
+        replayed,
     };
-    let location = format!("/v1/apps/{app}/pushes/{id}");
-    (
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location)],
-        axum::Json(answer),
-    )
-        .into_response()
+    let app = &caller.app;
+    match hand_in(state, app, id, request, now_ms, idempotency).await? {
+        Outcome::Accepted { targeted } => Ok(sent(id, targeted, now_ms, false)),
+        Outcome::Replayed {
+            id,
+            targeted,
+            accepted_ms,
+        } => Ok(sent(id, targeted, accepted_ms, true)),
+        Outcome::KeyReused => Err(key_reused()),
+        other @ (Outcome::Done
+        | Outcome::Changed { .. }
+        | Outcome::Conflict
+        | Outcome::Full { .. }) => Err(senseless(app, &other)),
+    }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+impl Sent {
+    /// A push that is kept until its time.
+    fn kept(created: Created, expires_ms: u64) -> Result<Sent, Problem> {
+        let (push, replayed) = match created {
+            Created::New(push) => (push, false),
+            Created::Before(push) => (push, true),
+            Created::KeyReused => return Err(key_reused()),
+        };
+        Ok(Sent {
+            id: push.id,
+            targeted: None,
+            accepted_ms: push.created_ms,
+            expires_ms,
+            replayed,
+        })
+    }
+}
+
+/// Has a push accepted, for whom its audience is now.
+pub(crate) async fn hand_in(
+    state: &ApiState,
+    app: &AppName,
+    id: PushId,
+    request: Request,
+    now_ms: u64,
+    idempotency: Option<Idempotency>,
+) -> Result<Outcome, Problem> {
+    let audience = resolve(state, app, &request.audience, now_ms).await?;
+    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
+    state.write(Command::Accept(Box::new(accept))).await
+}
+
+pub(crate) fn key_reused() -> Problem {
+    Problem::new(
+        Code::IdempotencyKeyReused,
+        "a request with another body used this Idempotency-Key within the last 24 hours; use a new key for a new request",
+    )
+}
+
+/// The store answered a push with the outcome of another command.
+pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
+    tracing::error!(%app, ?outcome, "the store answered a push with the outcome of another command");
+    Problem::internal("the store gave an answer that makes no sense")
+}
+
+/// What `POST /v1/apps/{app}/pushes:validate` found.
+#[derive(Serialize)]
+struct Valid {
+    valid: bool,
+    /// Bytes of `notification` and `data` that count against the limit.
+    payload_bytes: usize,
+}
+
+/// `POST /v1/apps/{app}/pushes:validate`: checks a push as if it were sent, its audience too, and does nothing.
+pub(crate) async fn validate(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
+        .await?
+        .app;
+    body::check_type(&headers)?;
+    let body = body::read(&headers, body, state.config()).await?;
+    check(&state, &app, &body)
+        .await
+        .map(|valid| axum::Json(valid).into_response())
+}
+
+async fn check(state: &ApiState, app: &AppName, body: &[u8]) -> Result<Valid, Problem> {
+    let request = Request::parse(body, &state.limits())?;
+    resolve(state, app, &request.audience, state.now_ms()).await?;
+    Ok(Valid {
+        valid: true,
+        payload_bytes: request.content.len(),
+    })
+}
+
+/// Checks a push without sending it.
+pub(crate) async fn dry_run(state: &ApiState, app: &AppName, body: &[u8]) -> Result<(), Problem> {
+    check(state, app, body).await.map(drop)
+}
+
+/// What an audience means now.
+async fn resolve(
+    state: &ApiState,
+    app: &AppName,
+    audience: &Audience,
+    now_ms: u64,
+) -> Result<store::Audience, Problem> {
+    // Most say it all; those cost no read.
+    if let Some(audience) = audience.self_contained(now_ms) {
+        return Ok(audience);
+    }
+    let (app, audience) = (app.clone(), audience.clone());
+    state
+        .ask(move |context| audiences::resolve(context, &app, &audience, now_ms))
+        .await
+}
+
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -138,6 +260,10 @@ struct Reported {
     pending: Option<u64>,
     expired: Option<u64>,
     dropped: u64,
+    /// Of the delivered, as far as the devices told: this, and of these the two that follow.
+    displayed: u64,
+    clicked: u64,
+    dismissed: u64,
     accepted_at: String,
     expires_at: String,
 }
@@ -145,6 +271,8 @@ struct Reported {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
+    /// Its time, `not_before`, has not come.
+    Scheduled,
     /// Some device may still get it.
     Active,
     /// The figures are final.
@@ -161,23 +289,61 @@ pub(crate) async fn report(
     let app = auth::authorise(&state, &headers, &app, Permission::Read)
         .await?
         .app;
-    let id: PushId = id
-        .parse()
-        .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))?;
-    let now_ms = state.now_ms();
-    match state
-        .read(move |reader| reader.report(&app, id, now_ms))
-        .await?
-    {
-        Some(report) => Ok(axum::Json(Reported::new(id, &report)).into_response()),
-        None => Err(Problem::new(
-            Code::PushNotFound,
-            "the app has no push of that id, or its report is no longer kept",
-        )),
+    let id = push_id(&id)?;
+    let (now_ms, of) = (state.now_ms(), app.clone());
+    let report = state
+        .read(move |reader| reader.report(&of, id, now_ms))
+        .await?;
+    if let Some(report) = report {
+        if let Err(difference) = report.funnel().check(report.targeted) {
+            tracing::warn!(push_id = %id, %difference, "the figures of a push do not add up");
+        }
+        return Ok(axum::Json(Reported::new(id, &report)).into_response());
+    }
+    match schedules::waiting_push(&state, app, id).await? {
+        Some(push) => {
+            let waiting = Reported::waiting(&push, &state.limits());
+            Ok(axum::Json(waiting).into_response())
+        }
+        None => Err(no_such_push()),
     }
 }
 
+pub(crate) fn push_id(id: &str) -> Result<PushId, Problem> {
+    id.parse()
+        .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))
+}
+
+pub(crate) fn no_such_push() -> Problem {
+    Problem::new(
+        Code::PushNotFound,
+        "the app has no push of that id, or its report is no longer kept",
+    )
+}
+
 impl Reported {
+    /// Of a push whose time has not come: who it is for is decided then.
+    fn waiting(push: &Schedule, limits: &Limits) -> Reported {
+        // It was read before, by the limits of then.
+        let request = Request::parse(push.push.as_bytes(), limits).ok();
+        let runs_ms = push.due_ms().unwrap_or(push.created_ms);
+        let expires_ms = request.map_or(runs_ms, |request| request.expires_ms(runs_ms));
+        Reported {
+            push_id: push.id.to_string(),
+            status: Status::Scheduled,
+            targeted: None,
+            delivered: 0,
+            displayed: 0,
+            clicked: 0,
+            dismissed: 0,
+            pending: None,
+            expired: None,
+            dropped: 0,
+            accepted_at: rfc3339(push.created_ms),
+            expires_at: rfc3339(expires_ms),
+        }
+    }
+
     fn new(id: PushId, report: &Report) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
         Reported {
@@ -192,6 +358,9 @@ impl Reported {
             pending: counted(report.pending),
             expired: counted(report.expired),
             dropped: report.dropped,
+            displayed: report.displayed,
+            clicked: report.clicked,
+            dismissed: report.dismissed,
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),
         }

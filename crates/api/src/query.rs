@@ -26,6 +26,49 @@ pub(crate) fn parse<'k>(text: &str, known: &[&'k str]) -> Result<Vec<(&'k str, S
     Ok(pairs)
 }
 
+/// Which part of a list is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Paging {
+    /// From the first after this one.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+impl Paging {
+    /// Entries of a page, unless the caller says how many.
+    const USUAL: usize = 100;
+    /// Most entries of a page.
+    const MOST: usize = 1000;
+
+    /// Reads `limit` and `after`.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Paging, Problem> {
+        Ok(Paging::with(text, "")?.0)
+    }
+
+    /// Reads `limit` and `after`, and one more parameter.
+    pub(crate) fn with(
+        text: Option<&str>,
+        more: &str,
+    ) -> Result<(Paging, Option<String>), Problem> {
+        let mut paging = Paging {
+            after: None,
+            limit: Paging::USUAL,
+        };
+        let mut given = None;
+        let known = ["limit", "after", more];
+        let known = &known[..if more.is_empty() { 2 } else { 3 }];
+        for (name, value) in parse(text.unwrap_or_default(), known)? {
+            match name {
+                "limit" => paging.limit = limit(&value, Paging::MOST)?,
+                "after" => paging.after = Some(value),
+                _ => given = Some(value),
+            }
+        }
+        Ok((paging, given))
+    }
+}
+
 /// A parameter that is not as it should be.
 pub(crate) fn wrong(name: &str, rule: impl Display) -> Problem {
     Problem::new(
@@ -67,6 +110,22 @@ fn decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_have_one_to_a_thousand_entries() {
+        let paging = |after: Option<&str>, limit| Paging {
+            after: after.map(str::to_owned),
+            limit,
+        };
+        assert_eq!(Paging::parse(None).unwrap(), paging(None, 100));
+        assert_eq!(
+            Paging::with(Some("limit=7&filter=vip&after=d%201"), "filter").unwrap(),
+            (paging(Some("d 1"), 7), Some("vip".into()))
+        );
+        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=", "filter=vip"] {
+            assert!(Paging::parse(Some(bad)).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn parameters_are_decoded_and_strangers_are_refused() {

@@ -14,13 +14,13 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
 
 use crate::{
-    ApiState, connect, keys, ops,
+    ApiState, batch, compat, connect, devices, explanations, groups, keys, ops,
     problem::{Code, Problem},
-    pushes,
+    pushes, schedules, segments, uploads, users,
 };
 
 /// Everything on one listener.
@@ -42,13 +42,68 @@ fn resources() -> Router<ApiState> {
     Router::new()
         .route("/v1/connect", get(connect::connect))
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
+        .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
+        .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route(
+            "/v1/apps/{app}/pushes/{id}/devices/{device}",
+            get(explanations::explain),
+        )
+        .route(
+            "/compat/fcm/v1/projects/{app}/messages:send",
+            post(compat::fcm),
+        )
+        .route("/compat/jpush/v3/push", post(compat::jpush))
         .route("/v1/apps/{app}/keys", get(keys::list).post(keys::create))
         .route(
             "/v1/apps/{app}/keys/{id}",
             delete(keys::revoke).post(keys::act),
         )
+        .route(
+            "/v1/apps/{app}/schedules",
+            get(schedules::list).post(schedules::create),
+        )
+        .route(
+            "/v1/apps/{app}/schedules/{id}",
+            get(schedules::show)
+                .post(schedules::act)
+                .patch(schedules::change)
+                .delete(schedules::delete),
+        )
         .route("/v1/apps/{app}/audit", get(keys::audit))
+        .merge(registry())
+}
+
+/// What an app keeps beside its pushes.
+fn registry() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/apps/{app}/devices", get(devices::list))
+        .route(
+            "/v1/apps/{app}/devices/{device}",
+            get(devices::show)
+                .put(devices::put)
+                .patch(devices::patch)
+                .delete(devices::delete),
+        )
+        .route("/v1/apps/{app}/users/{user}/devices", get(users::list))
+        .route(
+            "/v1/apps/{app}/users/{user}/devices/{device}",
+            put(users::bind).delete(users::unbind),
+        )
+        .route("/v1/apps/{app}/tags/{tag}", post(groups::tags))
+        .route("/v1/apps/{app}/topics/{topic}", post(groups::topics))
+        .route("/v1/apps/{app}/segments", get(segments::list))
+        .route(
+            "/v1/apps/{app}/segments/{segment}",
+            get(segments::show)
+                .put(segments::put)
+                .delete(segments::delete),
+        )
+        .route("/v1/apps/{app}/uploads", post(uploads::create))
+        .route(
+            "/v1/apps/{app}/uploads/{upload}",
+            get(uploads::show).delete(uploads::delete),
+        )
 }
 
 fn watching() -> Router<ApiState> {

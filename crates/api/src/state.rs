@@ -199,6 +199,18 @@ impl ApiState {
         .await
     }
 
+    /// Reads what the registry keeps, where that may be refused.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Context<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let answer = self.look(move |context| match ask(context) {
+            Err(Refusal::Unavailable(why)) => Err(why),
+            answer => Ok(answer),
+        });
+        Ok(answer.await??)
+    }
+
     /// Reads from the store where blocking is allowed.
     pub(crate) async fn read<T: Send + 'static>(
         &self,

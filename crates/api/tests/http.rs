@@ -219,9 +219,29 @@ async fn a_report_tells_what_became_of_a_push() {
         json!({
             "push_id": "00000000000000000000000001", "status": "active",
             "targeted": 2, "delivered": 0, "pending": 2, "expired": 0, "dropped": 0,
+            "displayed": 0, "clicked": 0, "dismissed": 0,
             "accepted_at": "2026-11-23T06:00:00.000Z", "expires_at": "2026-11-23T06:01:00.000Z",
         })
     );
+}
+
+#[tokio::test]
+async fn a_push_is_explained_for_each_device() {
+    let api = api();
+    let accepted = api.push(HELLO).await;
+    let location = accepted.header("location").unwrap();
+    let explained = api.get(&format!("{location}/devices/phone%20%2F1")).await;
+    assert_eq!(explained.status, StatusCode::OK);
+    assert_eq!(
+        explained.json(),
+        json!({
+            "push_id": "00000000000000000000000001", "device": "phone /1", "code": "displayed", "message": "the device showed it",
+        })
+    );
+    let unknown = "/v1/apps/shop/pushes/01KAR0M4G0ZJ9QX6T5V8C2N3B7/devices/a";
+    assert_eq!(api.get(unknown).await.problem(), "push_not_found");
+    let bad = "/v1/apps/shop/pushes/7/devices/a";
+    assert_eq!(api.get(bad).await.problem(), "invalid_push_id");
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ impl Request {
                     .will
                     .as_ref()
                     .map_or(0, |will| will.message.size_bytes()),
+                Request::Broker(broker::Command::Tell(tell)) => tell.payload.len(),
                 Request::Push(push::Command::Accept(accept)) => {
                     accept.payload.len()
                         + match &accept.audience {

@@ -68,6 +68,8 @@ pub enum Command {
         /// Identifier of the QoS 2 exchange that ended.
         packet_id: PacketId,
     },
+    /// A device tells the push domain something: PUBACK and PUBREC wait for it. Answered by [`Outcome::Nothing`] if it cannot be understood.
+    Tell(Tell),
     /// A will was published another way or is void: drop it.
     DropWill {
         /// Whose will.
@@ -265,6 +267,18 @@ pub const MAX_POSTED_FILTERS: usize = 16;
 /// Among [`Publish::filters`]: the entry is found with every filter.
 pub const ALL_FILTERS: &str = "";
 
+/// What a device tells the push domain, which alone knows what it means. Telling it twice changes nothing, so that no quality of service needs more
+/// than to carry it out again. Nor does the epoch matter: what has happened on a screen is a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tell {
+    /// The device.
+    pub client: ClientKey,
+    /// Its number, for the receipts.
+    pub ordinal: u32,
+    /// What is told.
+    pub payload: Bytes,
+}
+
 /// An incoming QoS 2 exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
@@ -318,7 +332,7 @@ pub enum Outcome {
     Swept(Swept),
     /// Of [`Command::Void`].
     Voided(Voided),
-    /// Of a [`Publish`] whose will was spent or void: nothing happened.
+    /// Of a [`Publish`] whose will was spent or void, or of a [`Tell`] that nobody understands: nothing happened.
     Nothing,
 }
 

@@ -3,7 +3,7 @@
 //! Nobody answers a PUBLISH with a list of mistakes, so a mistake here becomes a log line and a count. What can be used of a batch is used: an id
 //! that is none is refused alone, the others go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,6 +12,7 @@ use crate::{
     fields::{Fields, invalid, wrong_kind},
     id::PushId,
     json::{self, Node},
+    receipt::Mark,
     request::Invalid,
 };
 
@@ -120,6 +121,25 @@ impl Acks {
             dismissed: sift("/dismissed", dismissed, push_id, &mut refused),
             refused,
         })
+    }
+}
+
+impl Acks {
+    /// What is true of the device and each push, with what follows from it: nobody opens or wipes away what was not shown, and nothing is shown that
+    /// was not delivered.
+    pub fn marks(&self) -> BTreeMap<PushId, BTreeSet<Mark>> {
+        let mut marks: BTreeMap<PushId, BTreeSet<Mark>> = BTreeMap::new();
+        let displayed = self.displayed.iter().map(|id| (*id, None));
+        let clicked = self.clicked.iter().map(|c| (c.id, Some(Mark::Clicked)));
+        let dismissed = self.dismissed.iter().map(|id| (*id, Some(Mark::Dismissed)));
+        for (id, more) in displayed.chain(clicked).chain(dismissed) {
+            let shown = [Mark::Delivered, Mark::Displayed];
+            marks
+                .entry(id)
+                .or_default()
+                .extend(shown.into_iter().chain(more));
+        }
+        marks
     }
 }
 
@@ -273,6 +293,13 @@ mod tests {
         );
         assert_eq!(acks.dismissed, [id(B)].into());
         assert!(acks.refused.is_empty());
+        let shown = [Mark::Delivered, Mark::Displayed];
+        let marks = |more: &[Mark]| shown.iter().chain(more).copied().collect::<BTreeSet<_>>();
+        let expected = [
+            (id(A), marks(&[Mark::Clicked])),
+            (id(B), marks(&[Mark::Clicked, Mark::Dismissed])),
+        ];
+        assert_eq!(acks.marks(), expected.into());
         assert_eq!(Acks::parse(b"{}"), Ok(Acks::default()));
     }
 

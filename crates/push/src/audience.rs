@@ -84,11 +84,13 @@ impl Audience {
                 &at,
                 "\"all\" can only be true; name \"devices\" instead",
             )),
-            "devices" => list(&at, node, "client identifier", MAX_DEVICES, check_client_id)
-                .map(Audience::Devices),
+            "devices" => {
+                const WHAT: &str = "client identifier";
+                list(&at, node, WHAT, MAX_DEVICES, TOO_MANY, check_client_id).map(Audience::Devices)
+            }
             "users" => {
                 let check = |at: &str, user: &str| checked(at, &names::USER, user);
-                list(&at, node, "user", MAX_USERS, check).map(Audience::Users)
+                list(&at, node, "user", MAX_USERS, TOO_MANY, check).map(Audience::Users)
             }
             "topic" => Ok(Audience::Matching(Expression::topic(name(
                 &at,
@@ -120,12 +122,16 @@ impl Audience {
     }
 }
 
+/// What to do about a list of a push that is too long.
+const TOO_MANY: &str = "make several pushes, or upload a list";
+
 /// Different strings, in the order in which they come.
-fn list(
+pub(crate) fn list(
     at: &str,
     value: &Node,
     what: &str,
     most: usize,
+    too_many: &str,
     check: impl Fn(&str, &str) -> Result<(), Invalid>,
 ) -> Result<Vec<Arc<str>>, Invalid> {
     let Node::List(items) = value else {
@@ -154,9 +160,7 @@ fn list(
         )),
         many if many > most => Err(invalid(
             at,
-            format!(
-                "{many} different {what}s: a push can name at most {most}; make several pushes, or upload a list"
-            ),
+            format!("{many} different {what}s: at most {most} at a time; {too_many}"),
         )),
         _ => Ok(different),
     }
@@ -190,7 +194,14 @@ fn tags(node: &Node) -> Result<Expression, Invalid> {
         let Some(node) = node else { continue };
         let at = json::pointer_to(AT, name);
         let check = |at: &str, tag: &str| checked(at, &names::TAG, tag);
-        let tags = list(&at, node, "tag", crate::expression::MAX_TESTS, check)?;
+        let tags = list(
+            &at,
+            node,
+            "tag",
+            crate::expression::MAX_TESTS,
+            TOO_MANY,
+            check,
+        )?;
         let tags = tags.iter().map(|tag| Term::tag(tag));
         match name {
             "any" => terms.push(Term::any_of(tags.collect())),
@@ -238,7 +249,7 @@ fn name<'n>(at: &str, node: &'n Node, rule: &Rule) -> Result<&'n str, Invalid> {
     Ok(name)
 }
 
-fn checked(at: &str, rule: &Rule, text: &str) -> Result<(), Invalid> {
+pub(crate) fn checked(at: &str, rule: &Rule, text: &str) -> Result<(), Invalid> {
     rule.check(text)
         .map_err(|bad: BadName| invalid(at, bad.to_string()))
 }

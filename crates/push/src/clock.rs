@@ -9,7 +9,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{
-    Timestamp,
+    Timestamp, Zoned,
     civil::{Date, DateTime},
     tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase},
 };
@@ -105,6 +105,11 @@ impl Zone {
     /// Date and time as the clock shows them.
     pub(crate) fn clock(&self, unix_ms: u64) -> DateTime {
         self.0.to_datetime(timestamp(unix_ms))
+    }
+
+    /// The moment with this place's clock.
+    pub(crate) fn zoned(&self, unix_ms: u64) -> Zoned {
+        timestamp(unix_ms).to_zoned(self.0.clone())
     }
 
     /// When the clock shows that time on that date, in Unix milliseconds (0 before 1970).

@@ -478,5 +478,9 @@ impl From<Explanation> for Explained {
     }
 }
 
+mod gathered;
+
+pub use self::gathered::AtDevice;
+
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,16 @@ impl IdempotencyKey {
         }
     }
 
+    /// The key of one of the pushes that were sent together under this one.
+    pub fn of_item(&self, index: usize) -> IdempotencyKey {
+        let hash = Sha256::new()
+            .chain_update(self.0.as_bytes())
+            .chain_update([0])
+            .chain_update((index as u64).to_be_bytes())
+            .finalize();
+        IdempotencyKey(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The key bound to a request's body, byte for byte.
     pub fn bind(self, body: &[u8], now_ms: u64) -> Idempotency {
         Idempotency {

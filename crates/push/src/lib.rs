@@ -1,7 +1,9 @@
-//! The product's language: apps, API keys, pushes, audiences, reports. No IO: bytes, time and randomness come in as arguments.
+//! The product's language: apps, API keys, devices, audiences, pushes, schedules, reports. No IO: bytes, time and randomness come in as arguments.
 //!
 //! Start at [`request::Request::parse`], which turns the JSON of an app server into a checked push, and at [`store`], the ports
-//! through which it becomes durable. [`payload`] is what a device reads.
+//! through which it becomes durable. [`payload`] is what a device reads. What an app keeps beside its pushes is [`rows`], by the rules of [`registry`].
+//!
+//! Rules that no node carries out yet: [`pacing`], [`quiet`], [`frequency`], [`lanes`], [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
 //!
 //! Whom a push is for: an [`audience`] as it is asked for becomes a [`targeting`], which looks at what is known of a [`device`] by an
 //! [`expression`]; [`live`] finds those that it admits among the connected ones.
@@ -38,6 +40,7 @@ pub mod request;
 pub mod rows;
 #[cfg(test)]
 mod samples;
+pub mod schedule;
 pub mod series;
 pub mod store;
 pub mod targeting;

@@ -9,6 +9,8 @@
 //! }
 //! ```
 
+pub mod batch;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

@@ -61,11 +61,13 @@ pub enum Table {
     UploadPart = 28,
     /// Id of a push → its targeting: who it is for is still to be counted.
     Count = 29,
+    /// Idempotency key → the schedule that its request made.
+    ScheduleKey = 30,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 17] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -82,6 +84,7 @@ impl Table {
         Table::Timeline,
         Table::UploadPart,
         Table::Count,
+        Table::ScheduleKey,
     ];
 }
 

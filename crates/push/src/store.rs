@@ -9,7 +9,10 @@ use bytes::Bytes;
 
 use crate::{
     app::AppName,
+    explanation::AtDevice,
+    funnel::Funnel,
     id::PushId,
+    receipt::DropReason,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
@@ -174,6 +177,30 @@ pub struct Report {
     pub expired: u64,
     /// Devices whose full inbox dropped it (oldest first).
     pub dropped: u64,
+    /// Of the delivered: devices that showed it.
+    pub displayed: u64,
+    /// Of the displayed: devices where a person opened it.
+    pub clicked: u64,
+    /// Of the displayed: devices where a person wiped it away.
+    pub dismissed: u64,
+}
+
+impl Report {
+    /// The same as a funnel.
+    pub fn funnel(&self) -> Funnel {
+        let dropped = (self.dropped > 0).then_some((DropReason::InboxFull, self.dropped));
+        Funnel {
+            targeted: self.targeted,
+            delivered: self.delivered,
+            pending: self.pending,
+            expired: self.expired,
+            dropped: dropped.into_iter().collect(),
+            displayed: self.displayed,
+            clicked: self.clicked,
+            dismissed: self.dismissed,
+            ..Funnel::default()
+        }
+    }
 }
 
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
@@ -181,6 +208,8 @@ pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// What is known of a push of that app at a device of it, by its client identifier.
+    fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable>;
     /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.
     fn rows_at(
         &self,

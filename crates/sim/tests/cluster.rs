@@ -284,6 +284,26 @@ fn what_is_retained_through_one_node_is_known_at_another() {
 }
 
 #[test]
+fn a_retained_qos_2_message_that_other_nodes_do_not_know_yet_is_not_overtaken() {
+    let mut town = Town::of(2);
+    let sub = town.connect(0, connect("sub"));
+    town.subscribe(sub, "a", 2);
+    let publisher = town.connect(0, connect("pub").durable());
+    town.post(publisher, publish("a", "one").qos2(3).retain());
+    town.post(publisher, publish("a", "two").qos2(4));
+    // Everything moves but what node 1 is told: the answer for the first is held back, that for the second is not.
+    let is_told = |step: &Move| matches!(step, Move::Peer(0, 1) | Move::Read(1, _));
+    while let Some(next) = town.fleet.ready().into_iter().find(|step| !is_told(step)) {
+        town.fleet.step(next);
+    }
+    town.expect_silence(sub);
+    town.wait(300);
+    town.expect_publish(sub, "one");
+    town.expect_publish(sub, "two");
+    assert!(matches!(town.next(publisher).packet(), Packet::PubRec(_)));
+}
+
+#[test]
 fn a_dead_nodes_wills_are_published_once() {
     let mut town = Town::of(3);
     let sub = town.connect(0, connect("sub").durable());

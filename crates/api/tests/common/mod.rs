@@ -13,17 +13,21 @@ use axum::{
 };
 use campanile_api::{
     ApiState, Config, Node, Parts, Store, Version,
-    cluster::{self, Cluster, DrainOrder, Located, NodeStatus, Overview},
+    cluster::{self, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview},
     router,
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
+    funnel::Life,
     id::PushId,
     key::ApiKey,
+    receipt::Mark,
     registry::{
         Context,
         apps::{self, Quotas},
         carry_out,
+        permission::Permissions,
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
@@ -78,6 +82,21 @@ impl MemoryStore {
             .collect()
     }
 
+    /// Gives an app one more key.
+    pub fn add_key(&self, app: &str, key: &ApiKey, permissions: Permissions) {
+        let app = AppName::new(app).unwrap();
+        let context = Context {
+            reader: self,
+            now_ms: NOW_MS,
+            unique: 0,
+            actor: "test",
+        };
+        let submit = |command| Ok(self.0.lock().unwrap().apply(command));
+        let plan =
+            |context: &Context<'_>| apps::add_key(context, &app, &key.hash(), permissions, "");
+        carry_out(&context, submit, plan).unwrap();
+    }
+
     pub fn key_lookups(&self) -> usize {
         self.0.lock().unwrap().key_lookups
     }
@@ -120,6 +139,15 @@ impl Tables {
                 };
             }
         }
+        let same_id = self
+            .pushes
+            .iter()
+            .find(|(earlier, _)| earlier.app == accept.app && earlier.id == accept.id);
+        if let Some((_, targeted)) = same_id {
+            return Outcome::Accepted {
+                targeted: Some(*targeted),
+            };
+        }
         let targeted = match &accept.audience {
             Audience::Devices(devices) => devices.len() as u64,
             _ => 42,
@@ -159,12 +187,41 @@ impl Reader for MemoryStore {
         Ok(self.0.lock().unwrap().rows.count(scope, table))
     }
 
+    /// A registered device's number is its place among them.
     fn device_numbers(
         &self,
-        _: &AppName,
+        app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        Ok(devices.iter().map(|_| None).collect())
+        let range = Range {
+            scope: Scope::App(app.clone()),
+            table: Table::Device,
+            prefix: String::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        let (rows, _) = self.rows(&range, NOW_MS)?;
+        let number = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
+        Ok(devices
+            .iter()
+            .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
+            .collect())
+    }
+
+    fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let mut pushes = tables.pushes.iter().map(|(accept, _)| accept);
+        let push = pushes.find(|accept| accept.app == *app && accept.id == id);
+        Ok(push.map_or_else(AtDevice::default, |accept| AtDevice {
+            life: Some(Life {
+                accepted_ms: accept.accepted_ms,
+                expires_ms: accept.expires_ms,
+                ended_ms: None,
+            }),
+            number: Some(7),
+            marks: [Mark::Targeted, Mark::Delivered, Mark::Displayed].into(),
+            ..AtDevice::default()
+        }))
     }
 
     fn report(&self, app: &AppName, id: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
@@ -269,8 +326,25 @@ impl Cluster for TestCluster {
         }
     }
 
-    fn locate<'a>(&'a self, _: &'a AppName, _: &'a str) -> cluster::Answer<'a, Located> {
-        unreachable!("operators ask elsewhere")
+    /// A client is connected to the node of its name, if there is one. Without nodes nobody can tell.
+    fn locate<'a>(&'a self, _: &'a AppName, client: &'a str) -> cluster::Answer<'a, Located> {
+        let nodes = self.0.lock().unwrap();
+        let node = nodes.iter().find(|node| node.name == client);
+        let located = Located {
+            connection: node.map(|node| ClientConnection {
+                node: node.name.clone(),
+                epoch: 1,
+                protocol_level: 5,
+                subscriptions: 2,
+                in_flight: 3,
+            }),
+            silent: Vec::new(),
+        };
+        let answer = match nodes.is_empty() {
+            true => Err(cluster::Refusal::Alone),
+            false => Ok(located),
+        };
+        Box::pin(async { answer })
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> cluster::Answer<'a, ()> {
@@ -288,6 +362,7 @@ impl Cluster for TestCluster {
 
 /// An API with an app `shop` and another, `bank`.
 pub struct Api {
+    pub state: ApiState,
     pub router: Router,
     pub store: Arc<MemoryStore>,
     pub node: Arc<TestNode>,
@@ -332,7 +407,8 @@ pub fn api_with(config: Config) -> Api {
         config,
     });
     Api {
-        router: router(state),
+        router: router(state.clone()),
+        state,
         store,
         node,
         cluster,
@@ -419,6 +495,16 @@ impl Api {
     pub fn push_request(&self) -> axum::http::request::Builder {
         self.request(Method::POST, "/v1/apps/shop/pushes")
             .header(header::CONTENT_TYPE, "application/json")
+    }
+
+    /// Sends JSON with the key of `shop`, to a path below the app's.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        let method = method.parse().unwrap();
+        let request = self
+            .request(method, &format!("/v1/apps/shop/{path}"))
+            .header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(body.to_string().into()).unwrap())
+            .await
     }
 
     /// A request with the key of `shop`.

@@ -7,9 +7,10 @@ use campanile_broker::{
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
+use campanile_push::receipt::{DropReason, Mark};
 
 use super::{
-    keys::{ExpiryKind, Set, Subject, Table},
+    keys::{ExpiryKind, Subject, Table},
     kv::{KvError, View},
     records::{InboxMetaRecord, InboxRecord, decode},
     txn::Txn,
@@ -104,7 +105,7 @@ impl Txn<'_> {
             if let Some(push) = record.push_id()? {
                 self.mark(
                     &Subject::push(client.app.as_str(), push),
-                    Set::Dropped,
+                    Mark::Dropped(DropReason::InboxFull),
                     ordinal,
                 )?;
             }

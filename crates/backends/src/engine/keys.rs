@@ -8,6 +8,7 @@ use campanile_broker::{
     ids::{AppId, ClientKey, Generation, MessageId, Offset},
     store::LogKind,
 };
+use campanile_push::receipt::Mark;
 use sha2::{Digest, Sha256};
 
 /// Longest text that stands in a key as it is.
@@ -51,7 +52,7 @@ pub enum Table {
     Posting = 0x33,
     /// App, push → `PushRecord`.
     Push = 0x40,
-    /// App, push, set, chunk → part of a bitmap over device numbers.
+    /// App, push, [`Mark::code`], chunk → part of a bitmap over device numbers.
     Receipts = 0x41,
     /// App, push → `MessageRecord`, the message of a push to several devices.
     PushMessage = 0x42,
@@ -129,18 +130,6 @@ impl ExpiryKind {
             _ => return None,
         })
     }
-}
-
-/// Which devices of a push a bitmap holds. Numbers are part of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Set {
-    /// Those that it is for.
-    Targeted = 0,
-    /// Those that acknowledged it.
-    Delivered = 1,
-    /// Those whose full inbox dropped it.
-    Dropped = 2,
 }
 
 /// A subject: the part of a key after the table byte. The same subject has rows in several tables.
@@ -303,9 +292,9 @@ pub fn log_of_number(number: u16) -> Option<LogKind> {
 }
 
 /// Tail of a key in [`Table::Receipts`] after the push.
-pub fn receipt_tail(set: Set, chunk: u16) -> [u8; 3] {
+pub fn receipt_tail(mark: Mark, chunk: u16) -> [u8; 3] {
     let [high, low] = chunk.to_be_bytes();
-    [set as u8, high, low]
+    [mark.code(), high, low]
 }
 
 #[cfg(test)]

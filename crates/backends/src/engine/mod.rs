@@ -1,5 +1,6 @@
 //! The rules of stored state, written once over an ordered key-value store.
 
+mod at_device;
 mod cluster;
 mod inbox;
 pub(crate) mod keys;
@@ -15,6 +16,7 @@ mod sessions;
 mod state;
 mod stored;
 mod sweep;
+pub(crate) mod told;
 mod txn;
 mod wills;
 
@@ -210,6 +212,7 @@ impl Txn<'_> {
                 epoch,
                 packet_id,
             } => self.forget_received(client, *epoch, *packet_id),
+            Command::Tell(tell) => self.tell(tell),
             Command::DropWill { client } => self.drop_will(client),
             Command::Sweep { now, limit } => self.sweep(*now, *limit),
             Command::Restamp { .. } | Command::Void { .. } if !self.config.shared => {

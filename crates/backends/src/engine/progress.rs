@@ -4,9 +4,10 @@ use campanile_broker::{
     ids::{ClientKey, Generation, MessageId, Millis},
     store::{Cursor, LogKind, Outcome, Progress, Release, StoreError},
 };
+use campanile_push::receipt::Mark;
 
 use super::{
-    keys::{ExpiryKind, Set, Subject, Table},
+    keys::{ExpiryKind, Subject, Table},
     kv::KvError,
     records::{CursorsRecord, DeviceRecord, PushRecord, UnfinishedRecord, session_end},
     sessions::Owner,
@@ -28,10 +29,10 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            self.mark(&push, Set::Delivered, ordinal)?;
+            self.mark(&push, Mark::Delivered, ordinal)?;
             if record.to_audience {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
-                self.mark(&push, Set::Targeted, ordinal)?;
+                self.mark(&push, Mark::Targeted, ordinal)?;
             }
         }
         Ok(())

@@ -11,13 +11,14 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    receipt::Mark,
     store::{Accept, Audience, Command, Idempotency, Outcome, Target},
 };
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::{
-    keys::{ExpiryKind, Set, Subject, Table, receipt_tail},
+    keys::{ExpiryKind, Subject, Table, receipt_tail},
     kv::View,
     records::{IdempotencyRecord, MessageRecord, PushClientsRecord, PushRecord, damaged},
     state::Ephemeral,
@@ -183,7 +184,7 @@ impl Txn<'_> {
         }
         let bytes = &target.devices[..target.devices.len().min(Target::MAX_BYTES)];
         let devices = RoaringBitmap::from_lsb0_bytes(0, bytes);
-        self.mark_all(&push, Set::Targeted, target.chunk, devices)?;
+        self.mark_all(&push, Mark::Targeted, target.chunk, devices)?;
         Ok(Outcome::Done)
     }
 
@@ -299,7 +300,7 @@ impl Txn<'_> {
     fn put_targeted(&mut self, push: &Subject, targeted: RoaringBitmap) -> Result<(), StoreError> {
         for (chunk, bits) in chunks(&targeted) {
             self.put(
-                push.key_with(Table::Receipts, &receipt_tail(Set::Targeted, chunk)),
+                push.key_with(Table::Receipts, &receipt_tail(Mark::Targeted, chunk)),
                 encode_chunk(bits),
             )?;
         }

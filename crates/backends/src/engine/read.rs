@@ -9,18 +9,21 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
+    receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
 
 use super::{
+    at_device::read_at_device,
     cluster::{
         WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
     },
     inbox::{inbox_entry, offset_of_key},
-    keys::{Set, Subject, Table},
+    keys::{Subject, Table},
     kv::{KvError, Reads, View},
     publish::{ALL_FILTERS, posting},
     records::{
@@ -121,6 +124,12 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
+    }
+
+    fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_at_device(view, app, id, device))?)
     }
 
     fn report(
@@ -374,8 +383,8 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         ..Report::default()
     };
     let mut chunks = Vec::new();
-    let from = push.key_with(Table::Receipts, &[Set::Targeted as u8]);
-    let to = push.key_with(Table::Receipts, &[Set::Targeted as u8 + 1]);
+    let from = push.key_with(Table::Receipts, &[Mark::Targeted.code()]);
+    let to = push.key_with(Table::Receipts, &[Mark::Targeted.code() + 1]);
     view.scan(&from, &to, &mut |key, value| {
         chunks.push((key[key.len() - 2..].to_vec(), value.clone()));
         ControlFlow::Continue(())
@@ -385,8 +394,8 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         if record.to_audience {
             report.targeted += targeted.len();
         }
-        let set = |set: Set| -> Result<_, KvError> {
-            let tail = [&[set as u8], chunk.as_slice()].concat();
+        let set = |mark: Mark| -> Result<_, KvError> {
+            let tail = [&[mark.code()], chunk.as_slice()].concat();
             let bytes = view.get(&push.key_with(Table::Receipts, &tail))?;
             Ok(bytes
                 .map(|bytes| decode_chunk(&bytes))
@@ -394,9 +403,12 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
                 .unwrap_or_default()
                 & &targeted)
         };
-        let delivered = set(Set::Delivered)?;
+        let delivered = set(Mark::Delivered)?;
         report.delivered += delivered.len();
-        report.dropped += (set(Set::Dropped)? - delivered).len();
+        report.dropped += (set(Mark::Dropped(DropReason::InboxFull))? - delivered).len();
+        report.displayed += set(Mark::Displayed)?.len();
+        report.clicked += set(Mark::Clicked)?.len();
+        report.dismissed += set(Mark::Dismissed)?.len();
     }
     let rest = report
         .targeted

@@ -9,11 +9,12 @@ use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
     store::{LogKind, Notice, StoreError},
 };
+use campanile_push::receipt::Mark;
 use roaring::RoaringBitmap;
 
 use super::{
     cluster::first_number_at,
-    keys::{META_CLOCK, META_SEQUENCE, Set, Subject, Table, receipt_tail},
+    keys::{META_CLOCK, META_SEQUENCE, Subject, Table, receipt_tail},
     kv::{Entry, KvError, Value, View, Writes, after_prefix},
     records::{LogMetaRecord, damaged, decode, encode},
     state::{Ephemeral, LogState, State, Undo},
@@ -266,9 +267,9 @@ impl<'a> Txn<'a> {
     }
 
     /// Adds a device to a set of a push. Returns whether it was not in.
-    pub fn mark(&mut self, push: &Subject, set: Set, ordinal: u32) -> Result<bool, StoreError> {
+    pub fn mark(&mut self, push: &Subject, mark: Mark, ordinal: u32) -> Result<bool, StoreError> {
         self.check_writable()?;
-        let key = push.key_with(Table::Receipts, &receipt_tail(set, (ordinal >> 16) as u16));
+        let key = push.key_with(Table::Receipts, &receipt_tail(mark, (ordinal >> 16) as u16));
         if !self.receipts.contains_key(&key) {
             let bits = match self.get(&key)? {
                 Some(bytes) => decode_chunk(&bytes)?,
@@ -286,16 +287,27 @@ impl<'a> Txn<'a> {
         Ok(is_new)
     }
 
+    /// Whether a device is in a set of a push.
+    pub fn is_marked(&self, push: &Subject, mark: Mark, ordinal: u32) -> Result<bool, KvError> {
+        let key = push.key_with(Table::Receipts, &receipt_tail(mark, (ordinal >> 16) as u16));
+        let bit = ordinal & 0xffff;
+        if let Some(chunk) = self.receipts.get(&key) {
+            return Ok(chunk.bits.contains(bit));
+        }
+        let bits = self.get(&key)?.map(|bytes| decode_chunk(&bytes));
+        Ok(bits.transpose()?.is_some_and(|bits| bits.contains(bit)))
+    }
+
     /// Adds devices of a chunk to a set of a push.
     pub fn mark_all(
         &mut self,
         push: &Subject,
-        set: Set,
+        mark: Mark,
         chunk: u16,
         devices: RoaringBitmap,
     ) -> Result<(), StoreError> {
         self.flush_receipts();
-        let key = push.key_with(Table::Receipts, &receipt_tail(set, chunk));
+        let key = push.key_with(Table::Receipts, &receipt_tail(mark, chunk));
         let before = match self.get(&key)? {
             Some(bytes) => decode_chunk(&bytes)?,
             None => RoaringBitmap::new(),

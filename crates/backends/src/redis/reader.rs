@@ -11,6 +11,8 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
+    funnel::Life,
     id::PushId,
     rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
@@ -25,7 +27,7 @@ use super::{
     pack::{Malformed, Pack, Packed},
     replicated::Replicated,
     reply,
-    request::{hex, owner, pack_log},
+    request::{hex, mark_of, owner, pack_log},
     servers::{Down, Server, Servers, send},
 };
 
@@ -122,6 +124,19 @@ impl campanile_push::store::Reader for RedisReader {
             Ok(number.transpose()?.map(|number| number as u32))
         };
         Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
+    fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
+        let mut pack = Pack::default();
+        let id = hex(campanile_broker::ids::MessageId(id.0));
+        pack.array(4)
+            .text("at_device")
+            .text(&id)
+            .text(device)
+            .number(self.partitions.into());
+        let answer = self.ask(app.as_str(), pack)?.option().map(at_device);
+        let found = answer.transpose().map_err(|Malformed| malformed())?;
+        Ok(found.unwrap_or_default())
     }
 
     fn report(
@@ -494,6 +509,37 @@ fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
     })
 }
 
+fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
+    let [
+        accepted_ms,
+        expires_ms,
+        counting,
+        number,
+        sets,
+        connected,
+        passed,
+        entry,
+        profile,
+    ] = answer.tuple()?;
+    let number = number.option().map(|number| number.number());
+    let entry = entry.option().map(reply::message).transpose()?;
+    let marks = sets.list(|set| mark_of(&set.text()?).ok_or(Malformed))?;
+    Ok(AtDevice {
+        life: Some(Life {
+            accepted_ms: accepted_ms.number()?,
+            expires_ms: expires_ms.number()?,
+            ended_ms: None,
+        }),
+        counting: counting.truth()?,
+        number: number.transpose()?.map(|number| number as u32),
+        marks: marks.into_iter().collect(),
+        is_connected: connected.truth()?,
+        is_passed: passed.truth()?,
+        targeting: entry.and_then(|message| message.audience.clone()),
+        profile: reply::profile_of(profile)?,
+    })
+}
+
 fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
     let [
         accepted_ms,
@@ -502,6 +548,9 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         delivered,
         dropped,
         counting,
+        displayed,
+        clicked,
+        dismissed,
     ] = answer.tuple()?;
     let mut report = Report {
         accepted_ms: accepted_ms.number()?,
@@ -510,6 +559,9 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         delivered: delivered.number()?,
         dropped: dropped.number()?,
         counting: counting.truth()?,
+        displayed: displayed.number()?,
+        clicked: clicked.number()?,
+        dismissed: dismissed.number()?,
         ..Report::default()
     };
     let rest = report

@@ -9,10 +9,11 @@ use campanile_broker::{
     message::{Kind, Message},
     store::{
         Claim, Command, Cursor, InboxItem, LogKind, MAX_POSTED_FILTERS, Progress, Publish, QoS,
-        Release, StoredSubscription, Subscribe, Will,
+        Release, StoredSubscription, Subscribe, Tell, Will,
     },
 };
 use campanile_push::{
+    receipt::{DropReason, Mark},
     rows::{Change, Scope},
     store::{self as push, Accept, Audience, Target},
 };
@@ -25,6 +26,7 @@ use crate::{
         keys::log_number,
         pushes::push_message,
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
+        told::marks_told,
     },
 };
 
@@ -48,6 +50,7 @@ pub fn place(request: &Request) -> Place {
             Command::Progress(progress) | Command::HandOver(progress) => &progress.client.app,
             Command::Release(release) => &release.progress.client.app,
             Command::Publish(publish) => &publish.app,
+            Command::Tell(tell) => &tell.client.app,
             Command::ForgetReceived { client, .. }
             | Command::DropWill { client }
             | Command::Restamp { client, .. } => &client.app,
@@ -109,6 +112,7 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
                 .number(epoch.0)
                 .number(packet_id.get().into());
         }
+        Request::Broker(Command::Tell(tell)) => pack_tell(&mut pack, tell),
         Request::Broker(Command::DropWill { client }) => {
             pack.array(2).text("drop_will").text(&client.client_id);
         }
@@ -363,6 +367,45 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .number(idempotency.expires_ms);
         })
         .truth(matches!(accept.audience, Audience::Matching(_)));
+}
+
+/// What cannot be understood is a request too: it gets its answer in turn.
+fn pack_tell(pack: &mut Pack, tell: &Tell) {
+    let Some(told) = marks_told(tell) else {
+        pack.array(1).text("not_understood");
+        return;
+    };
+    pack.array(3).text("tell").number(tell.ordinal.into()).list(
+        told.iter(),
+        |pack, (push, marks)| {
+            let sets: Vec<&str> = marks.iter().filter_map(|mark| set_of(*mark)).collect();
+            pack.array(2)
+                .text(&hex(MessageId(push.0)))
+                .list(sets.into_iter(), |pack, set| {
+                    pack.text(set);
+                });
+        },
+    );
+}
+
+/// The name of the set of a mark, as a part of its keys; `None` for a mark that nothing sets yet.
+pub fn set_of(mark: Mark) -> Option<&'static str> {
+    Some(match mark {
+        Mark::Targeted => "t",
+        Mark::Delivered => "d",
+        Mark::Dropped(DropReason::InboxFull) => "x",
+        Mark::Displayed => "s",
+        Mark::Clicked => "k",
+        Mark::Dismissed => "w",
+        _ => return None,
+    })
+}
+
+/// The mark of a set's name.
+pub fn mark_of(set: &str) -> Option<Mark> {
+    Mark::ALL
+        .into_iter()
+        .find(|mark| set_of(*mark) == Some(set))
 }
 
 fn pack_target(pack: &mut Pack, target: &Target) {

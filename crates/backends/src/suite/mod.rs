@@ -32,6 +32,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
     store::{self as push, Accept, Audience, Report},
 };
@@ -197,6 +198,15 @@ macro_rules! common_tests {
                 a_late_receipt_beats_a_drop
                 unacknowledged_pushes_expire
                 reports_survive_a_restart
+                what_a_device_tells_is_counted_once
+                what_is_shown_was_delivered
+                strangers_have_nothing_to_tell
+                a_device_outside_the_audience_may_tell
+                what_nobody_understands_changes_nothing
+                what_was_told_is_forgotten_with_the_push
+                a_push_is_known_at_each_device
+                a_push_to_one_device_may_have_every_mark
+                an_audience_is_known_at_each_device
                 a_set_may_span_chunks
             }
             rows {
@@ -570,10 +580,24 @@ impl World {
             .report(&app, id, now)
             .expect("the backend reads");
         if let Some(report) = &report {
-            let sum = report.delivered + report.pending + report.expired + report.dropped;
-            assert_eq!(report.targeted, sum, "{report:?}");
+            assert_eq!(report.funnel().check(report.targeted), Ok(()), "{report:?}");
+            let seen = [report.clicked, report.dismissed];
+            assert!(
+                seen.iter().all(|seen| *seen <= report.displayed)
+                    && report.displayed <= report.delivered,
+                "{report:?}"
+            );
         }
         report
+    }
+
+    /// What is known of a push at a device.
+    pub fn at_device(&mut self, id: PushId, device: &str) -> AtDevice {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = self.backend().reader();
+        reader
+            .at_device(&app, id, device)
+            .expect("the backend reads")
     }
 
     /// Answers a query.

@@ -1,10 +1,16 @@
 //! Receipts, and reports that add up.
 
+use bytes::Bytes;
 use campanile_broker::{
-    ids::{Generation, MessageId},
-    store::{Claimed, Outcome, StoreError},
+    ids::{AppId, ClientKey, Generation, MessageId, Offset},
+    store::{Claimed, Command, LogKind, Outcome, StoreError, Tell},
 };
-use campanile_push::id::PushId;
+use campanile_push::{
+    explanation::AtDevice,
+    id::PushId,
+    receipt::{DropReason, Mark},
+    store::Report,
+};
 
 use super::{World, message_id};
 
@@ -113,6 +119,214 @@ pub fn reports_survive_a_restart(world: &mut World) {
     assert_eq!(before.map(|report| report.delivered), [1, 1]);
 }
 
+/// However often, and in whatever words.
+pub fn what_a_device_tells_is_counted_once(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 60));
+    let [all, listed] = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
+    for id in [all, listed] {
+        for _ in 0..2 {
+            world.told("a", &a, &format!(r#"{{"displayed":["{id}","{id}"]}}"#));
+            world.told(
+                "a",
+                &a,
+                &format!(r#"{{"clicked":[{{"id":"{id}","action":"open"}}]}}"#),
+            );
+            world.told(
+                "b",
+                &b,
+                &format!(r#"{{"displayed":["{id}"],"dismissed":["{id}"]}}"#),
+            );
+        }
+    }
+    let seen = |world: &mut World| [all, listed].map(|id| figures(&world.report(id)));
+    assert_eq!(seen(world), [[2, 2, 2, 1, 1]; 2]);
+    world.restart();
+    assert_eq!(seen(world), [[2, 2, 2, 1, 1]; 2]);
+}
+
+/// Even if its acknowledgement was lost, or its time was up.
+pub fn what_is_shown_was_delivered(world: &mut World) {
+    let a = world.claim("a", 1000);
+    let ids = [world.push(None, 100), world.push(Some(&["a"]), 100)];
+    world.pass_seconds(100);
+    assert_eq!(ids.map(|id| world.report(id).expired), [1, 1]);
+    let [all, listed] = ids;
+    let told = format!(r#"{{"clicked":["{all}","{listed}"]}}"#);
+    world.told("a", &a, &told);
+    for id in ids {
+        assert_eq!(figures(&world.report(id)), [1, 1, 1, 1, 0]);
+        world.acknowledge("a", &a, id);
+        assert_eq!(figures(&world.report(id)), [1, 1, 1, 1, 0]);
+    }
+}
+
+/// Nor is there anything to tell of an unknown push, or of one of another app.
+pub fn strangers_have_nothing_to_tell(world: &mut World) {
+    let old = world.push(None, 100);
+    let stranger = world.claim("stranger", 60);
+    let listed = world.push(Some(&["a"]), 100);
+    let told = format!(r#"{{"displayed":["{old}","{listed}","{}"]}}"#, PushId(99));
+    world.told("stranger", &stranger, &told);
+    assert_eq!(figures(&world.report(old)), [0; 5]);
+    assert_eq!(figures(&world.report(listed)), [1, 0, 0, 0, 0]);
+    assert_eq!(world.try_report(PushId(99)), None);
+
+    let all = world.push(None, 100);
+    let mut tell = tell(
+        "stranger",
+        &stranger,
+        &format!(r#"{{"displayed":["{all}"]}}"#),
+    );
+    tell.client = ClientKey::new(&AppId::new("other"), "stranger");
+    world.done(Command::Tell(tell));
+    assert_eq!(figures(&world.report(all)), [1, 0, 0, 0, 0]);
+}
+
+/// As with its acknowledgement: it had it.
+pub fn a_device_outside_the_audience_may_tell(world: &mut World) {
+    let a = world.claim("a", 60);
+    let id = world.push_to_audience(100);
+    for _ in 0..2 {
+        world.told("a", &a, &format!(r#"{{"dismissed":["{id}"]}}"#));
+    }
+    assert_eq!(figures(&world.report(id)), [1, 1, 1, 0, 1]);
+}
+
+/// And what is understood of it is taken.
+pub fn what_nobody_understands_changes_nothing(world: &mut World) {
+    let a = world.claim("a", 60);
+    let id = world.push(Some(&["a"]), 100);
+    for payload in ["", "[]", "\u{7f}", r#"{"displayed":7}"#, r#"{"seen":[]}"#] {
+        let outcome = world.run(Command::Tell(tell("a", &a, payload)));
+        assert_eq!(outcome, Ok(Outcome::Nothing), "{payload}");
+    }
+    assert_eq!(figures(&world.report(id)), [1, 0, 0, 0, 0]);
+    world.told("a", &a, &format!(r#"{{"displayed":["x","{id}"]}}"#));
+    assert_eq!(figures(&world.report(id)), [1, 1, 1, 0, 0]);
+}
+
+/// All of it.
+pub fn what_was_told_is_forgotten_with_the_push(world: &mut World) {
+    let a = world.claim("a", u32::MAX);
+    let ids = [world.push(None, 100), world.push(Some(&["a"]), 100)];
+    for id in ids {
+        world.told(
+            "a",
+            &a,
+            &format!(r#"{{"clicked":["{id}"],"dismissed":["{id}"]}}"#),
+        );
+    }
+    world.pass_seconds(100);
+    world.sweep();
+    world.pass_seconds((world.config.push_retention_ms / 1000) as u32);
+    world.sweep();
+    for id in ids {
+        assert_eq!(world.try_report(id), None);
+        world.told("a", &a, &format!(r#"{{"displayed":["{id}"]}}"#));
+        assert_eq!(world.try_report(id), None);
+    }
+}
+
+/// With the marks that it has, and whether it is connected.
+pub fn a_push_is_known_at_each_device(world: &mut World) {
+    let a = world.claim("a", 60);
+    let b = world.claim("b", 60);
+    world.claim("c", 60);
+    world.release("b", &b, 60);
+    let ids = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
+    for id in ids {
+        world.acknowledge("a", &a, id);
+        world.told("a", &a, &format!(r#"{{"clicked":["{id}"]}}"#));
+        let at = world.at_device(id, "a");
+        let clicked = [
+            Mark::Targeted,
+            Mark::Delivered,
+            Mark::Displayed,
+            Mark::Clicked,
+        ];
+        assert_eq!(at.marks, clicked.into());
+        assert_eq!((at.number, at.is_connected), (Some(a.ordinal), true));
+        let life = at.life.expect("the push is known");
+        assert_eq!(life.expires_ms - life.accepted_ms, 100_000);
+        let at = world.at_device(id, "b");
+        assert_eq!(at.marks, [Mark::Targeted].into());
+        assert_eq!((at.number, at.is_connected), (Some(b.ordinal), false));
+        assert_eq!(world.at_device(id, "nobody").number, None);
+    }
+    assert_eq!(world.at_device(ids[1], "c").marks, [].into());
+    let at = world.at_device(ids[0], "a");
+    assert_eq!(
+        (at.counting, at.is_passed, at.targeting),
+        (false, false, None)
+    );
+    assert_eq!(world.at_device(PushId(99), "a"), AtDevice::default());
+}
+
+/// None of them stands for another, or for the end of the push.
+pub fn a_push_to_one_device_may_have_every_mark(world: &mut World) {
+    world.config.inbox_max_entries = 1;
+    world.restart();
+    let a = world.claim("a", 60);
+    let id = world.push(Some(&["a"]), 100);
+    world.push(Some(&["a"]), 100);
+    let dropped = Mark::Dropped(DropReason::InboxFull);
+    assert_eq!(
+        world.at_device(id, "a").marks,
+        [Mark::Targeted, dropped].into()
+    );
+    let told = format!(r#"{{"clicked":["{id}"],"dismissed":["{id}"]}}"#);
+    world.told("a", &a, &told);
+    let at = world.at_device(id, "a");
+    let every = [
+        Mark::Targeted,
+        Mark::Delivered,
+        Mark::Displayed,
+        Mark::Clicked,
+        Mark::Dismissed,
+        dropped,
+    ];
+    assert_eq!(at.marks, every.into());
+    let life = at.life.expect("the push is known");
+    assert_eq!(life.expires_ms - life.accepted_ms, 100_000);
+    let report = world.report(id);
+    assert_eq!((figures(&report), report.dropped), ([1, 1, 1, 1, 1], 0));
+}
+
+/// Whom it is for, and how far the device has read.
+pub fn an_audience_is_known_at_each_device(world: &mut World) {
+    let a = world.claim("a", 60);
+    let id = world.push_to_audience(100);
+    let at = world.at_device(id, "a");
+    assert!(at.counting && !at.is_passed && at.targeting.is_some());
+    assert_eq!(at.marks, [].into());
+    let place = world.read_log(LogKind::Push, Offset(0), 10).0[0].offset;
+    let outcome = world.progress("a", &a, |progress| {
+        progress.cursors = Some(vec![super::cursor(LogKind::Push, place)]);
+    });
+    assert_eq!(outcome, Ok(Outcome::Done));
+    assert!(world.at_device(id, "a").is_passed);
+}
+
+fn figures(report: &Report) -> [u64; 5] {
+    let seen = [report.displayed, report.clicked, report.dismissed];
+    let [displayed, clicked, dismissed] = seen;
+    [
+        report.targeted,
+        report.delivered,
+        displayed,
+        clicked,
+        dismissed,
+    ]
+}
+
+fn tell(client_id: &str, claimed: &Claimed, payload: &str) -> Tell {
+    Tell {
+        client: super::client(client_id),
+        ordinal: claimed.ordinal,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
 /// 65,536 devices are one chunk of a stored set.
 pub fn a_set_may_span_chunks(world: &mut World) {
     use crate::Request;
@@ -154,6 +368,10 @@ pub fn a_set_may_span_chunks(world: &mut World) {
 }
 
 impl World {
+    fn told(&mut self, client_id: &str, claimed: &Claimed, payload: &str) {
+        self.done(Command::Tell(tell(client_id, claimed, payload)));
+    }
+
     fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
         let outcome = self.progress(client_id, claimed, |progress| {
             progress.receipts = vec![message_id(push)]

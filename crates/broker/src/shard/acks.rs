@@ -95,13 +95,14 @@ impl Shard {
                 epoch,
                 packet_id: ack.packet_id,
             };
-            return self.command(
+            self.command(
                 command,
                 Pending::PubComp {
                     conn,
                     packet_id: ack.packet_id,
                 },
             );
+            return;
         }
         let live = self.live_mut(slot).expect("just seen");
         live.inbound.finish_qos2(ack.packet_id);

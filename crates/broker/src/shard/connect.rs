@@ -9,7 +9,7 @@ use campanile_mqtt::{
 use super::{
     Phase, Shard, Violation,
     conn::{Auth, Connecting},
-    publish::reserved_name,
+    publish::{TOLD_TOPIC, reserved_name},
 };
 use crate::{
     access::Identity,
@@ -110,7 +110,7 @@ impl Shard {
                 ),
             ));
         }
-        if reserved_name(will.topic) {
+        if reserved_name(will.topic) || will.topic == TOLD_TOPIC {
             return Err(Violation::new(
                 Reason::NotAuthorized,
                 format!("will topic {:?}: is reserved for the server", will.topic),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Pending, Shard, conn::Saving, publish::Late};
+use super::{Pending, Shard, conn::Saving, late::Late};
 use crate::{
     effects::Ticket,
     ids::{ClientKey, ConnId, MessageId},

@@ -15,6 +15,7 @@ mod conn;
 mod connect;
 mod facts;
 mod groups;
+mod late;
 mod leave;
 mod notices;
 mod outgoing;
@@ -111,6 +112,7 @@ pub struct Shard {
     unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
     wills: wills::Delayed,
+    late: late::LateMessages,
     /// Figures under `$SYS`.
     sys: BTreeMap<Arc<str>, Arc<Message>>,
     assigned: u64,
@@ -164,8 +166,6 @@ enum Pending {
         /// Of QoS 1 and 2.
         packet_id: Option<PacketId>,
         retained: bool,
-        /// QoS 2: live subscribers get it once it is kept.
-        route: Option<Box<publish::Late>>,
     },
     PubComp {
         conn: ConnId,
@@ -261,6 +261,7 @@ impl Shard {
             unread_profiles: BTreeMap::new(),
             sweep_due: now,
             wills: wills::Delayed::default(),
+            late: late::LateMessages::default(),
             sys: BTreeMap::new(),
             assigned: 0,
             stopping: false,
@@ -409,12 +410,13 @@ impl Shard {
         }
     }
 
-    fn command(&mut self, command: Command, pending: Pending) {
+    fn command(&mut self, command: Command, pending: Pending) -> Ticket {
         let ticket = self.ticket(pending);
         if let Command::Progress(progress) = &command {
             self.note_saving(ticket, progress);
         }
         self.effects.commands.push((ticket, command));
+        ticket
     }
 
     fn query(&mut self, query: Query, pending: Pending) {

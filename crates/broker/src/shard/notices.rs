@@ -364,9 +364,8 @@ impl Shard {
                 conn,
                 packet_id,
                 retained,
-                route,
             } => {
-                self.on_kept(conn, packet_id, retained, route, outcome.map(drop));
+                self.on_kept(ticket, conn, packet_id, retained, outcome);
             }
             Pending::PubComp { conn, packet_id } => {
                 self.on_forgotten(conn, packet_id, outcome.map(drop))

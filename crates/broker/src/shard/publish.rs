@@ -1,7 +1,6 @@
 //! PUBLISH in: check it, route it to live subscribers, have it kept where somebody may need it later, acknowledge it in order.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use campanile_mqtt::{
     AckKind, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Reason,
     encode_ack, session::Verdict as InboundVerdict, topic,
@@ -10,26 +9,24 @@ use campanile_mqtt::{
 use super::{
     Pending, Shard, Violation,
     conn::PendingAck,
-    groups::Chosen,
+    late::Late,
     routing::{Incoming, Routed},
 };
 use crate::{
+    effects::Ticket,
     ids::ConnId,
-    message::Message,
-    store::{self, Command, LogKind, Received, StoreError},
+    store::{self, Command, LogKind, Outcome, Received, StoreError, Tell},
 };
 
-/// A QoS 2 message that live subscribers get once it is kept.
-pub(super) struct Late {
-    pub app: u16,
-    pub message: Arc<Message>,
-    pub chosen: Vec<Chosen>,
-}
+/// Where a device tells the push domain what became of its pushes. What is published here is for the server alone: nobody gets it by a subscription, and it is
+/// not retained.
+pub(super) const TOLD_TOPIC: &str = "push/ack";
 
 /// Whether a topic belongs to the server: clients must not publish to it.
 pub(super) fn reserved_name(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or_default();
-    matches!(first, "$SYS" | "$share" | "$queue") || matches!(name, "push/in" | "push/ctl")
+    matches!(first, "$SYS" | "$share" | "$queue")
+        || matches!(name, "push/in" | "push/ctl" | "push/reg")
 }
 
 impl Shard {
@@ -107,6 +104,10 @@ impl Shard {
             self.acknowledge(slot, packet.packet_id, packet.qos, reason, text);
             return Ok(());
         }
+        if name == TOLD_TOPIC {
+            self.tell(slot, packet);
+            return Ok(());
+        }
         packet.properties.write_forwardable(properties);
         let live = self.live(slot).expect("the caller looked");
         let app = live.app;
@@ -145,6 +146,10 @@ impl Shard {
                 "the topic is reserved for the server",
             ));
         }
+        if name == TOLD_TOPIC {
+            // A device may always speak for itself, as it may always get its pushes.
+            return None;
+        }
         if !self
             .access
             .may_publish(&live.identity, &live.client_id, name)
@@ -173,7 +178,7 @@ impl Shard {
     ) {
         let exactly_once = incoming.qos == QoS::ExactlyOnce;
         let live = self.live(slot).expect("the caller looked");
-        let (conn, epoch) = (live.conn, live.epoch);
+        let epoch = live.epoch;
         let received = (exactly_once && live.is_durable()).then(|| Received {
             client: self.key_of(live),
             epoch,
@@ -181,10 +186,7 @@ impl Shard {
         });
         // A QoS 2 message that must be kept reaches nobody before it is: a repetition after a failure would be a second one. Nor does one that
         // comes after such a message.
-        let overtakes = live.rare.as_ref().is_some_and(|rare| {
-            let mut acks = rare.acks.iter();
-            acks.any(|ack| ack.qos == QoS::ExactlyOnce && ack.ready.is_none())
-        });
+        let overtakes = self.late.has(app, &live.client_id);
         let must_keep = received.is_some() || overtakes;
         let late =
             exactly_once && (must_keep || incoming.retain || self.needs_store(app, incoming.topic));
@@ -209,47 +211,72 @@ impl Shard {
             self.acknowledge(slot, packet_id, incoming.qos, reason, "");
             return;
         };
+        publish.received = received;
+        let message = publish.message.clone();
+        let qos = incoming.qos;
+        let ticket = self.have_kept(slot, packet_id, qos, Command::Publish(publish));
+        if let Some(ticket) = ticket.filter(|_| late) {
+            self.late.wait(
+                ticket,
+                Late {
+                    app,
+                    message,
+                    chosen,
+                },
+            );
+        }
+    }
+
+    /// What a device tells the push domain.
+    fn tell(&mut self, slot: u32, packet: &Publish<'_>) {
+        let live = self.live(slot).expect("the caller looked");
+        let tell = Command::Tell(Tell {
+            client: self.key_of(live),
+            ordinal: live.ordinal,
+            payload: Bytes::copy_from_slice(packet.payload),
+        });
+        self.have_kept(slot, packet.packet_id, packet.qos, tell);
+    }
+
+    /// Asks the store for what a message needs before it is acknowledged. `None`: it was refused, as the store is behind.
+    fn have_kept(
+        &mut self,
+        slot: u32,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        command: Command,
+    ) -> Option<Ticket> {
         if self.store_is_behind() {
             self.stats.refused_store += 1;
             let text = "the store is behind; try again later";
             if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
                 // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
-                return self.refuse(slot, Reason::QuotaExceeded, text);
+                self.refuse(slot, Reason::QuotaExceeded, text);
+                return None;
             }
-            self.acknowledge(slot, packet_id, incoming.qos, Reason::QuotaExceeded, text);
-            return;
+            self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
+            return None;
         }
-        publish.received = received;
-        let message = publish.message.clone();
-        let retained = publish.retain;
-        let route = late.then(|| {
-            Box::new(Late {
-                app,
-                message,
-                chosen,
-            })
-        });
-        self.command(
-            Command::Publish(publish),
-            Pending::Publish {
-                conn,
-                packet_id,
-                retained,
-                route,
-            },
-        );
+        let conn = self.live(slot).expect("the caller looked").conn;
+        let retained = matches!(&command, Command::Publish(publish) if publish.retain);
+        let pending = Pending::Publish {
+            conn,
+            packet_id,
+            retained,
+        };
+        let ticket = self.command(command, pending);
         let live = self.live_mut(slot).expect("the caller looked");
         if retained {
             live.rare().pending_retained += 1;
         }
         if let Some(packet_id) = packet_id {
-            let qos = incoming.qos;
             live.rare().acks.push_back(PendingAck {
                 packet_id,
                 qos,
                 ready: None,
             });
         }
+        Some(ticket)
     }
 
     /// What the store is to do with a message, or `None` if nothing.
@@ -278,23 +305,17 @@ impl Shard {
         })
     }
 
-    /// Live subscribers get a message that is kept now.
-    pub(super) fn route_late(&mut self, late: &Late) {
-        let mut incoming = Incoming::of(&late.message);
-        self.route_live(late.app, &mut incoming, &late.chosen);
-    }
-
     /// The store's answer for an incoming message.
     pub(super) fn on_kept(
         &mut self,
+        ticket: Ticket,
         conn: ConnId,
         packet_id: Option<PacketId>,
         retained: bool,
-        route: Option<Box<Late>>,
-        result: Result<(), StoreError>,
+        result: Result<Outcome, StoreError>,
     ) {
-        if let (Ok(()), Some(late)) = (&result, &route) {
-            self.route_late(late);
+        for late in self.late.settle(ticket, result.is_ok()) {
+            self.route_late(&late);
         }
         if result.is_err() {
             self.stats.refused_store += 1;
@@ -310,7 +331,8 @@ impl Shard {
         let resume = std::mem::take(&mut live.paused);
         if let Some(packet_id) = packet_id {
             let reason = match &result {
-                Ok(()) => Reason::Success,
+                Ok(Outcome::Nothing) => Reason::ImplementationSpecificError,
+                Ok(_) => Reason::Success,
                 Err(StoreError::Fenced) => Reason::SessionTakenOver,
                 Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => Reason::QuotaExceeded,
             };
@@ -369,10 +391,10 @@ impl Shard {
                 return;
             };
             rare.acks.pop_front();
-            let text = if reason == Reason::QuotaExceeded {
-                "the store is unavailable"
-            } else {
-                ""
+            let text = match reason {
+                Reason::QuotaExceeded => "the store is unavailable",
+                Reason::ImplementationSpecificError => "the payload is not what the topic takes",
+                _ => "",
             };
             self.write_ack(slot, packet_id, qos, reason, text);
         }

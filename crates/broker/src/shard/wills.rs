@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shard, publish::Late, routing::Incoming};
+use super::{Shard, late::Late, routing::Incoming};
 use crate::{
     ids::{ClientKey, Millis},
     message::Message,

@@ -168,7 +168,7 @@ fn every_mistake_names_its_field() {
     refused(
         &serde_json::json!({"users": many}).to_string(),
         "/audience/users",
-        "1001 different users: a push can name at most 1000; make several pushes, or upload a list",
+        "1001 different users: at most 1000 at a time; make several pushes, or upload a list",
     );
     let tags: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
     refused(

@@ -79,6 +79,18 @@ impl Patch {
         Ok(patch)
     }
 
+    /// The change that leaves nothing but what this one names: what it does not mention ends.
+    pub fn replacing(mut self) -> Patch {
+        for (_, fact) in Fact::BUILT_IN {
+            self.facts.entry(fact).or_default();
+        }
+        self.all_tags = true;
+        self.all_topics = true;
+        self.all_attributes = true;
+        self.all_tokens = true;
+        self
+    }
+
     /// Adds a tag.
     pub fn add_tag(tag: &str) -> Result<Patch, BadName> {
         names::TAG.check(tag)?;

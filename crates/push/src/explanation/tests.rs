@@ -2,6 +2,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{
+    device::{Patch, Profile},
+    expression::Expression,
+    targeting::Targeting,
+};
 
 const LIFE: Life = Life {
     accepted_ms: 0,
@@ -230,6 +235,70 @@ fn outcome_of(explanation: &Explanation) -> &'static str {
         E::Expired { .. } => "expired",
         _ => "pending",
     }
+}
+
+#[test]
+fn an_audience_explains_whom_it_keeps_out() {
+    let profile = |patches: &[(u64, &str)]| {
+        let mut profile = Profile::new(10);
+        for (at_ms, patch) in patches {
+            let patch = Patch::parse(patch.as_bytes()).unwrap();
+            profile = profile.apply(&patch, *at_ms).unwrap();
+        }
+        profile
+    };
+    let targeting = Targeting {
+        expression: Some(Expression::parse("vip && !muted").unwrap()),
+        ..Targeting::everyone(1000)
+    };
+    let explained = |profile: Profile, counting: bool, marks: &[Mark], is_passed: bool| {
+        let at_device = AtDevice {
+            life: Some(Life {
+                accepted_ms: 1000,
+                ..LIFE
+            }),
+            counting,
+            number: Some(7),
+            marks: marks.iter().copied().collect(),
+            is_passed,
+            targeting: Some(targeting.encode().into()),
+            profile: Some(profile.encode().into()),
+            ..AtDevice::default()
+        };
+        explain(&at_device.facts("d", 1500))
+    };
+    let tag = "vip".to_owned();
+    let vip = (500, r#"{"tags":["vip"]}"#);
+    let later = profile(&[(1100, vip.1)]);
+    let since = Time(1100);
+    assert_eq!(
+        explained(later, true, &[], false),
+        Explanation::TagAddedLater {
+            tag: tag.clone(),
+            since
+        }
+    );
+    let removed = profile(&[vip, (1100, r#"{"tags":[]}"#)]);
+    assert_eq!(
+        explained(removed, false, &[Mark::Targeted], true),
+        Explanation::TagRemoved { tag }
+    );
+    let muted = profile(&[vip, (1100, r#"{"tags":["vip","muted"]}"#)]);
+    assert_eq!(
+        explained(muted, false, &[Mark::Targeted], true),
+        Explanation::Muted {
+            tag: "muted".to_owned()
+        }
+    );
+    assert_eq!(
+        explained(profile(&[]), false, &[], false),
+        Explanation::NotInAudience
+    );
+    let away = Explanation::Away { since: None };
+    assert_eq!(explained(profile(&[vip]), true, &[], false), away);
+    // A receipt from outside counts nowhere.
+    let stray = explained(profile(&[]), false, &[Mark::Delivered], false);
+    assert_eq!(stray, Explanation::NotInAudience);
 }
 
 proptest! {

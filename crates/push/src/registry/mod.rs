@@ -4,11 +4,16 @@
 //! ([`carry_out`]). Start at [`apps`].
 
 pub mod apps;
+pub mod audiences;
 pub mod audit;
 pub mod census;
+pub mod devices;
 pub mod permission;
+pub mod schedules;
+pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod uploads;
 
 use std::sync::Arc;
 
@@ -199,7 +204,7 @@ fn things(table: Table) -> &'static str {
         Table::UserDevice => "devices of users",
         Table::Segment => "segments",
         Table::Upload | Table::UploadPart => "uploads",
-        Table::Schedule => "schedules",
+        Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Webhook => "webhooks",
         Table::Audit => "audit records",
         Table::Push | Table::Count => "pushes",

@@ -39,6 +39,14 @@ impl World {
         carry_out(&self.context(), submit, plan)
     }
 
+    /// Reads what may be refused.
+    pub fn ask<T>(
+        &self,
+        ask: impl FnOnce(&Context<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        ask(&self.context())
+    }
+
     /// Reads.
     pub fn read<T>(&self, read: impl FnOnce(&Context<'_>) -> Result<T, Unavailable>) -> T {
         read(&self.context()).expect("memory can be read")

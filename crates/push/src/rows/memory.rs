@@ -8,6 +8,7 @@ use std::{
 use super::{Change, Key, Range, Row, Scope, Table, Version, Write};
 use crate::{
     app::AppName,
+    explanation::AtDevice,
     id::PushId,
     store::{Outcome, Reader, Report, Unavailable},
 };
@@ -120,7 +121,7 @@ impl MemoryRows {
     }
 }
 
-/// Only the rows: there are no pushes and no device numbers.
+/// Only the rows: there are no pushes. A registered device's number is its place among them.
 impl Reader for Mutex<MemoryRows> {
     fn rows_at(
         &self,
@@ -143,10 +144,24 @@ impl Reader for Mutex<MemoryRows> {
 
     fn device_numbers(
         &self,
-        _: &AppName,
+        app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        Ok(devices.iter().map(|_| None).collect())
+        let range = Range {
+            scope: Scope::App(app.clone()),
+            table: Table::Device,
+            prefix: String::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        let (rows, _) = locked(self).rows(&range, 0);
+        let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
+        let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
+        Ok(devices.iter().map(number).collect())
+    }
+
+    fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {
+        Ok(AtDevice::default())
     }
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

@@ -22,13 +22,19 @@ const HTTP_BUCKETS: [f64; 12] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
+/// Buckets of how late scheduled runs are, in seconds: from the rhythm of the scheduler over a change of leaders to an outage.
+const LAG_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
+
 /// What the HTTP API records through the `metrics` facade, whose recorder is one per process.
 pub fn recorder() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
         let name = Matcher::Full("campanile_http_request_seconds".to_owned());
+        let lag = Matcher::Full("campanile_schedule_lag_seconds".to_owned());
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(name, &HTTP_BUCKETS)
+            .expect("there are buckets")
+            .set_buckets_for_metric(lag, &LAG_BUCKETS)
             .expect("there are buckets")
             .build_recorder();
         let handle = recorder.handle();

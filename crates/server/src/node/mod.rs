@@ -12,6 +12,7 @@ mod config;
 mod http;
 mod metrics;
 mod process;
+mod scheduler;
 mod signals;
 mod store;
 mod sys;
@@ -59,6 +60,7 @@ use self::{
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
+    scheduler::Scheduler,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
@@ -133,6 +135,7 @@ pub struct Node {
     is_drained: mpsc::Receiver<()>,
     runtime: Runtime,
     http: Option<Http>,
+    scheduler: Scheduler,
     ticker: Ticker,
     census: Census,
     reads: ReadPool<(ShardId, Ticket)>,
@@ -171,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// Whether this node is the one that removes what has expired. While nobody can say who leads, all do: it costs, but harms nothing.
+    /// Whether this node is the one that removes what has expired and makes the pushes of schedules. While nobody can say who leads, all do: it costs, but harms nothing.
     fn may_sweep(&self) -> bool {
         if self.hub.is_none() {
             return true;
@@ -366,6 +369,8 @@ impl Node {
                 sys_every: config.sys_every,
             },
         )?;
+        let api = config.http.as_ref().map(|http| http.api.clone());
+        let scheduler = Scheduler::start(&runtime, &inner, api.unwrap_or_default());
         let http = match (config.http, http_socket) {
             (Some(spec), Some(socket)) => Some(Http::start(&runtime, &inner, spec, socket)?),
             _ => None,
@@ -379,6 +384,7 @@ impl Node {
             is_drained,
             runtime,
             http,
+            scheduler,
             ticker,
             census,
             reads,
@@ -470,6 +476,7 @@ impl Node {
             drop(http.stop);
             http.task
         });
+        self.scheduler.stop(&self.runtime);
         self.ticker.stop();
         self.census.stop();
         for mailbox in &self.inner.shared.mailboxes {

@@ -7,4 +7,5 @@ mod crossing;
 mod operations;
 mod outages;
 mod partitions;
+mod schedules;
 mod setup;

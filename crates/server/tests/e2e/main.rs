@@ -4,6 +4,7 @@
 //! clients.
 
 mod access;
+mod audiences;
 mod clients;
 mod command_line;
 mod crashes;
@@ -12,6 +13,7 @@ mod lifecycle;
 mod pushes;
 mod retained_and_wills;
 mod rust_clients;
+mod schedules;
 mod sessions;
 mod shared;
 mod transport;

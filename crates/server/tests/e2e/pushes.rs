@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Kind, Message, Node, Protocol, Push, Report, Response, Session, Tool, Transport,
-    eventually, request,
+    Client, Kind, Message, MessageOptions, Node, Protocol, Push, Report, Response, Session, Tool,
+    Transport, eventually, request,
 };
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -392,6 +392,86 @@ fn devices_cannot_publish_into_each_others_inboxes() {
     other.publish("push/in", "forged", 1);
     Push::to_device("phone", 1).send(&node);
     assert_eq!(number(&device.next_message()), 1);
+}
+
+fn seen(node: &Node, push: &str) -> [u64; 4] {
+    let path = format!("/v1/apps/default/pushes/{push}");
+    let report = node.get_with_key(&path).json();
+    ["delivered", "displayed", "clicked", "dismissed"]
+        .map(|figure| report[figure].as_u64().expect("a figure"))
+}
+
+fn explained(node: &Node, push: &str, device: &str) -> Value {
+    let path = format!("/v1/apps/default/pushes/{push}/devices/{device}");
+    node.get_with_key(&path).json()["code"].clone()
+}
+
+#[test]
+fn devices_tell_what_became_of_their_pushes() {
+    let mut node = Node::start();
+    let mut phone = Client::v5(&node, Session::kept("phone"));
+    let mut old = Client::connect(
+        &node,
+        Kind::Paho,
+        Protocol::V311,
+        Transport::Tcp,
+        Session::kept("old"),
+    );
+    let named = Push::to_device("phone", 1).send(&node);
+    assert_eq!(explained(&node, &named, "old"), "not_in_audience");
+    let all = Push::to_all(2).send(&node);
+    for client in [&phone, &old] {
+        while number(&client.next_message()) != 2 {}
+    }
+    let both = format!(r#"{{"displayed":["{named}","{all}"]}}"#);
+    assert_eq!(phone.publish("push/ack", &both, 1), 0);
+    // The acknowledgement came once it was durable, so that nobody has to wait.
+    assert_eq!(seen(&node, &named), [1, 1, 0, 0]);
+    let clicked = format!(r#"{{"clicked":[{{"id":"{named}","action":"reply"}}]}}"#);
+    for _ in 0..2 {
+        assert_eq!(phone.publish("push/ack", &clicked, 2), 0);
+    }
+    // What is for others is not to be told, and takes nothing from the rest.
+    let dismissed = format!(r#"{{"dismissed":["{all}"],"clicked":["{named}"]}}"#);
+    old.publish("push/ack", &dismissed, 2);
+    let expected = ([1, 1, 1, 0], [2, 2, 0, 1]);
+    assert_eq!((seen(&node, &named), seen(&node, &all)), expected);
+    node.stop();
+    node.start_again();
+    assert_eq!((seen(&node, &named), seen(&node, &all)), expected);
+    assert_eq!(explained(&node, &named, "phone"), "clicked");
+    assert_eq!(explained(&node, &all, "phone"), "displayed");
+    assert_eq!(explained(&node, &all, "old"), "dismissed");
+    assert_eq!(explained(&node, &all, "nobody"), "device_not_found");
+}
+
+#[test]
+fn what_devices_tell_is_for_the_node_alone() {
+    let node = Node::start();
+    let mut phone = Client::v5(&node, Session::clean("phone"));
+    let mut other = Client::v5(&node, Session::clean("other"));
+    other.subscribe("#", 1);
+    let push = Push::to_device("phone", 1).send(&node);
+    number(&phone.next_message());
+    let told = format!(r#"{{"displayed":["{push}"]}}"#);
+    let retained = MessageOptions {
+        retain: true,
+        ..MessageOptions::from(0)
+    };
+    phone.publish("push/ack", &told, retained);
+    eventually("a receipt without an acknowledgement", || {
+        (seen(&node, &push) == [1, 1, 0, 0]).then_some(())
+    });
+    const IMPLEMENTATION_SPECIFIC_ERROR: u64 = 0x83;
+    const NOT_AUTHORIZED: u64 = 0x87;
+    let code = phone.publish("push/ack", "7", 1);
+    assert_eq!(code, IMPLEMENTATION_SPECIFIC_ERROR);
+    let code = phone.publish("push/reg", "{}", 1);
+    assert_eq!(code, NOT_AUTHORIZED);
+    phone.publish("a", "x", 1);
+    assert_eq!(other.next_message().topic, "a");
+    other.subscribe("push/ack", 1);
+    assert_eq!(other.message_within(MOMENT), None);
 }
 
 #[test]

@@ -78,21 +78,54 @@ impl World {
         if unblocks {
             self.fleet.set_blocked(node, wire, false);
         }
-        self.ends.clients[at]
-            .machine
-            .handle_bytes(&bytes, self.ends.now.0);
+        let is_first = !self.ends.clients[at].machine.is_connected();
+        if is_first {
+            self.look_for_late_claims(at);
+        }
+        let client = &mut self.ends.clients[at];
+        client.machine.handle_bytes(&bytes, self.ends.now.0);
+        if is_first && client.machine.is_connected() {
+            client.claims.1 = Some(client.claims.0);
+        }
         self.ends.take_events(at)?;
         self.observe(None)
+    }
+
+    /// A CONNECT that a client has given up may be carried out much later, by a node that stood still. Then the session that it finds is that one's.
+    fn look_for_late_claims(&mut self, at: usize) {
+        let client = &mut self.ends.clients[at];
+        let (own, before) = match client.claims.1 {
+            Some(before) => (2, before),
+            None => (1, 0),
+        };
+        client.doubtful |= self.fleet.claims(&client.plan.name) - before > own;
     }
 
     /// Takes what the nodes wrote, and sees which connections they have closed. `by_input`: whose bytes one has just looked at.
     pub(super) fn observe(&mut self, by_input: Option<(usize, usize)>) -> Held {
         for at in 0..self.ends.clients.len() {
+            self.doubt_wills_of_late_claims(at);
             self.observe_client(at, by_input)?;
         }
         self.observe_orphans()?;
         self.drop_ended();
         Ok(())
+    }
+
+    /// A CONNECT that a client has given up ends the connections that it has made since.
+    fn doubt_wills_of_late_claims(&mut self, at: usize) {
+        let client = &self.ends.clients[at];
+        if self.fleet.claims(&client.plan.name) <= client.claims.0 + 1 {
+            return;
+        }
+        let orphans = self.orphans.iter().filter(|orphan| orphan.client == at);
+        let wills = orphans.filter_map(|orphan| orphan.will);
+        let own = client.link.as_ref().and_then(|link| link.will);
+        let is_certain = |will: &usize| !self.ends.model.wills[*will].unsure;
+        for will in wills.chain(own).filter(is_certain).collect::<Vec<_>>() {
+            self.ends.model.will_loses(will, self.ends.now);
+            self.ends.model.wills[will].unsure = true;
+        }
     }
 
     fn observe_client(&mut self, at: usize, by_input: Option<(usize, usize)>) -> Held {
@@ -299,6 +332,8 @@ impl World {
                 self.ends.model.will_loses(will, self.ends.now);
             }
         }
+        let client = &mut self.ends.clients[at];
+        client.claims.0 = self.fleet.claims(&client.plan.name);
         self.ends.connect(at, node, wire, clean)?;
         if self.is_shaky(node) {
             self.doubt_wills_of(node);

@@ -30,6 +30,8 @@ pub struct SimClient {
     pub doubtful: bool,
     /// The session may have been ended by a DISCONNECT that may have been lost.
     pub may_have_ended: bool,
+    /// Claims of it before its last CONNECT, and before the last that was answered.
+    pub claims: (u64, Option<u64>),
     /// Messages whose exchange is not over, by identifier.
     pub unfinished: HashMap<PacketId, usize>,
     /// SUBSCRIBEs without an answer.
@@ -94,6 +96,7 @@ impl SimClient {
             must_start_clean: false,
             doubtful: false,
             may_have_ended: false,
+            claims: (0, None),
             unfinished: HashMap::new(),
             subscribing: HashMap::new(),
             unsubscribing: HashMap::new(),

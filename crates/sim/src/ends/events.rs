@@ -111,8 +111,9 @@ impl Ends {
         let client = &mut self.clients[at];
         let link = client.link.as_ref().expect("it is connected");
         let must_be = match (link.clean, client.session) {
-            (true, _) | (_, None) => Some(false),
+            (true, _) => Some(false),
             _ if client.doubtful => None,
+            (_, None) => Some(false),
             _ => Some(true),
         };
         if must_be.is_some_and(|must_be| must_be != session_present) {
@@ -129,8 +130,8 @@ impl Ends {
         let current = link.will;
         (client.must_start_clean, client.may_have_ended) = (false, false);
         let doubtful = std::mem::take(&mut client.doubtful);
-        if session_present {
-            if let (true, Some(session)) = (doubtful, client.session) {
+        if let (true, Some(session)) = (session_present, client.session) {
+            if doubtful {
                 self.model.doubt_session(session);
             }
             // What the store was too far behind for was refused, too.

@@ -242,6 +242,11 @@ impl Fleet {
         self.store.reader()
     }
 
+    /// How often a client was claimed, by whatever connection.
+    pub fn claims(&self, client_id: &str) -> u64 {
+        self.store.claims(client_id)
+    }
+
     /// What is in the store.
     pub fn disk(&mut self) -> Disk {
         self.store.disk()

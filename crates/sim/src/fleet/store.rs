@@ -3,7 +3,10 @@
 //! Every node has one batch under way. It is carried out once at most: what is sent again after a broken connection is the same batch, and one that arrives
 //! after a later one of its node is refused. An answer is on its way only when the batch is safe from the loss of the primary.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use campanile_backends::{
     Backend, Committed, Config as StoreConfig, Reader, Reply, Request,
@@ -11,7 +14,7 @@ use campanile_backends::{
 };
 use campanile_broker::{
     ids::Millis,
-    store::{Page, Query, StoreError},
+    store::{Command, Page, Query, StoreError},
 };
 
 use super::{Asker, sabotage::Sabotage};
@@ -25,6 +28,8 @@ pub struct SharedStore {
     pub is_down: bool,
     /// Commits since the last sync.
     commits: usize,
+    /// Claims that it has carried out, by client.
+    claims: BTreeMap<Box<str>, u64>,
     sabotage: Option<Sabotage>,
 }
 
@@ -39,6 +44,7 @@ impl SharedStore {
             config,
             is_down: false,
             commits: 0,
+            claims: BTreeMap::new(),
             sabotage,
         }
     }
@@ -53,7 +59,18 @@ impl SharedStore {
             sabotage.on_batch(&mut batch, &*self.reader);
         }
         self.commits += 1;
+        for request in &batch {
+            if let Request::Broker(Command::Claim(claim)) = request {
+                let client = claim.client.client_id.as_ref().into();
+                *self.claims.entry(client).or_default() += 1;
+            }
+        }
         self.memory().commit(batch)
+    }
+
+    /// How often a client was claimed, by whatever connection.
+    pub fn claims(&self, client_id: &str) -> u64 {
+        self.claims.get(client_id).copied().unwrap_or(0)
     }
 
     /// Whether commits could be lost.

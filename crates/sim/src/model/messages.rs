@@ -147,7 +147,8 @@ impl Model {
             }
             // One that changes between QoS 0 and others while the message is under way may match as both.
             changed |= s.at_least == QoS::AtMostOnce && s.at_most > QoS::AtMostOnce;
-            changed |= s.leaving.is_some() || s.sent > message.sent;
+            // Of two that match, one may be known already and the other not yet.
+            changed |= !s.holds_since(message.sent);
             (
                 qos.max(Some(s.at_most)),
                 if s.is_shared() {
@@ -188,21 +189,19 @@ impl Model {
         if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 && !message.was_undone {
             return wrong("came twice with QoS 2");
         }
-        let excused = arrival.dup || changed || got.fresh < message.sends;
+        let may_repeat = changed || got.fresh < message.sends || message.was_undone;
+        let excused = arrival.dup || may_repeat;
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
         }
         // A repetition may be the first that the subscription sees, or that has not expired, or that finds the client connected.
         let may_be_first = message.sent < asked || message.expires_at.is_some();
         let is_late = message.sends > 1 && (may_be_first || arrival.qos == QoS::AtMostOnce);
-        // What is retained is passed on to who is connected only when all nodes know of it; what follows it is not held back meanwhile.
-        let is_overtaken = self.many_nodes && message.retain && !is_kept;
         // A message that a member of a group leaves behind comes to another one when it comes.
         let is_ordered = !changed
             && message.will.is_none()
             && !message.disordered
             && !is_late
-            && !is_overtaken
             && shared.is_none();
         if known.is_none() && is_ordered {
             let key = (

@@ -112,6 +112,8 @@ impl Model {
             )))
         };
         let is_for = match &push.audience {
+            // Who is connected now is a little later at other nodes.
+            Audience::All if push.instant && self.many_nodes => true,
             Audience::All => push.fate.is_none_or(|(at, _)| known_since < at),
             Audience::Devices(devices) => devices.contains(&device),
         };

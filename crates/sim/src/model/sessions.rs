@@ -217,8 +217,8 @@ impl Model {
                     known.left.get_or_insert(tick);
                 }
             }
-        } else if let Some(last) = known.last_mut() {
-            // The server says that the subscription is still there.
+        } else if let (Some(last), false) = (known.last_mut(), self.many_nodes) {
+            // The server says that the subscription is still there. One of several may only not know what the store made of it.
             last.leaving = None;
         }
     }

@@ -7,15 +7,32 @@ end
 
 local function push_key(push) return K .. 'P:' .. push end
 
--- For whom a push is: `l` of its hash. Devices that have it (`d`) or lost it (`w`) are bitmaps in chunks, sets of numbers, or a field.
+-- For whom a push is: `l` of its hash.
 local TO_FEW, TO_ALL, TO_ONE = '0', '1', '2'
 
--- Marks are written at the end of the script, those of a push together.
+-- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps in
+-- chunks, of one to few devices sets of numbers, of one to a device fields of its hash: `t` is the number, and the others are there or not.
+local SETS = { 't', 'd', 'x', 's', 'k', 'w' }
+local function is_marked(push, kind, name, number)
+  local key = push_key(push)
+  if kind == TO_ALL then
+    local chunk = math.floor(number / NUMBERS_IN_CHUNK)
+    return call('GETBIT', key .. ':' .. name .. ':' .. chunk, number % NUMBERS_IN_CHUNK) == 1
+  elseif kind == TO_ONE then
+    local row = call('HMGET', key, 't', name)
+    return tonumber(row[1]) == number and row[2] ~= false
+  end
+  return call('SISMEMBER', key .. ':' .. name, number) == 1
+end
+
+-- Adds a device to a set. Marks are written at the end of the script, those of a push together: `is_marked` does not know them before.
 local marks = {}
 local function mark(push, name, number)
-  local of_push = marks[push] or { d = {}, w = {} }
+  local of_push = marks[push] or {}
   marks[push] = of_push
-  of_push[name][#of_push[name] + 1] = number
+  local numbers = of_push[name] or {}
+  of_push[name] = numbers
+  numbers[#numbers + 1] = number
 end
 
 local BITS_AT_ONCE = 500
@@ -44,14 +61,19 @@ local function save_marks()
     local key = push_key(push)
     local row = call('HMGET', key, 'l', 't', 'g')
     -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
-    if row[3] and #of_push.d > 0 then
-      save_bits(key .. ':t', of_push.d)
-      local last = 0
-      for _, number in ipairs(of_push.d) do last = math.max(last, number) end
+    if row[3] then
+      local targeted, is_listed, last = {}, {}, 0
+      for _, numbers in pairs(of_push) do
+        for _, number in ipairs(numbers) do
+          if not is_listed[number] then targeted[#targeted + 1] = number end
+          is_listed[number], last = true, math.max(last, number)
+        end
+      end
+      of_push.t = targeted
       raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
     end
     for name, numbers in pairs(of_push) do
-      if not row[1] or #numbers == 0 then
+      if not row[1] then
         -- Nobody asks for that report any more.
       elseif row[1] == TO_ALL then
         save_bits(key .. ':' .. name, numbers)
@@ -117,7 +139,7 @@ local function append_to_inbox(device, place, item, notice)
     remove_entries(device, { member })
     survives = survives and oldest ~= place
     dropped = dropped + 1
-    if push ~= '' then mark(push, 'w', device.number) end
+    if push ~= '' then mark(push, 'x', device.number) end
   end
   if not survives then return end
   announce('I', notice, device.owner or '0', previous, place)

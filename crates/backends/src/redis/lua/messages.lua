@@ -96,10 +96,10 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
   return true
 end
 
--- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, d it has
--- it, w it lost it. Of others the sets t, d, w: of one for all, c says how many chunks they have; of one for a few, m is the message that they
--- share, and the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its
--- n means nothing.
+-- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, s, k, w
+-- as it is in these sets. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
+-- the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its n
+-- means nothing.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -132,7 +132,7 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     return { 'A', not known[2] and tonumber(known[1]) }
   end
   local targeted, kind = clients and #clients, clients and (#clients == 1 and TO_ONE or TO_FEW) or TO_ALL
-  local fields = { 'a', digits(accepted_at), 'x', digits(expires_at), 'l', kind }
+  local fields = { 'a', digits(accepted_at), 'e', digits(expires_at), 'l', kind }
   local function add(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
@@ -203,6 +203,21 @@ run.target = function(push, chunk, devices)
   raise_chunks(push, chunk)
   return true
 end
+
+-- What a device tells of pushes. Of those that are for others, or not known any more, it has nothing to tell.
+run.tell = function(number, told)
+  for _, entry in ipairs(told) do
+    local push = entry[1]
+    local row = call('HMGET', push_key(push), 'l', 'g')
+    -- Whoever tells of a push to an audience becomes one whom it is for.
+    if row[1] and (row[2] or is_marked(push, row[1], 't', number)) then
+      for _, name in ipairs(entry[2]) do mark(push, name, number) end
+    end
+  end
+  return true
+end
+
+run.not_understood = function() return 'N' end
 
 run.counted = function(push)
   local key = push_key(push)

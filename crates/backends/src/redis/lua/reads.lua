@@ -191,12 +191,15 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'd', 'w', 'g', 'k')
+  local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
   local targeted, delivered, lost = tonumber(row[3]), 0, 0
+  local seen = { s = 0, k = 0, w = 0 }
   if row[4] == TO_ONE then
-    delivered = row[6] and 1 or 0
-    lost = row[7] and not row[6] and 1 or 0
+    local count = function(name) return call('HEXISTS', key, name) end
+    delivered = count('d')
+    lost = delivered == 0 and count('x') or 0
+    for name in pairs(seen) do seen[name] = count(name) end
   elseif row[4] == TO_ALL then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
@@ -207,9 +210,10 @@ read.report = function(push)
         call('DEL', key .. ':common')
         return count
       end
-      if row[8] then targeted = targeted + call('BITCOUNT', set('t')) end
+      if row[6] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
-      lost = lost + common(set('w')) - common(set('w'), set('d'))
+      lost = lost + common(set('x')) - common(set('x'), set('d'))
+      for name in pairs(seen) do seen[name] = seen[name] + common(set(name)) end
     end
   else
     local got = {}
@@ -217,11 +221,36 @@ read.report = function(push)
       got[number] = true
       delivered = delivered + 1
     end
-    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':w')) do
+    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
       if not got[number] then lost = lost + 1 end
     end
+    for name in pairs(seen) do seen[name] = #call('SINTER', key .. ':t', key .. ':' .. name) end
   end
-  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[8] and not row[9] or false }
+  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
+end
+
+-- What is known of a push at a device.
+read.at_device = function(push, client, partitions)
+  config.partitions = partitions
+  local row = call('HMGET', push_key(push), 'a', 'e', 'o', 'l', 'g', 'k')
+  if not row[1] then return false end
+  local device, sets, passed, message = load(client), {}, false, false
+  if device then
+    for _, name in ipairs(SETS) do
+      if is_marked(push, row[4], name, device.number) then sets[#sets + 1] = name end
+    end
+  end
+  if row[5] and row[3] then
+    local place = row[3]
+    local done, above = device and cursors_of(device)[0] or -1, call('HGET', extra_key(client), 'A0')
+    passed = done >= tonumber(place) or string.find(',' .. (above or '') .. ',', ',' .. place .. ',', 1, true) ~= nil
+    local entry = call('XRANGE', log_key(0), place .. '-0', place .. '-0')[1]
+    message = entry and fields_of(entry[2]).m or false
+  end
+  return {
+    tonumber(row[1]), tonumber(row[2]), row[5] and not row[6] or false, device and device.number or false, sets,
+    device and device.owner and true or false, passed, message, profile_of(client) or false,
+  }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end

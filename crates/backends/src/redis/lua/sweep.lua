@@ -41,7 +41,7 @@ end
 -- A push's time to live is over: nobody is sent it any more.
 expire.P = function(push, _, limit)
   local key, removed = push_key(push), 0
-  local row = call('HMGET', key, 'x', 'o', 'l', 'y')
+  local row = call('HMGET', key, 'e', 'o', 'l', 'y')
   if not row[1] then return 0, true end
   local place = tonumber(row[2])
   if row[3] == TO_ALL then
@@ -67,12 +67,16 @@ end
 
 expire.R = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'c')
+  local row = call('HMGET', key, 'a', 'c', 'l')
   if not row[1] then return 0, true end
-  write('DEL', key, key .. ':t', key .. ':d', key .. ':w')
-  for chunk = 0, tonumber(row[2] or 0) - 1 do
-    write('DEL', key .. ':t:' .. chunk, key .. ':d:' .. chunk, key .. ':w:' .. chunk)
+  local function remove_sets(tail)
+    local keys = {}
+    for number, name in ipairs(SETS) do keys[number] = key .. ':' .. name .. tail end
+    write('DEL', unpack(keys))
   end
+  write('DEL', key)
+  if row[3] == TO_FEW then remove_sets('') end
+  for chunk = 0, tonumber(row[2] or 0) - 1 do remove_sets(':' .. chunk) end
   return 1, true
 end
 

@@ -16,7 +16,7 @@ mod sequencer;
 mod waits;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     mem::take,
     sync::Arc,
 };
@@ -152,8 +152,8 @@ pub struct Hub<H> {
     interest: LocalInterest,
     waits: Waits,
     held: Vec<Held<H>>,
-    /// Messages for members at peers.
-    kept: HashMap<u64, Kept>,
+    /// Messages for members at peers, the oldest first.
+    kept: BTreeMap<u64, Kept>,
     graveyard: Graveyard,
     owners: BTreeSet<Generation>,
     owners_of: BTreeMap<AppId, Vec<Generation>>,
@@ -199,7 +199,7 @@ impl<H> Hub<H> {
             interest: LocalInterest::default(),
             waits: Waits::default(),
             held: Vec::new(),
-            kept: HashMap::new(),
+            kept: BTreeMap::new(),
             graveyard: Graveyard::default(),
             owners: BTreeSet::new(),
             owners_of: BTreeMap::new(),

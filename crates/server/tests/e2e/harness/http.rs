@@ -173,11 +173,7 @@ pub struct Report {
 impl Node {
     /// The figures of a push now.
     pub fn report(&self, push_id: &str) -> Report {
-        let head = format!(
-            "GET /v1/apps/default/pushes/{push_id} HTTP/1.1\r\nAuthorization: Bearer {}",
-            self.api_key()
-        );
-        let response = request(self.http(), &head, "").expect("the node answers");
+        let response = self.get_with_key(&format!("/v1/apps/default/pushes/{push_id}"));
         assert_eq!(response.status, 200, "{response:?}");
         let document = response.json();
         let figure = |name: &str| {
@@ -213,6 +209,15 @@ impl Node {
             found.is_ok(),
             "the figures of {push_id} are {last:?}, not {expected:?}"
         );
+    }
+
+    /// `GET` of a path of the default app.
+    pub fn get_with_key(&self, path: &str) -> Response {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nAuthorization: Bearer {}",
+            self.api_key()
+        );
+        request(self.http(), &head, "").expect("the node answers")
     }
 
     /// `GET` of a path that needs no key.

@@ -1,0 +1,140 @@
+//! `/compat`: requests of other push services, mapped to our own (`docs/compat.md`).
+
+use axum::{
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use campanile_push::{
+    compat::{fcm, jpush},
+    idempotency::IdempotencyKey,
+    registry::permission::Permission,
+};
+
+use crate::{
+    ApiState,
+    auth::{self, Caller},
+    body,
+    problem::{Code, Problem},
+    pushes,
+    routes::path_problem,
+};
+
+/// `POST /compat/fcm/v1/projects/{app}/messages:send`
+pub(crate) async fn fcm(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match send_as_fcm(&state, path, &headers, body).await {
+        Ok(answer) => answer,
+        Err(problem) => shaped(&problem, fcm::problem),
+    }
+}
+
+async fn send_as_fcm(
+    state: &ApiState,
+    path: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let caller = auth::authorise(state, headers, &app, Permission::PushSend).await?;
+    body::check_type(headers)?;
+    let body = body::read(headers, body, state.config()).await?;
+    let mapped = match fcm::map(&body, state.now_ms()) {
+        Ok(mapped) => mapped,
+        Err(violations) => return Ok(json(StatusCode::BAD_REQUEST, fcm::refused(&violations))),
+    };
+    let request = mapped.to_json();
+    let id = if mapped.validate_only {
+        pushes::dry_run(state, &caller.app, request.as_bytes()).await?;
+        state.new_id()
+    } else {
+        pushes::send(state, &caller, request.as_bytes(), None)
+            .await?
+            .id
+    };
+    Ok(json(StatusCode::OK, fcm::accepted(caller.app.as_str(), id)))
+}
+
+/// `POST /compat/jpush/v3/push`
+pub(crate) async fn jpush(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match send_as_jpush(&state, &headers, body).await {
+        Ok(answer) => answer,
+        Err(problem) => shaped(&problem, jpush::problem),
+    }
+}
+
+async fn send_as_jpush(
+    state: &ApiState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = basic(state, headers).await?;
+    body::check_type(headers)?;
+    let body = body::read(headers, body, state.config()).await?;
+    let request = match jpush::map(&body) {
+        Ok(request) => request,
+        Err(violations) => return Ok(json(StatusCode::BAD_REQUEST, jpush::refused(&violations))),
+    };
+    let key = request.mapped.idempotency_key.as_ref();
+    let key = key
+        .map(|key| IdempotencyKey::new(key.as_bytes()))
+        .transpose()
+        .map_err(|bad| Problem::new(Code::InvalidIdempotencyKey, format!("cid: {bad}")))?;
+    let ours = request.mapped.to_json();
+    let sent = pushes::send(state, &caller, ours.as_bytes(), key).await?;
+    Ok(json(
+        StatusCode::OK,
+        jpush::accepted(request.sendno, sent.id),
+    ))
+}
+
+/// JPush sends the app and its key as user name and password.
+async fn basic(state: &ApiState, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let missing = || {
+        Problem::new(
+            Code::KeyMissing,
+            "send the app's name and an API key as user name and password: \"Authorization: Basic base64(APP:cmp_...)\"",
+        )
+    };
+    let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let text = given.to_str().ok().and_then(|text| text.split_once(' '));
+    let (_, encoded) = text
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+        .ok_or_else(missing)?;
+    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let (app, key) = decoded
+        .as_deref()
+        .and_then(|text| text.split_once(':'))
+        .ok_or_else(missing)?;
+    let bearer = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| missing())?;
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+    auth::authorise(state, &headers, app, Permission::PushSend).await
+}
+
+/// A problem in the shape of the other service.
+fn shaped(problem: &Problem, shape: fn(u16, &str, &str) -> (u16, String)) -> Response {
+    let code = problem.code();
+    let (status, body) = shape(code.status().as_u16(), code.text(), problem.detail());
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, body);
+    response.extensions_mut().insert(code);
+    for (name, value) in problem.headers() {
+        response.headers_mut().insert(name, value.clone());
+    }
+    response
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

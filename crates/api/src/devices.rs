@@ -1,0 +1,221 @@
+//! `/v1/apps/{app}/devices`: registered devices.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use campanile_push::{
+    app::AppName,
+    device::{Patch, Profile},
+    expression::Expression,
+    registry::{
+        Context,
+        devices::{self, Device, Page},
+        permission::Permission,
+    },
+};
+use serde::Serialize;
+
+use crate::{
+    ApiState, auth, body,
+    cluster::{ClientConnection, Located},
+    problem::Problem,
+    query::{self, Paging},
+    routes::path_problem,
+};
+
+/// A device as callers see it.
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    device: String,
+    #[serde(flatten)]
+    profile: Profile,
+    /// Absent where it was not asked for, or nobody can tell.
+    #[serde(flatten)]
+    whereabouts: Option<Whereabouts>,
+}
+
+/// Where a device is connected.
+#[derive(Serialize)]
+struct Whereabouts {
+    /// `null`: no node that answered has a connection of it.
+    connection: Option<Connection>,
+    /// Nodes that did not answer in time: it may be there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silent_nodes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Connection {
+    node: String,
+    protocol: &'static str,
+    subscriptions: u32,
+    in_flight: u32,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Listed {
+    devices: Vec<Shown>,
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl From<Device> for Shown {
+    fn from(device: Device) -> Shown {
+        Shown {
+            device: device.id.to_string(),
+            profile: device.profile,
+            whereabouts: None,
+        }
+    }
+}
+
+impl From<Page> for Listed {
+    fn from(page: Page) -> Listed {
+        Listed {
+            devices: page.devices.into_iter().map(Shown::from).collect(),
+            next: page.next.map(|next| next.to_string()),
+        }
+    }
+}
+
+impl From<Located> for Whereabouts {
+    fn from(located: Located) -> Whereabouts {
+        Whereabouts {
+            connection: located.connection.map(Connection::from),
+            silent_nodes: located.silent,
+        }
+    }
+}
+
+impl From<ClientConnection> for Connection {
+    fn from(connection: ClientConnection) -> Connection {
+        Connection {
+            node: connection.node,
+            protocol: match connection.protocol_level {
+                5 => "MQTT 5.0",
+                4 => "MQTT 3.1.1",
+                _ => "MQTT 3.1",
+            },
+            subscriptions: connection.subscriptions,
+            in_flight: connection.in_flight,
+        }
+    }
+}
+
+/// `GET /v1/apps/{app}/devices?filter=&after=&limit=`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(text): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<Listed>, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
+    let (paging, filter) = Paging::with(text.as_deref(), "filter")?;
+    let filter = filter
+        .map(|text| Expression::parse(&text))
+        .transpose()
+        .map_err(|bad| query::wrong("filter", bad))?;
+    let page = state
+        .look(move |context| {
+            let after = paging.after.as_deref();
+            devices::list(context, &caller.app, filter.as_ref(), after, paging.limit)
+        })
+        .await?;
+    Ok(Json(page.into()))
+}
+
+/// `GET /v1/apps/{app}/devices/{device}`
+pub(crate) async fn show(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Shown>, Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
+    let device = {
+        let (app, id) = (app.clone(), id.clone());
+        state.ask(move |context| devices::get(context, &app, &id))
+    };
+    let mut shown = Shown::from(device.await?);
+    shown.whereabouts = whereabouts(&state, &app, &id).await;
+    Ok(Json(shown))
+}
+
+/// A node that cannot tell says nothing of it: what is registered is worth showing all the same.
+async fn whereabouts(state: &ApiState, app: &AppName, id: &str) -> Option<Whereabouts> {
+    match state.cluster().locate(app, id).await {
+        Ok(located) => Some(located.into()),
+        Err(refusal) => {
+            tracing::debug!(%app, device = id, reason = %refusal, "where a device is connected is not known");
+            None
+        }
+    }
+}
+
+/// What a write of a device comes with: its app, its id and the change.
+async fn written(
+    state: &ApiState,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(auth::Caller, String, Patch), Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(state, headers, &app, Permission::DeviceWrite).await?;
+    body::check_type(headers)?;
+    let body = body::read(headers, body, state.config()).await?;
+    Ok((caller, id, Patch::parse(&body)?))
+}
+
+/// `PUT /v1/apps/{app}/devices/{device}`
+pub(crate) async fn put(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (caller, id, patch) = written(&state, path, &headers, body).await?;
+    let actor = caller.actor();
+    let plan = move |context: &Context<'_>| devices::put(context, &caller.app, &id, &patch);
+    let written = state.carry_out(actor, plan).await?;
+    let status = match written.created {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Ok((status, Json(Shown::from(written.device))).into_response())
+}
+
+/// `PATCH /v1/apps/{app}/devices/{device}`
+pub(crate) async fn patch(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Shown>, Problem> {
+    let (caller, id, patch) = written(&state, path, &headers, body).await?;
+    let actor = caller.actor();
+    let plan = move |context: &Context<'_>| devices::patch(context, &caller.app, &id, &patch);
+    let device = state.carry_out(actor, plan).await?;
+    Ok(Json(device.into()))
+}
+
+/// `DELETE /v1/apps/{app}/devices/{device}`
+pub(crate) async fn delete(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
+    let actor = caller.actor();
+    let plan = move |context: &Context<'_>| devices::delete(context, &caller.app, &id);
+    state.carry_out(actor, plan).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,63 @@
+//! `/v1/apps/{app}/pushes/{id}/devices/{device}`: why a device did or did not get a push.
+
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use campanile_push::{
+    explanation::{Explained, Explanation, Presence, explain as decide},
+    registry::permission::Permission,
+};
+use serde::Serialize;
+
+use crate::{
+    ApiState, auth,
+    problem::Problem,
+    pushes::{no_such_push, push_id},
+    routes::path_problem,
+};
+
+#[derive(Serialize)]
+struct Answer {
+    push_id: String,
+    device: String,
+    #[serde(flatten)]
+    explained: Explained,
+}
+
+/// `GET /v1/apps/{app}/pushes/{id}/devices/{device}`
+pub(crate) async fn explain(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((app, id, device)) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
+    let id = push_id(&id)?;
+    let (app_of_push, client_id) = (app.clone(), device.clone());
+    let found = state
+        .read(move |reader| reader.at_device(&app_of_push, id, &client_id))
+        .await?;
+    let mut facts = found.facts(&device, state.now_ms());
+    if facts.life.is_none() {
+        return Err(no_such_push());
+    }
+    let mut explanation = decide(&facts);
+    if explanation == (Explanation::Away { since: None }) {
+        // The store does not know of connections without a session; the nodes do, and a device is said to be away only if none of them has it.
+        let located = state.cluster().locate(&app, &device).await;
+        if located.is_ok_and(|located| located.connection.is_some()) {
+            facts.presence = Presence::Connected;
+            explanation = decide(&facts);
+        }
+    }
+    let answer = Answer {
+        push_id: id.to_string(),
+        device,
+        explained: explanation.into(),
+    };
+    Ok(axum::Json(answer).into_response())
+}

@@ -1,0 +1,152 @@
+//! `/v1/apps/{app}/tags/{tag}:add` and `/v1/apps/{app}/topics/{topic}:subscribe`: one change of many devices.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::HeaderMap,
+};
+use campanile_push::{
+    device::{Patch, names::BadName},
+    registry::{
+        Context, Refusal,
+        devices::{self, Edited},
+        permission::Permission,
+    },
+    request::{Fault, Invalid},
+};
+use serde::Serialize;
+
+use crate::{
+    ApiState, auth, body,
+    problem::{Code, Problem},
+    routes::path_problem,
+};
+
+/// Bytes of a body: as many devices as it may name, with their names of at most 256 bytes in JSON.
+const MAX_BODY_BYTES: usize = 512 * 1024;
+
+/// What became of the devices. Each that was named counts in one of them.
+#[derive(Serialize)]
+pub(crate) struct Answer {
+    changed: u64,
+    unchanged: u64,
+    refused: Vec<Refused>,
+}
+
+/// A device that stays as it was.
+#[derive(Serialize)]
+struct Refused {
+    device: String,
+    code: &'static str,
+    detail: String,
+}
+
+impl From<Edited> for Answer {
+    fn from(edited: Edited) -> Answer {
+        let refused = |(device, refusal): (std::sync::Arc<str>, Refusal)| {
+            let detail = refusal.to_string();
+            Refused {
+                device: device.to_string(),
+                code: Problem::from(refusal).code().text(),
+                detail,
+            }
+        };
+        Answer {
+            changed: edited.changed,
+            unchanged: edited.unchanged,
+            refused: edited.refused.into_iter().map(refused).collect(),
+        }
+    }
+}
+
+/// What can be done to many devices: after which verb, and the change of each.
+type Verb = (&'static str, fn(&str) -> Result<Patch, BadName>);
+
+const OF_TAGS: [Verb; 2] = [("add", Patch::add_tag), ("remove", Patch::remove_tag)];
+const OF_TOPICS: [Verb; 2] = [
+    ("subscribe", Patch::add_topic),
+    ("unsubscribe", Patch::remove_topic),
+];
+
+/// `POST /v1/apps/{app}/tags/{tag}:add`, `:remove`
+pub(crate) async fn tags(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Answer>, Problem> {
+    edit(&state, path, &headers, body, &OF_TAGS).await
+}
+
+/// `POST /v1/apps/{app}/topics/{topic}:subscribe`, `:unsubscribe`
+pub(crate) async fn topics(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Answer>, Problem> {
+    edit(&state, path, &headers, body, &OF_TOPICS).await
+}
+
+async fn edit(
+    state: &ApiState,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: &HeaderMap,
+    body: Body,
+    verbs: &[Verb],
+) -> Result<Json<Answer>, Problem> {
+    let Path((app, last)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(state, headers, &app, Permission::DeviceWrite).await?;
+    let patch = patch_of(&last, verbs)?;
+    body::check_type(headers)?;
+    let body = body::read_at_most(headers, body, state.config(), MAX_BODY_BYTES).await?;
+    let named = devices::parse_list(&body)?;
+    let mut edited = Edited::default();
+    // A failure on the way leaves some done and some not; asked again, those that are done count as unchanged.
+    for chunk in named.chunks(devices::CHUNK) {
+        let (app, chunk, patch) = (caller.app.clone(), chunk.to_vec(), patch.clone());
+        let plan = move |context: &Context<'_>| devices::edit(context, &app, &chunk, &patch);
+        edited = edited.and(state.carry_out(caller.actor(), plan).await?);
+    }
+    Ok(Json(edited.into()))
+}
+
+/// The change that the last segment of a path asks for: a name, which may contain colons, a colon, a verb.
+fn patch_of(segment: &str, verbs: &[Verb]) -> Result<Patch, Problem> {
+    let found = segment.rsplit_once(':').and_then(|(name, given)| {
+        let verb = verbs.iter().find(|(verb, _)| *verb == given)?;
+        Some((name, verb.1))
+    });
+    let Some((name, patch)) = found else {
+        let verbs: Vec<String> = verbs.iter().map(|(verb, _)| format!(":{verb}")).collect();
+        return Err(Problem::new(
+            Code::NotFound,
+            format!("a path here ends with {}", verbs.join(" or ")),
+        ));
+    };
+    let bad_name = |bad: BadName| Invalid {
+        fault: Fault::InvalidField,
+        field: None,
+        detail: bad.to_string(),
+    };
+    Ok(patch(name).map_err(bad_name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_contain_colons() {
+        let patch = patch_of("a:b:add", &OF_TAGS).unwrap();
+        assert_eq!(patch, Patch::add_tag("a:b").unwrap());
+        for (segment, code) in [
+            ("a", Code::NotFound),
+            ("a:subscribe", Code::NotFound),
+            (":add", Code::InvalidField),
+        ] {
+            assert_eq!(patch_of(segment, &OF_TAGS).unwrap_err().code(), code);
+        }
+    }
+}

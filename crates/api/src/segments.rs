@@ -1,0 +1,121 @@
+//! `/v1/apps/{app}/segments`: saved expressions.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use campanile_push::{
+    registry::{
+        Context,
+        permission::Permission,
+        segments::{self, Segment},
+    },
+    time::rfc3339,
+};
+use serde::Serialize;
+
+use crate::{ApiState, auth, body, problem::Problem, query::Paging, routes::path_problem};
+
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    segment: String,
+    /// In its canonical form.
+    expr: String,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Listed {
+    segments: Vec<Shown>,
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl From<Segment> for Shown {
+    fn from(segment: Segment) -> Shown {
+        Shown {
+            expr: segment.expression.to_string(),
+            segment: segment.name,
+            created_at: rfc3339(segment.created_ms),
+            updated_at: rfc3339(segment.updated_ms),
+        }
+    }
+}
+
+/// `GET /v1/apps/{app}/segments?after=&limit=`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(text): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<Listed>, Problem> {
+    let Path(app) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
+    let paging = Paging::parse(text.as_deref())?;
+    let (segments, more) = state
+        .look(move |context| {
+            let after = paging.after.as_deref();
+            segments::list(context, &caller.app, after, paging.limit)
+        })
+        .await?;
+    let next = segments.last().map(|last| last.name.clone());
+    Ok(Json(Listed {
+        segments: segments.into_iter().map(Shown::from).collect(),
+        next: next.filter(|_| more),
+    }))
+}
+
+/// `GET /v1/apps/{app}/segments/{segment}`
+pub(crate) async fn show(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Shown>, Problem> {
+    let Path((app, name)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
+    let segment = state
+        .ask(move |context| segments::get(context, &caller.app, &name))
+        .await?;
+    Ok(Json(segment.into()))
+}
+
+/// `PUT /v1/apps/{app}/segments/{segment}`
+pub(crate) async fn put(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path((app, name)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
+    body::check_type(&headers)?;
+    let body = body::read(&headers, body, state.config()).await?;
+    let expression = segments::parse(&body)?;
+    let actor = caller.actor();
+    let plan = move |context: &Context<'_>| segments::put(context, &caller.app, &name, &expression);
+    let (segment, created) = state.carry_out(actor, plan).await?;
+    let status = match created {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Ok((status, Json(Shown::from(segment))).into_response())
+}
+
+/// `DELETE /v1/apps/{app}/segments/{segment}`
+pub(crate) async fn delete(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let Path((app, name)) = path.map_err(path_problem)?;
+    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
+    let actor = caller.actor();
+    let plan = move |context: &Context<'_>| segments::delete(context, &caller.app, &name);
+    state.carry_out(actor, plan).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
