@@ -13,12 +13,13 @@ use campanile_broker::{
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Publish, QoS,
-        Query, Received, Release, StoreError, Subscribe,
+        Query, Received, Release, StoreError, Subscribe, Tell,
     },
 };
 use campanile_push::{
     app::AppName,
     id::PushId,
+    receipt::Mark,
     store::{self as push, Accept, Audience, Target},
 };
 use campanile_testbed::redis as servers;
@@ -36,6 +37,8 @@ struct Side {
     backend: Box<dyn Backend>,
     /// Places by the order in which they were announced.
     places: Vec<Offset>,
+    /// Those of each log.
+    logs: BTreeMap<LogKind, Vec<Offset>>,
     claims: BTreeMap<&'static str, Vec<Claimed>>,
 }
 
@@ -46,6 +49,7 @@ impl Side {
         Side {
             backend,
             places,
+            logs: BTreeMap::new(),
             claims,
         }
     }
@@ -90,8 +94,12 @@ impl Side {
         }
     }
 
+    /// Of places between two entries of a log, a cursor may be at any.
     fn ranked(&self, mut of: Cursor) -> Cursor {
-        of.done = self.rank(of.done);
+        let log = self.logs.get(&of.log).map(Vec::as_slice);
+        let before = log.unwrap_or_default().iter().rev();
+        let before = before.copied().find(|place| *place <= of.done);
+        of.done = self.rank(before.unwrap_or_default());
         of.done_above
             .iter_mut()
             .for_each(|place| *place = self.rank(*place));
@@ -106,7 +114,10 @@ impl Side {
         let mut committed = self.backend.commit(requests.clone());
         for notice in &committed.notices {
             match notice {
-                Notice::Log { entry, .. } => self.learn(entry.offset),
+                Notice::Log { log, entry, .. } => {
+                    self.learn(entry.offset);
+                    self.logs.entry(*log).or_default().push(entry.offset);
+                }
                 Notice::Inbox { entry, .. } => self.learn(entry.offset),
                 Notice::Change { offset, .. } => self.learn(*offset),
                 Notice::Instant { .. } => {}
@@ -223,7 +234,7 @@ impl Side {
     fn read(&self, pushes: &[PushId], now: Millis) -> Vec<String> {
         let reader = self.backend.reader();
         let app = AppId::new(APP);
-        let mut seen = Vec::new();
+        let (mut seen, mut stored) = (Vec::new(), Vec::new());
         for log in [LogKind::Push, LogKind::Topic(0), LogKind::Topic(1)] {
             let query = Query::Log {
                 app: app.clone(),
@@ -270,6 +281,8 @@ impl Side {
             else {
                 panic!()
             };
+            // What is known at a device without a stored session, the model has in memory and does not read.
+            stored.extend(session.is_some().then_some(*name));
             seen.push(format!(
                 "{:?}",
                 session.map(|session| (
@@ -291,6 +304,15 @@ impl Side {
         let app = AppName::new(APP).unwrap();
         for id in pushes {
             seen.push(format!("{:?}", reader.report(&app, *id, now.0).unwrap()));
+            for name in &stored {
+                let mut at = reader.at_device(&app, *id, name).unwrap();
+                // Other marks of a push that is for others count nowhere, and need not be kept.
+                if !at.marks.contains(&Mark::Targeted) {
+                    at.marks.clear();
+                }
+                let is = (at.counting, at.is_connected, at.is_passed);
+                seen.push(format!("{name} {:?} {:?} {is:?}", at.life, at.marks));
+            }
         }
         seen
     }
@@ -328,10 +350,10 @@ impl World {
     /// The request of a step, for one side; `None`: time passes.
     fn request(&mut self, side: &Side, step: Step) -> Option<Request> {
         let (kind, [a, b, c, d]) = step;
-        let seconds = [0, 5, 50, u32::MAX][usize::from(b % 4)];
+        let seconds = [0, 5, 50, u32::MAX, 5000][usize::from(b % 5)];
         let who = client(name(a));
         let owned = side.claimed(a, d);
-        let command = match kind % 14 {
+        let command = match kind % 15 {
             0 | 1 => {
                 let testament = c.is_multiple_of(2).then(|| {
                     let message = self.message("will", 1);
@@ -477,8 +499,21 @@ impl World {
                 epoch: owned.epoch,
                 generation: NODES[usize::from(b) % 2],
             },
+            13 => {
+                let verbs = ["displayed", "clicked", "dismissed"];
+                let told = self.pushes.iter().rev().take(usize::from(b % 4));
+                let told: Vec<_> = told.map(|id| format!("\"{id}\"")).collect();
+                let verb = verbs[usize::from(c) % verbs.len()];
+                Command::Tell(Tell {
+                    client: who,
+                    ordinal: owned.ordinal,
+                    payload: format!(r#"{{"{verb}":[{}]}}"#, told.join(",")).into(),
+                })
+            }
             _ => {
-                self.now = self.now.plus_seconds(u32::from(b % 32));
+                // Now and then the hour changes, by which sessions that are away are listed.
+                let seconds = if c.is_multiple_of(8) { 2000 } else { 0 };
+                self.now = self.now.plus_seconds(u32::from(b % 32) + seconds);
                 return None;
             }
         };

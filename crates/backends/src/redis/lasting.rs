@@ -20,7 +20,7 @@ use super::{
 impl crate::Reader for RedisReader {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut pack = Pack::default();
-        let tag = pack_query(&mut pack, query);
+        let tag = pack_query(&mut pack, query, self.partitions);
         let packed = pack.into_bytes();
         self.runtime.block_on(async {
             let (server, page) = self.read_once(tag, &packed, query).await?;

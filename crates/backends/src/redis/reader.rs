@@ -41,6 +41,8 @@ pub struct RedisReader {
     pub(super) figures: Arc<Figures>,
     pub(super) replicated: Arc<Replicated>,
     pub(super) runtime: Arc<Driver>,
+    /// Topic logs of an app.
+    pub(super) partitions: u8,
 }
 
 impl campanile_push::store::Reader for RedisReader {
@@ -127,7 +129,11 @@ impl campanile_push::store::Reader for RedisReader {
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
         let mut pack = Pack::default();
         let id = hex(campanile_broker::ids::MessageId(id.0));
-        pack.array(3).text("at_device").text(&id).text(device);
+        pack.array(4)
+            .text("at_device")
+            .text(&id)
+            .text(device)
+            .number(self.partitions.into());
         let answer = self.ask(app.as_str(), pack)?.option().map(at_device);
         let found = answer.transpose().map_err(|Malformed| malformed())?;
         Ok(found.unwrap_or_default())
@@ -261,7 +267,7 @@ impl RedisReader {
 }
 
 /// Packs a query. Returns whose keys it reads.
-pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
+pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) -> &'a str {
     match query {
         Query::Log {
             app,
@@ -316,7 +322,10 @@ pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query) -> &'a str {
             client.app.as_str()
         }
         Query::Session { client } => {
-            pack.array(2).text("session").text(&client.client_id);
+            pack.array(3)
+                .text("session")
+                .text(&client.client_id)
+                .number(partitions.into());
             client.app.as_str()
         }
         Query::Changes(query) => {

@@ -202,9 +202,11 @@ macro_rules! common_tests {
                 what_is_shown_was_delivered
                 strangers_have_nothing_to_tell
                 a_device_outside_the_audience_may_tell
+                a_device_may_acknowledge_and_tell_in_one_commit
                 what_nobody_understands_changes_nothing
                 what_was_told_is_forgotten_with_the_push
                 a_push_is_known_at_each_device
+                a_push_to_one_device_may_have_every_mark
                 an_audience_is_known_at_each_device
                 a_set_may_span_chunks
             }

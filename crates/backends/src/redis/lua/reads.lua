@@ -117,14 +117,14 @@ read.entries = function(client, places)
   return found
 end
 
-read.session = function(client)
+read.session = function(client, partitions)
+  config.partitions = partitions
   local device = load(client)
   if not device or not device.expiry then return false end
-  local parts = parts_of(client)
-  local cursor = push_cursor(parts) or { 0, digits(counter('e0')), '' }
+  local parts = parts_of(device)
+  local cursor = push_cursor(parts) or { 0, digits(end_of(0)), '' }
   return {
-    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor,
-    call('EXISTS', inbox_key(client)) == 1,
+    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor, device.entries ~= nil,
   }
 end
 
@@ -156,7 +156,7 @@ read.snapshot = function()
   local members = {}
   local row = call('HGETALL', K .. 'sm')
   for i = 1, #row, 2 do members[#members + 1] = { row[i], row[i + 1] } end
-  return { counter('h'), retained_messages(), call('HKEYS', K .. 'fc'), members, log_ends(), server_ms }
+  return { counter('h'), retained_messages(), all_filters(), members, log_ends(), server_ms }
 end
 
 read.changes = function(after, logs, mailbox, notes_after, limit)
@@ -191,11 +191,16 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'x', 'n', 'l', 'c', 'g', 'k')
+  local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
   local targeted, delivered, lost = tonumber(row[3]), 0, 0
   local seen = { s = 0, k = 0, w = 0 }
-  if row[4] == '1' then
+  if row[4] == TO_ONE then
+    local count = function(name) return call('HEXISTS', key, name) end
+    delivered = count('d')
+    lost = delivered == 0 and count('x') or 0
+    for name in pairs(seen) do seen[name] = count(name) end
+  elseif row[4] == TO_ALL then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
       local set = function(name) return key .. ':' .. name .. ':' .. chunk end
       local common = function(...)
@@ -225,19 +230,20 @@ read.report = function(push)
 end
 
 -- What is known of a push at a device.
-read.at_device = function(push, client)
-  local row = call('HMGET', push_key(push), 'a', 'x', 'o', 'l', 'g', 'k')
+read.at_device = function(push, client, partitions)
+  config.partitions = partitions
+  local row = call('HMGET', push_key(push), 'a', 'e', 'o', 'l', 'g', 'k')
   if not row[1] then return false end
   local device, sets, passed, message = load(client), {}, false, false
   if device then
-    for _, set in ipairs(SETS) do
-      if is_marked(push, row[4], set, device.number) then sets[#sets + 1] = set end
+    for _, name in ipairs(SETS) do
+      if is_marked(push, row[4], name, device.number) then sets[#sets + 1] = name end
     end
   end
   if row[5] and row[3] then
     local place = row[3]
-    local done, above = call('HGET', device_key(client), 'C0'), call('HGET', extra_key(client), 'A0')
-    passed = tonumber(done or -1) >= tonumber(place) or string.find(',' .. (above or '') .. ',', ',' .. place .. ',', 1, true) ~= nil
+    local done, above = device and cursors_of(device)[0] or -1, call('HGET', extra_key(client), 'A0')
+    passed = done >= tonumber(place) or string.find(',' .. (above or '') .. ',', ',' .. place .. ',', 1, true) ~= nil
     local entry = call('XRANGE', log_key(0), place .. '-0', place .. '-0')[1]
     message = entry and fields_of(entry[2]).m or false
   end

@@ -20,8 +20,9 @@ local function remove_row(number, name)
   write('ZREM', names_key(number), name)
   unindex(row_subject(number, name))
   if number == DEVICE_TABLE then
-    profile_changed(load(name), false)
-    forget_idle(name)
+    local device = load(name)
+    profile_changed(device, false)
+    if device then forget_idle(device) end
   end
   return true
 end
