@@ -354,6 +354,7 @@ mod tests {
 
     use campanile_broker::{
         ids::{AppId, ClientKey, Generation, MessageId, Offset},
+        lane::Lane,
         message::{Kind, Message},
         store::{Change, InboxEntry, InboxItem},
     };
@@ -421,6 +422,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             subscription_ids: Default::default(),
+            lane: Lane::Normal,
         };
         let notices = vec![
             Notice::Change {
@@ -440,6 +442,7 @@ mod tests {
                     offset: Offset(1),
                     item,
                 },
+                replaced: None,
             },
         ];
         let (sweep, more) = mpsc::channel();
