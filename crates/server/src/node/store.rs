@@ -370,6 +370,7 @@ mod tests {
         let shared = Shared {
             clock: Clock::start(),
             listeners: Vec::new(),
+            tickets: Arc::default(),
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: 1,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
