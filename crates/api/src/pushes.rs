@@ -66,7 +66,7 @@ pub(crate) fn routes() -> Routes {
         .answers(200, "It would be accepted.", of::<Valid>())
         .may(&of_audiences);
     let report = Operation::new("getPush", "Reports on a push")
-        .tells("`targeted` = `delivered` + `pending` + `expired` + `dropped`.")
+        .tells("`targeted` = `delivered` + `pending` + `expired` + `collapsed` + `dropped`.")
         .needs(Permission::Read)
         .answers(200, "What became of it so far.", of::<Reported>())
         .may(&[Code::InvalidPushId, Code::PushNotFound]);
@@ -363,6 +363,7 @@ struct Reported {
     delivered: u64,
     pending: Option<u64>,
     expired: Option<u64>,
+    collapsed: u64,
     dropped: u64,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow.
     displayed: u64,
@@ -442,6 +443,7 @@ impl Reported {
             dismissed: 0,
             pending: None,
             expired: None,
+            collapsed: 0,
             dropped: 0,
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
@@ -461,6 +463,7 @@ impl Reported {
             delivered: report.delivered,
             pending: counted(report.pending),
             expired: counted(report.expired),
+            collapsed: report.collapsed,
             dropped: report.dropped,
             displayed: report.displayed,
             clicked: report.clicked,

@@ -191,6 +191,8 @@ impl Bench {
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
             idempotency: None,
+            priority: campanile_push::lanes::Priority::default(),
+            collapse_key: None,
         })))
     }
 }

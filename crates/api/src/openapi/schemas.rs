@@ -4,7 +4,8 @@ use campanile_push::{
     audience::{MAX_CLIENT_ID_BYTES, MAX_DEVICES, MAX_USERS},
     compat::fcm,
     expression,
-    options::{DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS},
+    lanes::Priority,
+    options::{DEFAULT_TTL_SECONDS, MAX_KEY_BYTES, MAX_TTL_SECONDS},
     registry::devices::MAX_AT_A_TIME,
     request::batch::MAX_PUSHES,
     schedule,
@@ -116,6 +117,14 @@ fn of_pushes() -> Vec<(&'static str, Value)> {
                     "ttl": {
                         "type": "integer", "minimum": 0, "maximum": MAX_TTL_SECONDS, "default": DEFAULT_TTL_SECONDS,
                         "description": "Seconds for which the push waits for a device; 0: now or never.",
+                    },
+                    "priority": {
+                        "type": "string", "enum": Priority::ALL.map(Priority::name), "default": Priority::default().name(),
+                        "description": "What goes before what. Another than the default only for `devices` and `users`.",
+                    },
+                    "collapse_key": {
+                        "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES,
+                        "description": "The push takes the place of one of the same key that a device has not got yet. Only for `devices` and `users`.",
                     },
                     "not_before": time("A time before which the push is not made, at most five years ahead. Not in a schedule."),
                 }),

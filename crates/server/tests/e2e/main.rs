@@ -9,6 +9,7 @@ mod clients;
 mod command_line;
 mod crashes;
 mod harness;
+mod lanes;
 mod lifecycle;
 mod openapi;
 mod pushes;
