@@ -14,7 +14,7 @@ use campanile_push::{
     store::{Accept, Audience, Command},
 };
 use campanile_sim::{
-    fleet::{Fleet, FleetConfig, Move, sabotage::Sabotage},
+    fleet::{Cut, Fleet, FleetConfig, Move, sabotage::Sabotage},
     packets::{
         self, Heard, Say, connect, puback, pubcomp, publish, pubrec, pubrel, subscribe, will,
     },
@@ -393,7 +393,7 @@ fn a_push_through_one_node_reaches_a_device_at_another() {
     town.push(0, "device", "hello");
     town.expect_publish(device, "hello");
     // Without a link the device's node finds a note.
-    town.fleet.set_link_cut(0, 1, true);
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
     town.wait(5000);
     town.push(0, "device", "again");
     town.wait(1000);
@@ -406,9 +406,9 @@ fn sessions_of_a_node_with_a_new_generation_stay_its_own() {
     let sub = town.connect(1, connect("sub").durable());
     town.subscribe(sub, "a", 1);
     let before = town.fleet.look_at(1).expect("it runs").generation;
-    town.fleet.set_ensemble_cut(1, true);
+    town.fleet.set_ensemble_cut(1, Some(Cut::Both));
     town.wait(8000);
-    town.fleet.set_ensemble_cut(1, false);
+    town.fleet.set_ensemble_cut(1, None);
     town.wait(60_000);
     let after = town.fleet.look_at(1).expect("it runs").generation;
     assert_ne!(before, after);
@@ -423,7 +423,7 @@ fn sessions_of_a_node_with_a_new_generation_stay_its_own() {
 fn an_idle_connection_that_was_claimed_elsewhere_is_closed_though_the_nodes_are_apart() {
     let mut town = Town::of(2);
     let old = town.connect(0, connect("sub").durable());
-    town.fleet.set_link_cut(0, 1, true);
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
     town.wait(5000);
     town.connect(1, connect("sub").clean(false).durable());
     town.wait(2000);
@@ -525,7 +525,7 @@ fn a_push_waits_for_the_word_of_who_is_in_its_audience() {
     town.set_profile(0, "other", "vip");
     town.wait(1000);
     // The word of the change cannot come from its node, that of the push can from another.
-    town.fleet.set_link_cut(0, 1, true);
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
     town.wait(5000);
     town.set_profile(0, "device", "vip");
     town.set_profile(0, "other", "beta");
@@ -595,16 +595,16 @@ fn a_node_that_missed_changes_reads_what_is_known_of_its_devices() {
 fn a_device_at_a_node_that_was_given_up_is_known_as_it_is() {
     let mut town = Town::of(2);
     let device = town.connect(1, connect("device").durable());
-    town.fleet.set_ensemble_cut(1, true);
-    town.fleet.set_link_cut(0, 1, true);
+    town.fleet.set_ensemble_cut(1, Some(Cut::Both));
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
     town.wait(20_000);
     town.set_profile(0, "device", "vip");
     town.wait(2000);
     town.push_to(0, "vip", "while it is cut off");
     town.wait(2000);
     town.expect_publish(device, "while it is cut off");
-    town.fleet.set_ensemble_cut(1, false);
-    town.fleet.set_link_cut(0, 1, false);
+    town.fleet.set_ensemble_cut(1, None);
+    town.fleet.set_link_cut(0, 1, None);
     town.wait(10_000);
     town.set_profile(0, "device", "beta");
     town.push_to(0, "vip", "no more");

@@ -38,6 +38,8 @@ pub struct Trouble {
     pub ensemble_cut: u64,
     /// Nothing gets through between two nodes for a while.
     pub link_cut: u64,
+    /// Of 1,000 of those three, in how many one way only is cut.
+    pub one_way: u64,
     /// A link breaks, and is made anew.
     pub link_break: u64,
     /// The store does not answer anybody for a while.
@@ -86,6 +88,7 @@ impl Plan {
             sabotage: options.sabotage,
             trace: options.trace,
         };
+        let one_way = *rng.pick(&[0, 500, 1000]);
         let mut often = |of_ten_thousand: u64| {
             if rng.chance(300) { of_ten_thousand } else { 0 }
         };
@@ -96,6 +99,7 @@ impl Plan {
             store_cut: often(20),
             ensemble_cut: often(15),
             link_cut: often(20),
+            one_way,
             link_break: often(30),
             store_down: often(10),
             ensemble_down: often(10),

@@ -17,7 +17,7 @@ use campanile_broker::{
     store::{Command, Page, Query, StoreError},
 };
 
-use super::{Asker, sabotage::Sabotage};
+use super::{Asker, Cut, sabotage::Sabotage};
 
 /// The store. See the module.
 pub struct SharedStore {
@@ -149,8 +149,8 @@ pub struct StoreLink {
     late: Option<Vec<Request>>,
     queries: Vec<(Asker, Query)>,
     pages: Vec<ReadBack>,
-    /// Nothing gets through.
-    pub is_cut: bool,
+    /// What does not get through.
+    pub cut: Option<Cut>,
 }
 
 impl StoreLink {
@@ -302,7 +302,7 @@ impl StoreLink {
     /// A read is carried out.
     pub fn carry_out_read(&mut self, at: usize, store: &SharedStore, trace: bool) {
         let (asker, query) = self.queries.remove(at);
-        let page = match self.is_cut || store.is_down {
+        let page = match self.cut.is_some() || store.is_down {
             true => Err(StoreError::Unavailable("not connected".into())),
             false => store.reader.read(&query),
         };
