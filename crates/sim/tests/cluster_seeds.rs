@@ -55,7 +55,11 @@ const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
     (Sabotage::LoseHandOvers, 690..700),
 ];
 
-const BY_HAND: &[Sabotage] = &[Sabotage::ForgetShared, Sabotage::IgnoreReleases];
+const BY_HAND: &[Sabotage] = &[
+    Sabotage::ForgetShared,
+    Sabotage::IgnoreReleases,
+    Sabotage::TellUnsafe,
+];
 
 #[test]
 fn bugs_that_are_built_in_between_nodes_are_found() {

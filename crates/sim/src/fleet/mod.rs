@@ -649,7 +649,7 @@ impl Fleet {
                 ready.push(Move::Return(node));
             }
             ready.extend((0..place.store.reads()).map(|at| Move::Read(node, at)));
-            ready.extend((0..place.store.pages()).map(|at| Move::Page(node, at)));
+            ready.extend(place.store.pages().map(|at| Move::Page(node, at)));
         }
         if self.store.has_unsynced() && !self.store.is_down {
             ready.push(Move::Sync);
