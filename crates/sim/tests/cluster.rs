@@ -284,6 +284,23 @@ fn a_suback_waits_until_other_nodes_know_of_the_filter() {
 }
 
 #[test]
+fn the_suback_of_a_second_session_with_a_filter_waits_for_the_first() {
+    let mut town = Town::of(2);
+    let one = town.connect(0, connect("one").durable());
+    let other = town.connect(1, connect("other").durable());
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
+    town.wait(5000);
+    // Nobody tells the second node of the filter, and it has not read of it yet.
+    town.post(one, subscribe(1).filter("a", 1));
+    town.fleet.settle();
+    town.post(other, subscribe(1).filter("a", 1));
+    town.fleet.settle();
+    town.expect_silence(other);
+    town.wait(1500);
+    assert!(matches!(town.next(other).packet(), Packet::SubAck(_)));
+}
+
+#[test]
 fn what_is_retained_through_one_node_is_known_at_another() {
     let mut town = Town::of(2);
     let publisher = town.connect(0, connect("pub"));
@@ -496,6 +513,57 @@ fn a_member_that_left_the_group_while_its_connection_was_lost_is_none() {
             assert_eq!(shard.stats().subscriptions_filters, 0, "node {node}");
         }
     }
+}
+
+#[test]
+fn a_node_that_has_not_heard_of_an_unsuback_from_a_peer_believes_the_store() {
+    let mut town = Town::of(3);
+    let member = town.connect(2, connect("member").durable());
+    town.subscribe(member, "$share/g/a", 1);
+    let publisher = town.connect(0, connect("pub"));
+    town.fleet.set_link_cut(0, 2, Some(Cut::Both));
+    town.post(member, packets::unsubscribe(7).filter("$share/g/a"));
+    // Longer than a peer is waited for, twice, and shorter than a silent link is trusted.
+    town.wait(2500);
+    assert!(matches!(town.next(member).packet(), Packet::UnsubAck(_)));
+    town.post(publisher, publish("a", "late").qos1(9));
+    town.wait(5000);
+    assert!(matches!(town.next(publisher).packet(), Packet::PubAck(_)));
+    town.expect_silence(member);
+}
+
+#[test]
+fn a_node_that_stood_still_asks_who_has_joined_a_group_meanwhile() {
+    let mut town = Town::of(2);
+    let publisher = town.connect(0, connect("pub"));
+    town.fleet.set_paused(0, true);
+    let member = town.connect(1, connect("member").durable());
+    town.post(member, subscribe(1).filter("$share/g/a", 1));
+    town.wait(5000);
+    assert!(matches!(town.next(member).packet(), Packet::SubAck(_)));
+    town.post(publisher, publish("a", "late").qos1(9));
+    town.fleet.set_paused(0, false);
+    town.wait(3000);
+    assert!(matches!(town.next(publisher).packet(), Packet::PubAck(_)));
+    town.expect_publish(member, "late");
+}
+
+#[test]
+fn a_node_that_cannot_ask_who_has_joined_refuses_what_must_be_kept() {
+    let mut town = Town::of(2);
+    let publisher = town.connect(0, connect("pub"));
+    town.fleet.set_store_cut(0, Some(Cut::Both));
+    town.wait(2000);
+    town.post(publisher, publish("a", "refused").qos1(9));
+    town.post(publisher, publish("a", "not kept"));
+    town.wait(1000);
+    match town.next(publisher).packet() {
+        Packet::PubAck(ack) => assert_eq!(ack.reason, Reason::QuotaExceeded),
+        other => panic!("{other:?}"),
+    }
+    town.fleet.set_store_cut(0, None);
+    town.wait(1000);
+    town.publish(publisher, "a", "taken");
 }
 
 #[test]

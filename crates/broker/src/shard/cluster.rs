@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     generation: Generation,
     /// Until then no node can have a durable subscription that this shard does not route by.
     known_until: Millis,
+    /// Connections whose messages wait for a look at the store.
+    pub(super) looking: Vec<ConnId>,
     /// Connections whose sessions are of an earlier generation.
     unstamped: Vec<ConnId>,
     stamp_due: Option<Millis>,
@@ -50,6 +52,7 @@ impl Cluster {
         Cluster {
             generation,
             known_until: Millis(0),
+            looking: Vec::new(),
             unstamped: Vec::new(),
             stamp_due: None,
             draining: None,
@@ -74,6 +77,7 @@ impl Shard {
                     cluster.known_until = until;
                 }
             }
+            ClusterMail::Looked { app, asked } => self.on_looked(&app, asked),
             ClusterMail::Snapshot { app, snapshot } => self.on_snapshot(&app, &snapshot),
             ClusterMail::PeerGone(peer) => {
                 for app in &mut self.apps {
@@ -119,6 +123,7 @@ impl Shard {
             ClusterMail::ReleaseElsewhere { .. }
             | ClusterMail::SharedDone(_)
             | ClusterMail::Synced { .. }
+            | ClusterMail::Look(_)
             | ClusterMail::Here { .. } => unreachable!("the hub gets this"),
         }
     }

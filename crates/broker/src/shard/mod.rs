@@ -13,6 +13,7 @@ mod claim;
 mod cluster;
 mod conn;
 mod connect;
+mod doubt;
 mod facts;
 mod groups;
 mod late;

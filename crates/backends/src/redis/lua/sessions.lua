@@ -162,7 +162,7 @@ local function end_hand_over(device)
 end
 
 run.subscribe = function(client, epoch, add, remove, inbox)
-  local device = fence(client, epoch)
+  local device, known = fence(client, epoch), true
   if not device then return 'F' end
   if device.expiry then
     local key = device_key(client)
@@ -179,13 +179,15 @@ run.subscribe = function(client, epoch, add, remove, inbox)
       for partition = 1, config.partitions do
         write('HSETNX', key, 'C' .. partition, digits(counter('e' .. partition)))
       end
+      -- Another session's subscription may have made the filter one to keep messages for, and not all nodes know that yet.
+      if config.shared then known = counter('h') end
     end
   end
   if #inbox > 0 then
     device = device_for_inbox(client)
     for number, item in ipairs(inbox) do append_to_inbox(device, next_place(), item, number - 1) end
   end
-  return true
+  return known
 end
 
 local function receive(number, receipts)
