@@ -377,6 +377,34 @@ fn what_was_acknowledged_before_a_take_over_does_not_come_again() {
     }
 }
 
+/// The claim through another node overtakes what the first one saves at the end of a connection. `meanwhile`: what does not move until the store has refused it.
+fn claim_overtakes_goodbye(meanwhile: &[Move]) {
+    let mut town = Town::of(2);
+    let old = town.connect(0, connect("sub").durable());
+    town.subscribe(old, "a", 1);
+    let publisher = town.connect(1, connect("pub"));
+    town.publish(publisher, "a", "one");
+    let one = town.expect_publish(old, "one");
+    town.post(old, puback(one.id()));
+    let held = [&[Move::Send(0)], meanwhile].concat();
+    town.settle_but(&held);
+    let Wire { node, number, .. } = town.wires[old];
+    town.fleet.cut(node, number);
+    let new = town.open(1);
+    town.post(new, connect("sub").clean(false).durable());
+    town.settle_but(&held);
+    town.settle_but(meanwhile);
+    town.wait(3000);
+    assert!(matches!(town.next(new).packet(), Packet::ConnAck(_)));
+    town.expect_silence(new);
+}
+
+#[test]
+fn what_was_acknowledged_before_a_goodbye_that_the_claim_overtakes_does_not_come_again() {
+    claim_overtakes_goodbye(&[]);
+    claim_overtakes_goodbye(&[Move::Event(0)]);
+}
+
 /// Whether a message that a member had not acknowledged comes to another one when the member's node is lost.
 fn redelivers(sabotage: Option<Sabotage>) -> bool {
     let mut town = Town::with(3, sabotage);

@@ -16,6 +16,7 @@ mod connect;
 mod doubt;
 mod facts;
 mod groups;
+mod hand_over;
 mod late;
 mod leave;
 mod notices;
