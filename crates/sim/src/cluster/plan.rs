@@ -110,7 +110,10 @@ impl Plan {
             slow_reader: often(40),
         };
         let count = rng.range(3, 7);
-        let clients = (0..count).map(|at| ClientPlan::of(rng, at)).collect();
+        let mut clients: Vec<_> = (0..count).map(|at| ClientPlan::of(rng, at)).collect();
+        if rng.chance(200) {
+            share_one_filter(rng, &mut clients);
+        }
         Plan {
             fleet,
             clients,
@@ -118,6 +121,19 @@ impl Plan {
             busy: rng.range(2, 8),
             pushes: if rng.chance(600) { rng.range(1, 2) } else { 0 },
             trouble,
+        }
+    }
+}
+
+/// Most clients belong to one group and stay in it, half of them only while they are connected: then nobody but the nodes can lose what the group is to get.
+fn share_one_filter(rng: &mut Rng, clients: &mut [ClientPlan]) {
+    for client in clients {
+        if rng.chance(700) {
+            client.shares = Some("$share/h/#");
+            (client.fickle, client.no_qos_0, client.clean) = (false, true, 0);
+            if rng.chance(500) {
+                client.expiry_seconds = 0;
+            }
         }
     }
 }
