@@ -257,6 +257,7 @@ struct Reported {
     delivered: u64,
     pending: Option<u64>,
     expired: Option<u64>,
+    collapsed: u64,
     dropped: u64,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow.
     displayed: u64,
@@ -336,6 +337,7 @@ impl Reported {
             dismissed: 0,
             pending: None,
             expired: None,
+            collapsed: 0,
             dropped: 0,
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
@@ -355,6 +357,7 @@ impl Reported {
             delivered: report.delivered,
             pending: counted(report.pending),
             expired: counted(report.expired),
+            collapsed: report.collapsed,
             dropped: report.dropped,
             displayed: report.displayed,
             clicked: report.clicked,

@@ -10,15 +10,18 @@ use campanile_backends::{
 };
 use campanile_broker::{
     ids::{AppId, Epoch, Generation, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Publish, QoS,
-        Query, Received, Release, StoreError, Subscribe,
+        Query, Received, Release, StoreError, Subscribe, Tell,
     },
 };
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
+    receipt::Mark,
     store::{self as push, Accept, Audience, Target},
 };
 use campanile_testbed::redis as servers;
@@ -36,6 +39,8 @@ struct Side {
     backend: Box<dyn Backend>,
     /// Places by the order in which they were announced.
     places: Vec<Offset>,
+    /// Those of each log.
+    logs: BTreeMap<LogKind, Vec<Offset>>,
     claims: BTreeMap<&'static str, Vec<Claimed>>,
 }
 
@@ -46,6 +51,7 @@ impl Side {
         Side {
             backend,
             places,
+            logs: BTreeMap::new(),
             claims,
         }
     }
@@ -66,7 +72,7 @@ impl Side {
             owed_will: None,
             push_cursor: cursor(LogKind::Push, Offset(0)),
             topic_ends: vec![],
-            inbox_waiting: false,
+            inbox_waiting: LaneSet::NONE,
             previous: None,
             profile: None,
             changes: Offset(0),
@@ -90,8 +96,12 @@ impl Side {
         }
     }
 
+    /// Of places between two entries of a log, a cursor may be at any.
     fn ranked(&self, mut of: Cursor) -> Cursor {
-        of.done = self.rank(of.done);
+        let log = self.logs.get(&of.log).map(Vec::as_slice);
+        let before = log.unwrap_or_default().iter().rev();
+        let before = before.copied().find(|place| *place <= of.done);
+        of.done = self.rank(before.unwrap_or_default());
         of.done_above
             .iter_mut()
             .for_each(|place| *place = self.rank(*place));
@@ -106,7 +116,10 @@ impl Side {
         let mut committed = self.backend.commit(requests.clone());
         for notice in &committed.notices {
             match notice {
-                Notice::Log { entry, .. } => self.learn(entry.offset),
+                Notice::Log { log, entry, .. } => {
+                    self.learn(entry.offset);
+                    self.logs.entry(*log).or_default().push(entry.offset);
+                }
                 Notice::Inbox { entry, .. } => self.learn(entry.offset),
                 Notice::Change { offset, .. } => self.learn(*offset),
                 Notice::Instant { .. } => {}
@@ -124,9 +137,13 @@ impl Side {
                     *changes = self.rank(*changes);
                 }
                 Notice::Inbox {
-                    previous, entry, ..
+                    previous,
+                    entry,
+                    replaced,
+                    ..
                 } => {
                     (*previous, entry.offset) = (self.rank(*previous), self.rank(entry.offset));
+                    *replaced = replaced.map(|place| self.rank(place));
                 }
                 Notice::Change {
                     previous, offset, ..
@@ -249,19 +266,27 @@ impl Side {
             ));
         }
         for name in CLIENTS.iter().chain(&["unknown"]) {
-            let query = Query::Inbox {
-                client: client(name),
-                after: Offset(0),
-                limit: 100,
-            };
-            let Page::Inbox { entries, more } = reader.read(&query).unwrap() else {
-                panic!()
-            };
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|entry| (self.rank(entry.offset), &entry.item))
-                .collect();
-            seen.push(format!("{name} {entries:?} {more}"));
+            for lane in Lane::ALL {
+                let query = Query::Inbox {
+                    client: client(name),
+                    lane,
+                    after: Offset(0),
+                    limit: 100,
+                };
+                let Page::Inbox {
+                    entries,
+                    more,
+                    lanes,
+                } = reader.read(&query).unwrap()
+                else {
+                    panic!()
+                };
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|entry| (self.rank(entry.offset), &entry.item))
+                    .collect();
+                seen.push(format!("{name} {lane:?} {entries:?} {more} {lanes:?}"));
+            }
             let Page::Session(session) = reader
                 .read(&Query::Session {
                     client: client(name),
@@ -289,8 +314,26 @@ impl Side {
             .sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         seen.push(format!("{:?} {:?}", snapshot.filters, snapshot.members));
         let app = AppName::new(APP).unwrap();
+        let numbers = reader.device_numbers(&app, &CLIENTS.map(Arc::from));
+        let keep_theirs = numbers.unwrap().into_iter().map(|number| number.is_some());
+        seen.push(format!("{:?}", keep_theirs.collect::<Vec<_>>()));
         for id in pushes {
             seen.push(format!("{:?}", reader.report(&app, *id, now.0).unwrap()));
+            for name in CLIENTS {
+                let mut at = reader.at_device(&app, *id, name).unwrap();
+                // Other marks of a push that is for others count nowhere, and need not be kept.
+                if !at.marks.contains(&Mark::Targeted) {
+                    at.marks.clear();
+                }
+                let is = (
+                    at.number.is_some(),
+                    at.counting,
+                    at.is_connected,
+                    at.is_passed,
+                );
+                let marks = (&at.marks, at.collapsed_by);
+                seen.push(format!("{name} {:?} {marks:?} {is:?}", at.life));
+            }
         }
         seen
     }
@@ -328,10 +371,10 @@ impl World {
     /// The request of a step, for one side; `None`: time passes.
     fn request(&mut self, side: &Side, step: Step) -> Option<Request> {
         let (kind, [a, b, c, d]) = step;
-        let seconds = [0, 5, 50, u32::MAX][usize::from(b % 4)];
+        let seconds = [0, 5, 50, u32::MAX, 5000][usize::from(b % 5)];
         let who = client(name(a));
         let owned = side.claimed(a, d);
-        let command = match kind % 14 {
+        let command = match kind % 15 {
             0 | 1 => {
                 let testament = c.is_multiple_of(2).then(|| {
                     let message = self.message("will", 1);
@@ -460,6 +503,8 @@ impl World {
                         _ => Audience::Devices(names),
                     },
                     payload: vec![b'p'; usize::from(c)].into(),
+                    priority: Priority::ALL[usize::from(c % 3)],
+                    collapse_key: (d % 4 > 1).then(|| format!("key {}", c % 2)),
                     idempotency: None,
                 }))));
             }
@@ -477,8 +522,21 @@ impl World {
                 epoch: owned.epoch,
                 generation: NODES[usize::from(b) % 2],
             },
+            13 => {
+                let verbs = ["displayed", "clicked", "dismissed"];
+                let told = self.pushes.iter().rev().take(usize::from(b % 4));
+                let told: Vec<_> = told.map(|id| format!("\"{id}\"")).collect();
+                let verb = verbs[usize::from(c) % verbs.len()];
+                Command::Tell(Tell {
+                    client: who,
+                    ordinal: owned.ordinal,
+                    payload: format!(r#"{{"{verb}":[{}]}}"#, told.join(",")).into(),
+                })
+            }
             _ => {
-                self.now = self.now.plus_seconds(u32::from(b % 32));
+                // Now and then the hour changes, by which sessions that are away are listed.
+                let seconds = if c.is_multiple_of(8) { 2000 } else { 0 };
+                self.now = self.now.plus_seconds(u32::from(b % 32) + seconds);
                 return None;
             }
         };

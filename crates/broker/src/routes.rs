@@ -3,12 +3,17 @@
 //! A *filter* is an entry of its own, found by its text (exact filters) or through a tree of levels (filters with wildcards). It knows the shard's own
 //! live subscribers, which other shards have live subscribers, which shards have durable sessions with it, and the members of
 //! shared subscriptions of it. So one match answers everything that a publish must know.
+//!
+//! Of what other nodes want, which grows with the cluster, it knows an outline.
+
+mod outline;
 
 use std::{collections::HashMap, sync::Arc};
 
 use campanile_mqtt::{QoS, topic};
 use foldhash::fast::RandomState;
 
+use self::outline::Outline;
 use crate::{ids::ShardId, mail::Member};
 
 /// Index of a filter within its app's [`Routes`].
@@ -118,6 +123,8 @@ pub struct Routes {
     by_text: HashMap<Arc<str>, FilterIx, RandomState>,
     wildcards: Level,
     wildcard_count: usize,
+    /// Live subscribers of other nodes, and all durable sessions of the cluster.
+    outline: Outline,
     /// Who is away in a shared subscription is what the store says, and nobody else: a node may not have heard yet that its client has left.
     away_is_stored: bool,
 }
@@ -380,6 +387,9 @@ impl Routes {
     /// forgotten.
     pub fn forget_peer(&mut self, peer: ShardId) {
         let bit = !(1 << peer.0);
+        if let Some(bit) = outline_bit(peer) {
+            self.outline.forget(bit);
+        }
         for ix in (0..self.filters.len() as u32).map(FilterIx) {
             let Some(filter) = &mut self.filters[ix.0 as usize] else {
                 continue;
@@ -413,6 +423,19 @@ impl Routes {
 
     /// Forgets that another shard has live subscribers or durable sessions with a filter, or learns that it has.
     pub fn set_remote(&mut self, text: &Arc<str>, shard: ShardId, durable: bool, present: bool) {
+        let of_cluster = outline_bit(shard).filter(|_| durable == (shard == ShardId::STORE));
+        if let Some(bit) = of_cluster {
+            if present && self.outline.add(text, bit) {
+                return;
+            }
+            if !present {
+                self.outline.remove(text, bit);
+                // It may have come while there was no room for its shape.
+                if self.find(text).is_none() {
+                    return;
+                }
+            }
+        }
         let ix = self.intern(text);
         let filter = self.filter_mut(ix);
         let bits = if durable {
@@ -428,10 +451,25 @@ impl Routes {
         }
     }
 
-    /// Number of filters.
-    pub fn len(&self) -> usize {
-        self.by_text.len()
+    /// Visits the filters of a topic name that other nodes have live subscribers for (a bit each), or durable sessions.
+    pub fn matching_elsewhere(&self, name: &str, mut visit: impl FnMut(&str, u64, bool)) {
+        const STORE: u32 = 1 << (ShardId::STORE.0 - ShardId::PEERS.start);
+        self.outline.matching(name, |filter, bits| {
+            let live = u64::from(bits & !STORE) << ShardId::PEERS.start;
+            visit(filter, live, bits & STORE != 0);
+        });
     }
+
+    /// Number of filters, those of other nodes counted once more.
+    pub fn len(&self) -> usize {
+        self.by_text.len() + self.outline.len()
+    }
+}
+
+/// The bit of a peer, or of the store, in the outline.
+fn outline_bit(shard: ShardId) -> Option<u32> {
+    let number = shard.0.checked_sub(ShardId::PEERS.start)?;
+    1_u32.checked_shl(number.into())
 }
 
 /// The place in the tree where a filter's index belongs; levels are made as needed.

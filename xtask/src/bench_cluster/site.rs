@@ -145,20 +145,23 @@ impl Site {
         Ok(sum)
     }
 
-    /// Memory that Redis uses for data, bytes, if there is one.
+    /// Memory that Redis uses, but for clients and the append-only file, bytes, if there is one.
     pub fn redis_bytes(&self) -> Result<Option<u64>> {
         let Some(redis) = &self.redis else {
             return Ok(None);
         };
-        // `used_memory_dataset` leaves out what clients and the append-only file take.
+        // Not `used_memory_dataset`, which leaves out what the table of keys takes.
         let info = redis.ask(&["INFO", "memory"])?;
-        let bytes = info
-            .lines()
-            .find_map(|line| line.strip_prefix("used_memory_dataset:"));
-        let bytes = bytes.and_then(|bytes| bytes.trim().parse().ok());
-        Ok(Some(
-            bytes.context("Redis does not say what memory it uses")?,
-        ))
+        let bytes = |name: &str| -> Option<u64> {
+            let mut lines = info.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value?.trim().parse().ok()
+        };
+        let others = ["mem_clients_normal", "mem_aof_buffer"];
+        let others: Option<u64> = others.into_iter().map(bytes).sum();
+        let data = bytes("used_memory").zip(others);
+        let (used, others) = data.context("Redis does not say what memory it uses")?;
+        Ok(Some(used.saturating_sub(others)))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::lasting::up_to;
 impl crate::Reader for RedisReader {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut pack = Pack::default();
-        let tag = pack_query(&mut pack, query);
+        let tag = pack_query(&mut pack, query, self.partitions);
         let packed = pack.into_bytes();
         self.runtime.block_on(async {
             let (server, page) = self.read_once(tag, &packed, query).await?;
@@ -84,7 +84,13 @@ impl RedisReader {
             }
         };
         if server.run != read.run {
-            let reason = format!("redis {}: is not the primary any more", read.address);
+            // One of the two is from before the primary was replaced, and goes on answering: only new connections can agree on who it is now.
+            self.marking.disconnect(&server);
+            self.servers.disconnect(read);
+            let reason = format!(
+                "redis {}: is not the primary any more, or {} is not yet",
+                read.address, server.address
+            );
             return Err(Failure(reason.into()));
         }
         let mut query = Pack::default();

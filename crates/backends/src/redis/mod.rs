@@ -125,6 +125,7 @@ impl Redis {
             figures: figures.clone(),
             replicated,
             runtime: runtime.clone(),
+            partitions: rules.topic_partitions,
         };
         Ok(Redis {
             runtime,

@@ -17,8 +17,8 @@ use super::{
     servers::{Down, Server, send},
 };
 
-/// Version of what the scripts store. A store of a newer one is refused.
-const FORMAT: u64 = 1;
+/// Version of what the scripts store. A store of another one is refused.
+const FORMAT: u64 = 2;
 /// Connections that one run of the script looks at.
 const DEVICES_AT_ONCE: u64 = 1000;
 /// Keys that one SCAN looks at.
@@ -48,10 +48,10 @@ impl Redis {
         request.array(2).text("format").number(FORMAT);
         let found = self.run_alone(APPS_TAG, request)?;
         let found = found.number().map_err(|Malformed| malformed())?;
-        if found > FORMAT {
+        if found != FORMAT {
             return Err(StoreError::Unavailable(
                 format!(
-                    "redis: the store has format {found}, this version reads up to {FORMAT}; \
+                    "redis: the store has format {found}, this version reads {FORMAT}; \
                      use the version that wrote it, or another prefix"
                 )
                 .into(),

@@ -3,17 +3,18 @@
 use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey, Generation, MessageId, Offset},
-    store::{Claimed, Command, LogKind, Outcome, StoreError, Tell},
+    store::{Claimed, Command, LogKind, Outcome, Progress, StoreError, Tell},
 };
 use campanile_push::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
-    receipt::Mark,
+    receipt::{DropReason, Mark},
     store::{self as push, Report},
 };
 
 use super::{APP, World, message_id};
+use crate::{Reply, Request};
 
 /// However often they arrive.
 pub fn receipts_are_counted_once(world: &mut World) {
@@ -201,6 +202,45 @@ pub fn a_device_outside_the_audience_may_tell(world: &mut World) {
     assert_eq!(figures(&world.report(id)), [2, 2, 2, 0, 2]);
 }
 
+/// What a commit holds is taken in its order: with an acknowledgement before it, a stranger's word counts; with one behind it, or that of another
+/// device, it does not.
+pub fn a_device_may_acknowledge_and_tell_in_one_commit(world: &mut World) {
+    let names = ["one", "other", "early", "silent"];
+    let [one, other, early, silent] = names.map(|name| world.claim(name, 60));
+    let listed = world.push(Some(&["one", "other"]), 100);
+    let id = world.push_to_audience(100);
+    let app = AppName::new(APP).expect("a good name");
+    world.run_push(push::Command::Counted { app, push: id });
+    let both = format!(r#"{{"displayed":["{id}","{listed}"],"clicked":["{id}","{listed}"]}}"#);
+    let shown = format!(r#"{{"displayed":["{id}"]}}"#);
+    let requests = vec![
+        acknowledgement("one", &one, &[id, listed]),
+        Command::Tell(tell("one", &one, &both)),
+        Command::Tell(tell("early", &early, &shown)),
+        acknowledgement("early", &early, &[id]),
+        Command::Tell(tell("silent", &silent, &both)),
+        Command::Tell(tell("other", &other, &both)),
+    ];
+    let requests = requests.into_iter().map(Request::Broker).collect();
+    for reply in world.commit(requests) {
+        assert_eq!(reply, Ok(Reply::Broker(Outcome::Done)));
+    }
+    assert_eq!(figures(&world.report(id)), [2, 2, 1, 1, 0]);
+    assert_eq!(figures(&world.report(listed)), [2, 2, 2, 2, 0]);
+    let clicked = [
+        Mark::Targeted,
+        Mark::Delivered,
+        Mark::Displayed,
+        Mark::Clicked,
+    ];
+    assert_eq!(world.at_device(id, "one").marks, clicked.into());
+    let delivered = [Mark::Targeted, Mark::Delivered];
+    assert_eq!(world.at_device(id, "early").marks, delivered.into());
+    for stranger in ["other", "silent"] {
+        assert_eq!(world.at_device(id, stranger).marks, [].into(), "{stranger}");
+    }
+}
+
 /// And what is understood of it is taken.
 pub fn what_nobody_understands_changes_nothing(world: &mut World) {
     let a = world.claim("a", 60);
@@ -271,6 +311,67 @@ pub fn a_push_is_known_at_each_device(world: &mut World) {
     assert_eq!(world.at_device(PushId(99), "a"), AtDevice::default());
 }
 
+/// As long as it is connected, or something waits for it.
+pub fn a_push_is_known_at_a_device_without_a_session(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 0));
+    let [all, listed] = [world.push(None, 100), world.push(Some(&["a"]), 100)];
+    world.acknowledge("a", &a, all);
+    let delivered = [Mark::Targeted, Mark::Delivered];
+    for (id, device, claimed, marks) in [
+        (all, "a", &a, &delivered[..]),
+        (listed, "a", &a, &delivered[..1]),
+        (all, "b", &b, &delivered[..1]),
+        (listed, "b", &b, &[]),
+    ] {
+        let at = world.at_device(id, device);
+        assert_eq!(at.marks, marks.iter().copied().collect(), "{device}");
+        let is = (at.number, at.is_connected, at.is_passed);
+        assert_eq!(is, (Some(claimed.ordinal), true, false), "{device}");
+    }
+    world.release("a", &a, 0);
+    world.release("b", &b, 0);
+    let at = world.at_device(all, "a");
+    assert_eq!(at.marks, delivered.into());
+    assert_eq!((at.number, at.is_connected), (Some(a.ordinal), false));
+    let at = world.at_device(all, "b");
+    assert_eq!((at.marks.len(), at.number), (0, None));
+    world.claim("b", 0);
+    assert!(world.at_device(all, "b").is_connected);
+    world.restart();
+    let at = world.at_device(all, "b");
+    assert_eq!((at.number, at.is_connected), (None, false));
+}
+
+/// None of them stands for another, or for the end of the push.
+pub fn a_push_to_one_device_may_have_every_mark(world: &mut World) {
+    world.config.inbox_max_entries = 1;
+    world.restart();
+    let a = world.claim("a", 60);
+    let id = world.push(Some(&["a"]), 100);
+    world.push(Some(&["a"]), 100);
+    let dropped = Mark::Dropped(DropReason::InboxFull);
+    assert_eq!(
+        world.at_device(id, "a").marks,
+        [Mark::Targeted, dropped].into()
+    );
+    let told = format!(r#"{{"clicked":["{id}"],"dismissed":["{id}"]}}"#);
+    world.told("a", &a, &told);
+    let at = world.at_device(id, "a");
+    let every = [
+        Mark::Targeted,
+        Mark::Delivered,
+        Mark::Displayed,
+        Mark::Clicked,
+        Mark::Dismissed,
+        dropped,
+    ];
+    assert_eq!(at.marks, every.into());
+    let life = at.life.expect("the push is known");
+    assert_eq!(life.expires_ms - life.accepted_ms, 100_000);
+    let report = world.report(id);
+    assert_eq!((figures(&report), report.dropped), ([1, 1, 1, 1, 1], 0));
+}
+
 /// Whom it is for, and how far the device has read.
 pub fn an_audience_is_known_at_each_device(world: &mut World) {
     let a = world.claim("a", 60);
@@ -306,10 +407,16 @@ fn tell(client_id: &str, claimed: &Claimed, payload: &str) -> Tell {
     }
 }
 
+fn acknowledgement(client_id: &str, claimed: &Claimed, pushes: &[PushId]) -> Command {
+    Command::Progress(Progress {
+        receipts: pushes.iter().copied().map(message_id).collect(),
+        ..super::progress(client_id, claimed)
+    })
+}
+
 /// 65,536 devices are one chunk of a stored set.
 pub fn a_set_may_span_chunks(world: &mut World) {
-    use crate::Request;
-    use campanile_broker::store::{Claim, Command, Outcome, Progress};
+    use campanile_broker::store::Claim;
     const DEVICES: u32 = 66_000;
     let mut claims = Vec::new();
     for number in 0..DEVICES {
@@ -328,7 +435,7 @@ pub fn a_set_may_span_chunks(world: &mut World) {
     let id = world.push(None, 100);
     let mut receipts = Vec::new();
     for (number, reply) in replies.into_iter().enumerate() {
-        let Ok(crate::Reply::Broker(Outcome::Claimed(claimed))) = reply else {
+        let Ok(Reply::Broker(Outcome::Claimed(claimed))) = reply else {
             panic!("no claim")
         };
         if number % 2 == 0 {
@@ -352,9 +459,6 @@ impl World {
     }
 
     fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
-        let outcome = self.progress(client_id, claimed, |progress| {
-            progress.receipts = vec![message_id(push)]
-        });
-        assert_eq!(outcome, Ok(Outcome::Done));
+        self.done(acknowledgement(client_id, claimed, &[push]));
     }
 }

@@ -107,7 +107,12 @@ impl Shard {
                         .groups
                         .iter()
                         .any(|g| g.members.iter().any(|(_, m)| m.durable))
-            });
+            })
+            || {
+                let mut elsewhere = false;
+                routes.matching_elsewhere(name, |_, _, durable| elsewhere |= durable);
+                elsewhere
+            };
         filters.clear();
         self.scratch.filters = filters;
         needs
@@ -158,6 +163,16 @@ impl Shard {
             }
             remote |= filter.remote;
             grouped |= !filter.groups.is_empty();
+        }
+        if self.cluster.is_some() {
+            let routes = &self.apps[usize::from(app)].routes;
+            routes.matching_elsewhere(incoming.topic, |filter, peers, durable| {
+                routed.matched = true;
+                remote |= peers;
+                if durable && !routed.durable.iter().any(|known| **known == *filter) {
+                    routed.durable.push(filter.into());
+                }
+            });
         }
         if self.is_in_doubt() && incoming.qos > QoS::AtMostOnce {
             routed.matched = true;

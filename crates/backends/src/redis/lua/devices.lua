@@ -1,22 +1,73 @@
 -- Devices: a hash `s:CLIENT` with short fields, so that it stays a listpack.
---   o number; e epoch; g generation of the connection that is up; b bytes of the inbox, l its last entry
---   stored session: x expiry in seconds, a when it ends, C<log> cursor, f<filter> subscription, h the node that had it may still hand it over,
---     q its node was given up and may serve it all the same
+--   o number; e epoch; g generation of the connection that is up
+--   b bytes of the inbox, i its entries, l the last one of its normal lane, H and L those of its high and low lane as `ENTRIES:LAST`: absent if empty
+--   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
+--   it may still hand it over, q its node was given up and may serve it all the same
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
--- `x:CLIENT` holds what is long and rare: u unfinished exchanges, r<packet id> received ones, A<log> what is done above a cursor.
+--   v there is more in `x:CLIENT`, which holds what is long and rare: u unfinished exchanges, A<log> what is done above a cursor, c cursors that do
+--   not fit; and, with or without v, r<packet id> received exchanges
+-- A script reads a device once, and writes what it changed of it at the end.
 local NUMBERS_IN_CHUNK = 65536
 
 local function device_key(client) return K .. 's:' .. client end
 local function extra_key(client) return K .. 'x:' .. client end
 
+local FIELDS = {
+  number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', high = 'H', low = 'L', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
+  may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v',
+}
+local IS_TEXT = { owner = true, cursors = true, high = true, low = true }
+local NAMES, SHORT = {}, {}
+for name, field in pairs(FIELDS) do
+  NAMES[#NAMES + 1] = name
+  SHORT[#SHORT + 1] = field
+end
+
+local devices, changed_devices = {}, {}
+
+local function new_device(client)
+  local device = { client = client, changes = {} }
+  devices[client] = device
+  return device
+end
+
 local function load(client)
-  local row = call('HMGET', device_key(client), 'o', 'e', 'g', 'x', 'a', 'k', 'p', 'h', 'l', 'q')
-  if not row[1] then return nil end
-  return {
-    client = client, number = tonumber(row[1]), epoch = tonumber(row[2] or 0), owner = row[3] or nil,
-    expiry = tonumber(row[4] or nil), ends_at = tonumber(row[5] or nil), known = row[6] or nil, pushes = tonumber(row[7] or nil),
-    may_hand_over = row[8] or nil, last = tonumber(row[9] or nil), may_be_served = row[10] or nil,
-  }
+  local device = devices[client]
+  if device == nil then
+    local row = call('HMGET', device_key(client), unpack(SHORT))
+    device = new_device(client)
+    for place, name in ipairs(NAMES) do
+      local value = row[place]
+      if value then device[name] = IS_TEXT[name] and value or tonumber(value) end
+    end
+    if not device.number then device = false end
+    devices[client] = device
+  end
+  return device or nil
+end
+
+-- `value`: nil removes it.
+local function set(device, name, value)
+  if device[name] == value then return repeats() end
+  device[name] = value
+  device.changes[FIELDS[name]] = value == nil and '' or IS_TEXT[name] and value or digits(value)
+  changed_devices[device.client] = device
+end
+
+local function save_devices()
+  for client, device in pairs(changed_devices) do
+    local changed, gone = {}, {}
+    for field, value in pairs(device.changes) do
+      if value == '' then
+        gone[#gone + 1] = field
+      else
+        changed[#changed + 1] = field
+        changed[#changed + 1] = value
+      end
+    end
+    if #changed > 0 then write('HSET', device_key(client), unpack(changed)) end
+    if #gone > 0 then write('HDEL', device_key(client), unpack(gone)) end
+  end
 end
 
 local function is_expired(device, now)
@@ -29,8 +80,8 @@ local function fence(client, epoch)
 end
 
 -- Sets of devices: bitmaps in chunks. `s` stored sessions, `e` connected without one.
-local function set_bit(set, number, bit)
-  write('SETBIT', K .. 'b:' .. set .. ':' .. math.floor(number / NUMBERS_IN_CHUNK), number % NUMBERS_IN_CHUNK, bit)
+local function set_bit(set_name, number, bit)
+  write('SETBIT', K .. 'b:' .. set_name .. ':' .. math.floor(number / NUMBERS_IN_CHUNK), number % NUMBERS_IN_CHUNK, bit)
 end
 
 local function take_number()
@@ -44,82 +95,51 @@ local function take_number()
   return number
 end
 
--- Who is connected through which node, so that the end of a node finds them.
+-- Who is connected through which node, so that the end of a node finds them; `gs` are those that have anybody.
+local OWNERS = K .. 'gs'
+local owners_known, owners_left = {}, {}
 local function connected_key(owner) return K .. 'g:' .. owner end
 local function set_owner(device, owner)
   local before = device.owner
-  if before == owner then return end
-  if before and write('SREM', connected_key(before), device.client) == 1 and call('EXISTS', connected_key(before)) == 0 then
-    write('SREM', K .. 'gs', before)
+  if before == owner then return repeats() end
+  if before then
+    write('SREM', connected_key(before), device.client)
+    owners_left[before] = true
   end
   if owner then
     write('SADD', connected_key(owner), device.client)
-    write('SADD', K .. 'gs', owner)
+    if not owners_known[owner] then write('SADD', OWNERS, owner) end
+    owners_known[owner] = true
   end
-  device.owner = owner
+  set(device, 'owner', owner)
+end
+local function save_owners()
+  for owner in pairs(owners_left) do
+    if call('EXISTS', connected_key(owner)) == 0 then write('SREM', OWNERS, owner) end
+  end
 end
 
--- Filters of durable sessions: counted, or listed by member if shared.
-local function is_shared(filter) return string.sub(filter, 1, 7) == '$share/' end
-
-local function filter_added(client, filter, member)
-  if not config.shared then return end
-  if is_shared(filter) then
-    local field = filter .. '\0' .. client
-    if call('HGET', K .. 'sm', field) ~= member then
-      write('HSET', K .. 'sm', field, member)
-      change('M', filter, 'c', client, 'v', member)
+-- Sessions that are away, by the hour in which they end: lists `t:HOUR`, of which `t` has the beginnings. It takes a fifth of what the expiry index does,
+-- where the sessions of an hour are put when it begins. A session is in one list, that of the earliest hour it was ever to end in; what that means
+-- by then is looked up. One that is gone leaves its name there until that hour.
+local HOURS = K .. 't'
+local HOUR_MS = 3600000
+local function end_at(device, ends_at, now)
+  set(device, 'ends_at', ends_at)
+  local hour = math.floor(ends_at / HOUR_MS)
+  if hour * HOUR_MS <= now then
+    index(ends_at, 'S' .. device.client)
+  elseif not device.listed or device.listed > hour then
+    if write('RPUSH', HOURS .. ':' .. digits(hour), device.client) == 1 then
+      write('ZADD', HOURS, digits(hour * HOUR_MS), digits(hour))
     end
-  elseif write('HINCRBY', K .. 'fc', filter, 1) == 1 then
-    change('F', filter, 'v', '1')
+    set(device, 'listed', hour)
   end
 end
-
-local function filter_removed(client, filter)
-  if not config.shared then return end
-  if is_shared(filter) then
-    if write('HDEL', K .. 'sm', filter .. '\0' .. client) == 1 then change('M', filter, 'c', client) end
-  elseif write('HINCRBY', K .. 'fc', filter, -1) <= 0 then
-    write('HDEL', K .. 'fc', filter)
-    change('F', filter)
-  end
-end
-
--- All of a stored session in parts.
-local function parts_of(client)
-  local parts = { filters = {}, cursors = {}, received = {}, unfinished = '', above = {}, names = {} }
-  local row = call('HGETALL', device_key(client))
-  for i = 1, #row, 2 do
-    local kind, rest = string.sub(row[i], 1, 1), string.sub(row[i], 2)
-    if kind == 'f' then
-      parts.filters[#parts.filters + 1] = { rest, row[i + 1] }
-      parts.names[#parts.names + 1] = row[i]
-    elseif kind == 'C' then
-      parts.cursors[#parts.cursors + 1] = { tonumber(rest), row[i + 1], '' }
-      parts.names[#parts.names + 1] = row[i]
-    end
-  end
-  row = call('HGETALL', extra_key(client))
-  for i = 1, #row, 2 do
-    local kind, rest = string.sub(row[i], 1, 1), string.sub(row[i], 2)
-    if kind == 'u' then
-      parts.unfinished = row[i + 1]
-    elseif kind == 'r' then
-      parts.received[#parts.received + 1] = tonumber(rest)
-    elseif kind == 'A' then
-      parts.above[tonumber(rest)] = row[i + 1]
-    end
-  end
-  for _, cursor in ipairs(parts.cursors) do cursor[3] = parts.above[cursor[1]] or '' end
-  table.sort(parts.cursors, function(a, b) return a[1] < b[1] end)
-  table.sort(parts.received)
-  return parts
-end
-
-local function push_cursor(parts)
-  for _, cursor in ipairs(parts.cursors) do
-    if cursor[1] == 0 then return cursor end
-  end
+local function end_no_more(device)
+  if not device.ends_at then return end
+  unindex('S' .. device.client)
+  set(device, 'ends_at', nil)
 end
 
 -- Rows of the push domain: hashes `w:TABLE` by name of `VERSION:EXPIRY:VALUE`, with the names in order in `y:TABLE`. Table 16 is that of devices.
@@ -136,10 +156,4 @@ end
 local function profile_changed(device, profile)
   if not device or not device.owner and not device.may_be_served then return end
   if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
-end
-
-local function remove_fields(key, names)
-  for first = 1, #names, 1000 do
-    write('HDEL', key, unpack(names, first, math.min(first + 999, #names)))
-  end
 end

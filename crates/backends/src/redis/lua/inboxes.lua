@@ -1,29 +1,95 @@
--- Inboxes: a sorted set `i:CLIENT` by place. A member is `PLACE:BYTES:PUSH:RECORD`; PUSH is empty for a publish.
-local function inbox_key(client) return K .. 'i:' .. client end
+-- Inboxes: sorted sets by place, one for each lane. A member is `PLACE:BYTES:PUSH:RECORD`, or `PLACE:BYTES:PUSH;KEYBYTES:KEYRECORD` with a collapse key;
+-- PUSH is empty for a publish. The hash `c:CLIENT` says by collapse key where the entry is that has it: `LANE:PLACE`.
+local NORMAL, HIGH, LOW = 0, 1, 2
+local LANES, GIVING_WAY = { HIGH, NORMAL, LOW }, { LOW, NORMAL, HIGH }
+local LANE_KEYS = { [NORMAL] = 'i:', [HIGH] = 'i1:', [LOW] = 'i2:' }
+local LANE_FIELDS = { [HIGH] = 'high', [LOW] = 'low' }
+local function inbox_key(client, lane) return K .. LANE_KEYS[lane] .. client end
+local function keyed_key(client) return K .. 'c:' .. client end
+
+-- Place, bytes, push or '', where the record begins, and the collapse key or nil.
 local function parse_entry(member)
-  local place, bytes, push = string.match(member, '^(%d+):(%d+):(%x*):')
-  return tonumber(place), tonumber(bytes), push
+  local place, bytes, push, kind, at = string.match(member, '^(%d+):(%d+):(%x*)([:;])()')
+  local key
+  if kind == ';' then
+    local key_bytes, key_at = string.match(member, '^(%d+):()', at)
+    at = key_at + tonumber(key_bytes)
+    key = string.sub(member, key_at, at - 1)
+  end
+  return tonumber(place), tonumber(bytes), push, at, key
+end
+
+-- How many entries a lane has, and its last one or 0.
+local function lane_of(device, lane)
+  local field = LANE_FIELDS[lane]
+  if field then
+    if not device[field] then return 0, 0 end
+    local entries, last = string.match(device[field], '^(%d+):(%d+)$')
+    return tonumber(entries), tonumber(last)
+  end
+  local entries = device.entries or 0
+  if device.high then entries = entries - lane_of(device, HIGH) end
+  if device.low then entries = entries - lane_of(device, LOW) end
+  return entries, device.last or 0
+end
+
+-- The lanes that hold anything.
+local function lanes_of(device)
+  local lanes = {}
+  for _, lane in ipairs(LANES) do
+    if lane_of(device, lane) > 0 then lanes[#lanes + 1] = lane end
+  end
+  return lanes
 end
 
 local function push_key(push) return K .. 'P:' .. push end
 
--- Adds a device to a set of a push: `t` targeted, `d` delivered, `x` dropped, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps, of one to few devices sets of numbers.
-local function mark(push, to_all, set, number)
-  if to_all == '1' then
+-- For whom a push is: `l` of its hash.
+local TO_FEW, TO_ALL, TO_ONE = '0', '1', '2'
+
+-- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `r` replaced, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps in
+-- chunks, of one to few devices sets of numbers, of one to a device fields of its hash: `t` is the number, and the others are there or not.
+local SETS = { 't', 'd', 'x', 'r', 's', 'k', 'w' }
+local function is_marked(push, kind, name, number)
+  local key = push_key(push)
+  if kind == TO_ALL then
     local chunk = math.floor(number / NUMBERS_IN_CHUNK)
-    write('SETBIT', push_key(push) .. ':' .. set .. ':' .. chunk, number % NUMBERS_IN_CHUNK, 1)
-  else
-    write('SADD', push_key(push) .. ':' .. set, number)
+    return call('GETBIT', key .. ':' .. name .. ':' .. chunk, number % NUMBERS_IN_CHUNK) == 1
+  elseif kind == TO_ONE then
+    local row = call('HMGET', key, 't', name)
+    return tonumber(row[1]) == number and row[2] ~= false
   end
+  return call('SISMEMBER', key .. ':' .. name, number) == 1
 end
 
-local SETS = { 't', 'd', 'x', 's', 'k', 'w' }
-local function is_marked(push, to_all, set, number)
-  if to_all == '1' then
+-- Adds a device to a set. Marks are written at the end of the script, those of a push together: `is_marked` does not know them before. By push: `sets` of
+-- numbers to add, and all the `devices` in them.
+local marks = {}
+local function mark(push, name, number)
+  local of_push = marks[push] or { sets = {}, devices = {} }
+  marks[push] = of_push
+  local numbers = of_push.sets[name] or {}
+  of_push.sets[name] = numbers
+  numbers[#numbers + 1] = number
+  of_push.devices[number] = true
+end
+-- Whether this script has added a device to any set. Of a push to an audience it is one whom it is for, then.
+local function is_about_to_be_marked(push, number) return marks[push] ~= nil and marks[push].devices[number] == true end
+
+local BITS_AT_ONCE = 500
+local function save_bits(key, numbers)
+  local by_chunk = {}
+  for _, number in ipairs(numbers) do
     local chunk = math.floor(number / NUMBERS_IN_CHUNK)
-    return call('GETBIT', push_key(push) .. ':' .. set .. ':' .. chunk, number % NUMBERS_IN_CHUNK) == 1
+    local bits = by_chunk[chunk] or {}
+    by_chunk[chunk] = bits
+    for _, word in ipairs({ 'SET', 'u1', number % NUMBERS_IN_CHUNK, 1 }) do bits[#bits + 1] = word end
   end
-  return call('SISMEMBER', push_key(push) .. ':' .. set, number) == 1
+  for chunk, bits in pairs(by_chunk) do
+    for first = 1, #bits, BITS_AT_ONCE * 4 do
+      write('BITFIELD', key .. ':' .. chunk, unpack(bits, first, math.min(first + BITS_AT_ONCE * 4 - 1, #bits)))
+    end
+  end
 end
 
 -- The bitmaps of a push to an audience reach this chunk.
@@ -31,80 +97,170 @@ local function raise_chunks(push, chunk)
   if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
 end
 
+local function save_marks()
+  for push, of_push in pairs(marks) do
+    local key = push_key(push)
+    local row = call('HMGET', key, 'l', 't', 'g')
+    -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
+    if row[3] then
+      local targeted, last = {}, 0
+      for number in pairs(of_push.devices) do
+        targeted[#targeted + 1] = number
+        last = math.max(last, number)
+      end
+      of_push.sets.t = targeted
+      raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
+    end
+    for name, numbers in pairs(of_push.sets) do
+      if not row[1] then
+        -- Nobody asks for that report any more.
+      elseif row[1] == TO_ALL then
+        save_bits(key .. ':' .. name, numbers)
+      elseif row[1] == TO_FEW then
+        for first = 1, #numbers, BITS_AT_ONCE do
+          write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
+        end
+      else
+        for _, number in ipairs(numbers) do
+          if number == tonumber(row[2]) then write('HSET', key, name, 1) end
+        end
+      end
+    end
+  end
+end
+
 -- The device that is about to get an inbox entry, made if it was never seen.
 local function device_for_inbox(client)
   local device = load(client)
   if not device then
-    device = { client = client, number = take_number(), epoch = 0 }
-    write('HSET', device_key(client), 'o', device.number)
-  elseif device.pushes and not device.known then
-    write('HSET', device_key(client), 'k', 1)
+    device = new_device(client)
+    set(device, 'number', take_number())
+  elseif device.pushes then
+    set(device, 'known', 1)
   end
   return device
 end
 
-local function count_bytes(client, bytes)
-  if call('EXISTS', inbox_key(client)) == 0 then
-    write('HDEL', device_key(client), 'b', 'l')
-    return 0
+-- Counts entries of a lane that came or went. `last`: the one that came.
+local function count_entries(device, lane, entries, bytes, last)
+  local before, last_before = lane_of(device, lane)
+  local left, all = before + entries, (device.entries or 0) + entries
+  last = last or last_before
+  set(device, 'entries', all > 0 and all or nil)
+  set(device, 'bytes', all > 0 and (device.bytes or 0) + bytes or nil)
+  if lane ~= NORMAL then
+    set(device, LANE_FIELDS[lane], left > 0 and digits(left) .. ':' .. digits(last) or nil)
+  elseif left == 0 or last ~= last_before then
+    set(device, 'last', left > 0 and last or nil)
   end
-  return write('HINCRBY', device_key(client), 'b', bytes)
 end
 
--- item: record, bytes, push or '', expiry or false
+local function remove_entries(device, lane, members)
+  if #members == 0 then return end
+  local bytes = 0
+  for _, member in ipairs(members) do
+    local place, size, push, _, key = parse_entry(member)
+    if push == '' then unindex('E' .. digits(place) .. ':' .. device.client) end
+    -- No other entry has it.
+    if key then write('HDEL', keyed_key(device.client), key) end
+    bytes = bytes + size
+  end
+  for first = 1, #members, BITS_AT_ONCE do
+    write('ZREM', inbox_key(device.client, lane), unpack(members, first, math.min(first + BITS_AT_ONCE - 1, #members)))
+  end
+  count_entries(device, lane, -#members, -bytes)
+end
+
+-- Removes the entry that has a collapse key, since a newer push takes its place. Returns where it was, or false.
+local function replace(device, key, by)
+  local where = call('HGET', keyed_key(device.client), key)
+  if not where then return false end
+  local lane, place = string.match(where, '^(%d):(%d+)$')
+  lane = tonumber(lane)
+  local member = call('ZRANGEBYSCORE', inbox_key(device.client, lane), place, place)[1]
+  if not member then return false end
+  local _, _, push = parse_entry(member)
+  remove_entries(device, lane, { member })
+  mark(push, 'r', device.number)
+  write('HSET', push_key(push), 'b' .. digits(device.number), by)
+  return tonumber(place)
+end
+
+local function is_over_quota(device)
+  return device.entries and (device.entries > config.inbox_entries or device.bytes > config.inbox_bytes)
+end
+
+-- Drops the least urgent, and of those the oldest, until the inbox fits its quota. Returns whether the entry at `newest` is still there.
+local function drop_oldest(device, newest)
+  local survives = true
+  for _, lane in ipairs(GIVING_WAY) do
+    while is_over_quota(device) and lane_of(device, lane) > 0 do
+      local member = call('ZRANGE', inbox_key(device.client, lane), 0, 0)[1]
+      if not member then break end
+      local oldest, _, push = parse_entry(member)
+      remove_entries(device, lane, { member })
+      survives = survives and oldest ~= newest
+      dropped = dropped + 1
+      if push ~= '' then mark(push, 'x', device.number) end
+    end
+  end
+  return survives
+end
+
+-- item: record, bytes, push or '', expiry or false, lane, collapse key or false
 local function append_to_inbox(device, place, item, notice)
-  local client, key, previous = device.client, inbox_key(device.client), device.last or 0
-  write('ZADD', key, digits(place), digits(place) .. ':' .. item[2] .. ':' .. item[3] .. ':' .. item[1])
-  if config.shared then
-    write('HSET', device_key(client), 'l', digits(place))
-    device.last = place
-  end
+  local client, lane, key = device.client, item[5], item[6]
+  local replaced = key and replace(device, key, item[3])
+  local _, previous = lane_of(device, lane)
+  local head = digits(place) .. ':' .. item[2] .. ':' .. item[3]
+  local member = key and head .. ';' .. #key .. ':' .. key .. item[1] or head .. ':' .. item[1]
+  write('ZADD', inbox_key(client, lane), digits(place), member)
+  if key then write('HSET', keyed_key(client), key, lane .. ':' .. digits(place)) end
   if item[3] == '' and item[4] then index(item[4], 'E' .. digits(place) .. ':' .. client) end
-  local bytes, entries, survives = count_bytes(client, item[2]), call('ZCARD', key), true
-  while entries > config.inbox_entries or bytes > config.inbox_bytes do
-    local member = call('ZRANGE', key, 0, 0)[1]
-    if not member then break end
-    local oldest, size, push = parse_entry(member)
-    write('ZREM', key, member)
-    if push == '' then unindex('E' .. digits(oldest) .. ':' .. client) end
-    bytes, entries = count_bytes(client, -size), entries - 1
-    survives = survives and oldest ~= place
-    dropped = dropped + 1
-    if push ~= '' then mark(push, call('HGET', push_key(push), 'l'), 'x', device.number) end
+  count_entries(device, lane, 1, item[2], config.shared and place)
+  if is_over_quota(device) and not drop_oldest(device, place) then return end
+  announce('I', notice, device.owner or '0', previous, place, replaced)
+  if config.shared and device.owner then note(device.owner, client, place, lane) end
+end
+
+-- Returns how many of these places there were. Each may be named more than once.
+local function remove_from_inbox(device, places)
+  if not device.entries then return 0 end
+  local members, seen, lanes, removed = {}, {}, lanes_of(device), 0
+  for _, lane in ipairs(lanes) do members[lane] = {} end
+  for _, place in ipairs(places) do
+    for _, lane in ipairs(lanes) do
+      local member = not seen[place] and call('ZRANGEBYSCORE', inbox_key(device.client, lane), place, place)[1]
+      if member then
+        members[lane][#members[lane] + 1] = member
+        seen[place] = true
+        break
+      end
+    end
   end
-  if entries == 0 then device.last = nil end
-  if not survives then return end
-  announce('I', notice, device.owner or '0', previous, place)
-  if config.shared and device.owner then note(device.owner, client, place) end
+  for _, lane in ipairs(lanes) do
+    remove_entries(device, lane, members[lane])
+    removed = removed + #members[lane]
+  end
+  return removed
 end
 
-local function remove_entry(client, member)
-  local place, size, push = parse_entry(member)
-  write('ZREM', inbox_key(client), member)
-  if push == '' then unindex('E' .. digits(place) .. ':' .. client) end
-  count_bytes(client, -size)
-end
-
-local function remove_from_inbox(client, place)
-  local found = call('ZRANGEBYSCORE', inbox_key(client), place, place)
-  for _, member in ipairs(found) do remove_entry(client, member) end
-  return #found
-end
-
--- What ends with a session: all that are no pushes.
-local function purge_publishes(client)
-  for _, member in ipairs(call('ZRANGE', inbox_key(client), 0, -1)) do
+-- What ends with a session: all that are no pushes. They are in the normal lane.
+local function purge_publishes(device)
+  if not device.entries then return end
+  local members = {}
+  for _, member in ipairs(call('ZRANGE', inbox_key(device.client, NORMAL), 0, -1)) do
     local _, _, push = parse_entry(member)
-    if push == '' then remove_entry(client, member) end
+    if push == '' then members[#members + 1] = member end
   end
+  remove_entries(device, NORMAL, members)
 end
 
 -- Forgets a device without a session whose inbox is empty, unless it is registered.
-local function forget_idle(client)
-  local row = call('HMGET', device_key(client), 'o', 'x', 'p')
-  if row[1] and not row[2] and not row[3] and call('EXISTS', inbox_key(client)) == 0
-    and call('HEXISTS', DEVICE_ROWS, client) == 0 then
-    write('DEL', device_key(client))
-    return true
-  end
+local function forget_idle(device)
+  if device.expiry or device.pushes or device.entries then return false end
+  if call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return false end
+  write('DEL', device_key(device.client))
+  devices[device.client], changed_devices[device.client] = false, nil
+  return true
 end

@@ -28,6 +28,9 @@ for i, command in ipairs(input) do
   request = i - 1
   replies[i] = run[command[1]](unpack(command, 2))
 end
+save_marks()
+save_devices()
+save_owners()
 save_counters()
 local answer = cmsgpack.pack({ replies, notices, dropped, writes, counters.q or 0 })
 call('HSET', WRITER, 'n', number, slot, number .. ':' .. answer)

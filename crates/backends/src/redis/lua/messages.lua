@@ -96,8 +96,10 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
   return true
 end
 
--- A push: a hash `P:ID` with a accepted, x expires, n targeted, o place, l whether it is in the log, for all or an audience, m the message if several devices
--- share it, c chunks of its bitmaps; of one to an audience g, and k once all whom it is for are counted: n means nothing then; the list `P:ID:c` whose inboxes may hold it; its sets.
+-- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, r, s, k, w
+-- as it is in these sets. b<number> is the push that took its place at a device. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
+-- the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its n
+-- means nothing.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -107,8 +109,7 @@ local function target_all(push)
     targeted = targeted + call('BITCOUNT', key)
   end
   set_counter('pa', counter('pa') + 1)
-  write('HSET', push_key(push), 'c', chunks)
-  return targeted
+  return targeted, chunks
 end
 
 local IDEMPOTENCY = K .. 'k'
@@ -130,46 +131,59 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     repeats()
     return { 'A', not known[2] and tonumber(known[1]) }
   end
-  local now_or_never, to_all, targeted = expires_at <= accepted_at, not clients, clients and #clients
-  write('HSET', key, 'a', digits(accepted_at), 'x', digits(expires_at), 'l', to_all and 1 or 0, 'n', 0)
-  -- Who it is for is added later. A number that was in use now is not given to another device.
-  local target = to_all and (to_audience and function()
-    write('HSET', key, 'g', 1)
-    set_counter('pa', counter('pa') + 1)
-    return false
-  end or target_all)
-  if now_or_never then
-    if to_all then
-      targeted = target(push)
+  local targeted, kind = clients and #clients, clients and (#clients == 1 and TO_ONE or TO_FEW) or TO_ALL
+  local fields = { 'a', digits(accepted_at), 'e', digits(expires_at), 'l', kind }
+  local function add(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  local function target(device)
+    if kind == TO_ONE then
+      add('t', device.number)
     else
-      for _, client in ipairs(clients) do
-        local device = load(client)
-        if device then
-          if device.pushes and not device.known then write('HSET', device_key(client), 'k', 1) end
-          write('SADD', key .. ':t', device.number)
-        end
+      write('SADD', key .. ':t', device.number)
+    end
+  end
+  if expires_at <= accepted_at then
+    for _, client in ipairs(clients or {}) do
+      local device = load(client)
+      if device then
+        if device.pushes then set(device, 'known', 1) end
+        target(device)
       end
     end
     announce('T')
     index(expires_at + config.retention, 'R' .. push)
   else
     local place = next_place()
-    write('HSET', key, 'o', digits(place))
-    if to_all then
+    add('o', digits(place))
+    if kind == TO_ALL then
       append_to_log(0, place, message, accepted_at, {}, to_audience and counter('h'))
-      targeted = target(push)
-    else
-      if #clients > 1 then write('HSET', key, 'm', message) end
-      if #clients > 0 then write('RPUSH', key .. ':c', unpack(clients)) end
-      for number, client in ipairs(clients) do
-        local device = device_for_inbox(client)
-        write('SADD', key .. ':t', device.number)
-        append_to_inbox(device, place, item, number - 1)
-      end
+    elseif kind == TO_ONE then
+      add('y', clients[1])
+    elseif #clients > 0 then
+      add('m', message)
+      write('RPUSH', key .. ':c', unpack(clients))
+    end
+    for number, client in ipairs(clients or {}) do
+      local device = device_for_inbox(client)
+      target(device)
+      append_to_inbox(device, place, item, number - 1)
     end
     index(expires_at, 'P' .. push)
   end
-  write('HSET', key, 'n', targeted or 0)
+  if to_audience then
+    -- Who it is for is added later. A number that was in use now is not given to another device.
+    add('g', 1)
+    set_counter('pa', counter('pa') + 1)
+    targeted = false
+  elseif kind == TO_ALL then
+    local chunks
+    targeted, chunks = target_all(push)
+    add('c', chunks)
+  end
+  add('n', targeted or 0)
+  write('HSET', key, unpack(fields))
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))
@@ -196,12 +210,9 @@ run.tell = function(number, told)
     local push = entry[1]
     local row = call('HMGET', push_key(push), 'l', 'g', 'k')
     -- Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
-    if row[2] and not row[3] then
-      mark(push, row[1], 't', number)
-      raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
-    end
-    if row[1] and is_marked(push, row[1], 't', number) then
-      for _, set in ipairs(entry[2]) do mark(push, row[1], set, number) end
+    local is_for_it = row[2] and (not row[3] or is_about_to_be_marked(push, number)) or row[1] and is_marked(push, row[1], 't', number)
+    if is_for_it then
+      for _, name in ipairs(entry[2]) do mark(push, name, number) end
     end
   end
   return true

@@ -23,54 +23,44 @@ local function set_due(client, will, due, ends_at)
   if config.shared then index(math.min(due, ends_at or due) + PATIENCE_MS, 'W' .. client) end
 end
 
--- Removes what ends with a session, but not the device. Returns its filters.
-local function end_session(client, parts)
-  local filters = {}
-  for _, filter in ipairs(parts.filters) do
-    filters[#filters + 1] = filter[1]
+-- Removes what ends with a session, but neither cursors nor the device. Returns its filters.
+local function end_session(device, parts)
+  local client, filters, fields = device.client, {}, {}
+  for number, filter in ipairs(parts.filters) do
+    filters[number], fields[number] = filter[1], 'f' .. filter[1]
     filter_removed(client, filter[1])
   end
-  remove_fields(device_key(client), parts.names)
+  remove_fields(device_key(client), fields)
   write('DEL', extra_key(client))
-  purge_publishes(client)
-  unindex('S' .. client)
+  set(device, 'has_extra', nil)
+  purge_publishes(device)
+  end_no_more(device)
   return filters
 end
 
 local function end_stored_session(device)
-  local client = device.client
-  local filters = end_session(client, parts_of(client))
+  local filters = end_session(device, parts_of(device))
   set_owner(device, nil)
   set_bit('s', device.number, 0)
-  write('HDEL', device_key(client), 'e', 'g', 'x', 'a', 'q')
-  forget_idle(client)
+  for _, name in ipairs({ 'epoch', 'expiry', 'cursors', 'may_hand_over', 'may_be_served', 'listed' }) do set(device, name, nil) end
+  forget_idle(device)
   return filters
 end
 
 local function end_ephemeral(device)
-  local client = device.client
   set_owner(device, nil)
   set_bit('e', device.number, 0)
-  write('HDEL', device_key(client), 'e', 'g', 'p', 'k')
-  purge_publishes(client)
+  purge_publishes(device)
+  local number, is_unknown = device.number, not device.known and device.pushes == counter('pa')
+  for _, name in ipairs({ 'epoch', 'pushes', 'known' }) do set(device, name, nil) end
   -- A number that no push knows may be given again.
-  if forget_idle(client) and not device.known and device.pushes == counter('pa') then
-    write('RPUSH', K .. 'fo', device.number)
-  end
+  if forget_idle(device) and is_unknown then write('RPUSH', K .. 'fo', number) end
 end
 
-local function disconnect(device, ends_at, may_be_served)
-  local key = device_key(device.client)
+local function disconnect(device, ends_at, now, may_be_served)
   set_owner(device, nil)
-  write('HDEL', key, 'g', 'q')
-  if may_be_served then write('HSET', key, 'q', 1) end
-  if ends_at then
-    write('HSET', key, 'a', digits(ends_at))
-    index(ends_at, 'S' .. device.client)
-  else
-    write('HDEL', key, 'a')
-    unindex('S' .. device.client)
-  end
+  set(device, 'may_be_served', may_be_served and 1 or nil)
+  if ends_at then end_at(device, ends_at, now) else end_no_more(device) end
 end
 
 local FOR_EVER = 4294967295
@@ -100,7 +90,8 @@ local run = {}
 
 run.claim = function(client, owner, now, clean_start, expiry, will)
   local device = load(client)
-  local had = device ~= nil and device.expiry ~= nil
+  local is_new = device == nil
+  local had = not is_new and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
   if previous and previous[1] ~= owner then note(previous[1], client, 0) end
@@ -110,55 +101,53 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local owed = replace_will(client, will, goes_on, now)
   local cursor, parts, ended = nil, nil, {}
   if had then
-    parts = parts_of(client)
+    parts = parts_of(device)
     -- The place in the push log is the device's, unless the device itself had expired.
     if goes_on or not is_expired(device, now) then cursor = push_cursor(parts) end
-    if goes_on then
-      if device.ends_at then unindex('S' .. client) end
-    else
-      ended = end_session(client, parts)
-    end
+    if goes_on then end_no_more(device) else ended = end_session(device, parts) end
   end
-  cursor = cursor or { 0, digits(counter('e0')), '' }
-  local key = device_key(client)
-  local is_new = not device
-  device = device or { client = client, number = take_number() }
+  cursor = cursor or { 0, digits(end_of(0)), '' }
+  if is_new then
+    device = new_device(client)
+    set(device, 'number', take_number())
+  elseif expiry == 0 and not goes_on and not was_ephemeral then
+    set(device, 'known', 1)
+  end
+  set(device, 'epoch', epoch)
+  set(device, 'may_be_served', nil)
   if expiry > 0 or goes_on then
-    write('HSET', key, 'o', device.number, 'e', digits(epoch), 'g', owner, 'x', expiry)
-    write('HDEL', key, 'a', 'p', 'k', 'h', 'q')
-    if previous and previous[1] ~= owner then write('HSET', key, 'h', 1) end
+    set(device, 'expiry', expiry)
+    set(device, 'pushes', nil)
+    set(device, 'known', nil)
+    set(device, 'may_hand_over', previous and previous[1] ~= owner and 1 or nil)
     if not goes_on then
-      write('HSET', key, 'C0', cursor[2])
-      if cursor[3] ~= '' then write('HSET', extra_key(client), 'A0', cursor[3]) end
+      set_cursors(device, { [0] = tonumber(cursor[2]) })
+      if cursor[3] ~= '' then
+        write('HSET', extra_key(client), 'A0', cursor[3])
+        set(device, 'has_extra', 1)
+      end
     end
     if not had then set_bit('s', device.number, 1) end
     if was_ephemeral then set_bit('e', device.number, 0) end
   else
     if had then
       set_bit('s', device.number, 0)
-      write('HDEL', key, 'x', 'a', 'q')
+      for _, name in ipairs({ 'expiry', 'cursors', 'may_hand_over' }) do set(device, name, nil) end
     end
-    local pushes = was_ephemeral and device.pushes or counter('pa')
-    write('HSET', key, 'o', device.number, 'e', digits(epoch), 'g', owner, 'p', digits(pushes))
     if not was_ephemeral then
-      if not is_new then write('HSET', key, 'k', 1) end
+      set(device, 'pushes', counter('pa'))
       set_bit('e', device.number, 1)
     end
   end
   set_owner(device, owner)
   local ends = {}
-  for partition = 1, config.partitions do ends[partition] = counter('e' .. partition) end
+  for partition = 1, config.partitions do ends[partition] = end_of(partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
   return {
-    epoch, device.number, resumed, ended, owed, cursor, ends, call('EXISTS', inbox_key(client)) == 1, previous,
+    epoch, device.number, resumed, ended, owed, cursor, ends, lanes_of(device), previous,
     not is_new and profile_of(client),
     counter('h'),
   }
-end
-
--- From here on the session is what its owner says: what the node that had it before still has to say comes too late.
-local function end_hand_over(device)
-  if device.may_hand_over then write('HDEL', device_key(device.client), 'h') end
 end
 
 run.subscribe = function(client, epoch, add, remove, inbox)
@@ -175,72 +164,65 @@ run.subscribe = function(client, epoch, add, remove, inbox)
       if is_new or is_shared(filter) then filter_added(client, filter, member) end
     end
     if #add > 0 then
-      end_hand_over(device)
-      for partition = 1, config.partitions do
-        write('HSETNX', key, 'C' .. partition, digits(counter('e' .. partition)))
-      end
+      set(device, 'may_hand_over', nil)
+      local cursors = cursors_of(device)
+      for partition = 1, config.partitions do cursors[partition] = cursors[partition] or end_of(partition) end
+      set_cursors(device, cursors)
       -- Another session's subscription may have made the filter one to keep messages for, and not all nodes know that yet.
       if config.shared then known = counter('h') end
     end
   end
   if #inbox > 0 then
-    device = device_for_inbox(client)
-    for number, item in ipairs(inbox) do append_to_inbox(device, next_place(), item, number - 1) end
+    for number, item in ipairs(inbox) do append_to_inbox(device_for_inbox(client), next_place(), item, number - 1) end
   end
   return known
 end
 
 local function receive(number, receipts)
-  for _, push in ipairs(receipts) do
-    local row = call('HMGET', push_key(push), 'l', 'g')
-    if row[1] then mark(push, row[1], 'd', number) end
-    -- Whoever counts those that a push to an audience is for may see the device otherwise than the node that sent it.
-    if row[2] then
-      mark(push, row[1], 't', number)
-      raise_chunks(push, math.floor(number / NUMBERS_IN_CHUNK))
-    end
-  end
+  for _, push in ipairs(receipts) do mark(push, 'd', number) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
 local function save(device, cursors, unfinished, inbox_done)
-  local client, removed = device.client, 0
-  for _, place in ipairs(inbox_done) do removed = removed + remove_from_inbox(client, place) end
+  remove_from_inbox(device, inbox_done)
   if device.pushes then return end
-  local key, extra = device_key(client), extra_key(client)
-  if cursors then
-    local saved, gone = {}, {}
-    for _, cursor in ipairs(cursors) do
-      saved[cursor[1]] = true
-      write('HSET', key, 'C' .. cursor[1], cursor[2])
-      if cursor[3] ~= '' then
-        write('HSET', extra, 'A' .. cursor[1], cursor[3])
-      else
-        gone[#gone + 1] = 'A' .. cursor[1]
-      end
-    end
-    remove_fields(extra, gone)
-    if #cursors <= config.partitions then
-      local left_out = {}
-      for partition = 1, config.partitions do
-        if not saved[partition] then left_out[#left_out + 1] = 'C' .. partition end
-      end
-      remove_fields(key, left_out)
+  local extra, long, gone = extra_key(device.client), {}, {}
+  local keep = function(field, value)
+    if value then
+      long[#long + 1] = field
+      long[#long + 1] = value
+    else
+      gone[#gone + 1] = field
     end
   end
-  if unfinished == '' then
-    write('HDEL', extra, 'u')
-  elseif unfinished then
-    write('HSET', extra, 'u', unfinished)
+  if cursors then
+    local places = {}
+    for _, cursor in ipairs(cursors) do
+      places[cursor[1]] = tonumber(cursor[2])
+      keep('A' .. cursor[1], cursor[3] ~= '' and cursor[3])
+    end
+    -- The place in the push log is the device's; leaving it out does not lose it.
+    places[0] = places[0] or cursors_of(device)[0]
+    set_cursors(device, places)
+    if device.cursors ~= '+' then keep('c') end
+  end
+  if unfinished then keep('u', unfinished ~= '' and unfinished) end
+  if #long > 0 then write('HSET', extra, unpack(long)) end
+  if device.has_extra and #gone > 0 then write('HDEL', extra, unpack(gone)) end
+  if #long > 0 then
+    set(device, 'has_extra', 1)
+  elseif cursors and unfinished and device.cursors ~= '+' then
+    set(device, 'has_extra', nil)
   end
 end
 
+-- With the first that it saves, the session is what its owner says: what the node that had it before still has to say comes too late.
 run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
   -- A receipt is a fact, whoever brings it.
   receive(number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
-  if cursors or unfinished then end_hand_over(device) end
+  if cursors or unfinished then set(device, 'may_hand_over', nil) end
   save(device, cursors, unfinished, inbox_done)
   return true
 end
@@ -250,7 +232,7 @@ run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done,
   receive(number, receipts)
   local device = fence(client, epoch)
   if not device or device.expiry and not device.may_hand_over then return 'F' end
-  end_hand_over(device)
+  set(device, 'may_hand_over', nil)
   save(device, cursors, unfinished, inbox_done)
   return true
 end
@@ -259,7 +241,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   receive(number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
-  end_hand_over(device)
+  set(device, 'may_hand_over', nil)
   save(device, cursors, unfinished, inbox_done)
   local will = will_of(client)
   if will and will_at then
@@ -272,7 +254,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   elseif ends_at and ends_at <= now then
     end_stored_session(device)
   else
-    disconnect(device, ends_at)
+    disconnect(device, ends_at, now)
   end
   return true
 end
@@ -291,13 +273,9 @@ end
 run.restamp = function(client, epoch, owner)
   local device = fence(client, epoch)
   if not device then return 'F' end
-  if device.ends_at then
-    write('HDEL', device_key(client), 'a')
-    unindex('S' .. client)
-  end
-  if device.may_be_served then write('HDEL', device_key(client), 'q') end
+  end_no_more(device)
+  set(device, 'may_be_served', nil)
   set_owner(device, owner)
-  write('HSET', device_key(client), 'g', owner)
   local will = will_of(client)
   if will and will.due then
     will.due = nil
@@ -328,7 +306,7 @@ run.void = function(owner, now, limit)
       elseif expiry == 0 then
         ended[#ended + 1] = { client, end_stored_session(device) }
       else
-        disconnect(device, ends_at, true)
+        disconnect(device, ends_at, now, true)
       end
     else
       write('SREM', connected_key(owner), client)

@@ -13,7 +13,7 @@ local function write(...)
 end
 
 -- Says yes to what was written before: as good as a write, since replicas may not have it yet.
-local function repeats() writes = writes + 1 end
+local function repeats() writes = math.max(writes, 1) end
 
 local function announce(...) notices[#notices + 1] = { request, ... } end
 
@@ -32,7 +32,23 @@ local function set_counter(name, value)
   counters[name], changed_counters[name] = value, true
 end
 local function save_counters()
-  for name in pairs(changed_counters) do write('HSET', META, name, digits(counters[name])) end
+  local changed = {}
+  for name in pairs(changed_counters) do
+    changed[#changed + 1] = name
+    changed[#changed + 1] = digits(counters[name])
+  end
+  if #changed > 0 then write('HSET', META, unpack(changed)) end
+end
+-- Ends of the push log and of the topic logs, read together.
+local function end_of(log)
+  if log <= config.partitions and not counters['e' .. log] then
+    local names = {}
+    for each = 0, config.partitions do names[each + 1] = 'e' .. each end
+    for number, value in ipairs(call('HMGET', META, unpack(names))) do
+      counters[names[number]] = counters[names[number]] or tonumber(value or 0)
+    end
+  end
+  return counter('e' .. log)
 end
 
 local time = call('TIME')
@@ -63,24 +79,32 @@ end
 
 -- Appends to a bounded stream. `lost` is the counter that remembers what was dropped.
 local STREAM_ENTRIES = 65536
+local stream_entries = {}
 local function append_bounded(key, place, lost, ...)
   write('XADD', key, stream_id(place), ...)
-  local over = call('XLEN', key) - STREAM_ENTRIES
-  if over > 0 then
-    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', over)) do
+  local entries = stream_entries[key]
+  entries = entries and entries + 1 or call('XLEN', key)
+  if entries > STREAM_ENTRIES then
+    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', entries - STREAM_ENTRIES)) do
       write('XDEL', key, entry[1])
       set_counter(lost, place_of(entry[1]))
+      entries = entries - 1
     end
   end
+  stream_entries[key] = entries
 end
 
 -- Word for a node: a client of its has something in the inbox at a place, or (0) is not its client any more. The mailbox of a node that is gone
 -- ends by itself.
 local MAILBOX_KEPT_MS = 86400000
-local function note(owner, client, place)
+local function note(owner, client, place, lane)
   if owner == '0' then return end
-  append_bounded(K .. 'n:' .. owner, next_place(), 'nt' .. owner, 'c', client, 'e', digits(place))
-  write('PEXPIRE', K .. 'n:' .. owner, MAILBOX_KEPT_MS)
+  local mailbox = K .. 'n:' .. owner
+  local is_first = not stream_entries[mailbox]
+  local fields = { 'c', client, 'e', digits(place) }
+  if lane and lane ~= 0 then fields[5], fields[6] = 'l', lane end
+  append_bounded(mailbox, next_place(), 'nt' .. owner, unpack(fields))
+  if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 
 -- Word of what all nodes route by. A node alone hears only of what is retained and of profiles, and keeps no log of it.
@@ -96,4 +120,10 @@ local function change(kind, subject, ...)
   end
   local fields = fields_of({ ... })
   announce(kind, subject, previous, place, fields.c or false, fields.v or false)
+end
+
+local function remove_fields(key, names)
+  for first = 1, #names, 1000 do
+    write('HDEL', key, unpack(names, first, math.min(first + 999, #names)))
+  end
 end

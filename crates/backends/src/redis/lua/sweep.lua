@@ -30,26 +30,36 @@ expire.S = function(client, now, _, swept)
   return 1, true
 end
 
+local function expire_from_inbox(client, place)
+  local device = load(client)
+  if not device then return 0 end
+  local removed = remove_from_inbox(device, { place })
+  forget_idle(device)
+  return removed
+end
+
 -- A push's time to live is over: nobody is sent it any more.
 expire.P = function(push, _, limit)
   local key, removed = push_key(push), 0
-  local row = call('HMGET', key, 'x', 'o', 'l')
+  local row = call('HMGET', key, 'e', 'o', 'l', 'y')
   if not row[1] then return 0, true end
   local place = tonumber(row[2])
-  if row[3] == '1' then
+  if row[3] == TO_ALL then
     for _, entry in ipairs(call('XRANGE', log_key(0), stream_id(place), stream_id(place))) do
       remove_from_log(0, entry)
       removed = removed + 1
     end
   else
-    for _, client in ipairs(call('LRANGE', key .. ':c', 0, limit - 1)) do
-      remove_from_inbox(client, place)
-      forget_idle(client)
+    local clients = row[3] == TO_ONE and { row[4] } or call('LRANGE', key .. ':c', 0, limit - 1)
+    for _, client in ipairs(clients) do
+      expire_from_inbox(client, place)
       removed = removed + 1
     end
-    if removed > 0 then write('LTRIM', key .. ':c', removed, -1) end
-    if call('EXISTS', key .. ':c') == 1 then return removed, false, true end
-    write('HDEL', key, 'm')
+    if row[3] == TO_FEW then
+      if removed > 0 then write('LTRIM', key .. ':c', removed, -1) end
+      if call('EXISTS', key .. ':c') == 1 then return removed, false, true end
+      write('HDEL', key, 'm')
+    end
   end
   index(tonumber(row[1]) + config.retention, 'R' .. push)
   return removed, true
@@ -57,13 +67,16 @@ end
 
 expire.R = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'c')
+  local row = call('HMGET', key, 'a', 'c', 'l')
   if not row[1] then return 0, true end
-  write('DEL', key)
-  for _, set in ipairs(SETS) do
-    write('DEL', key .. ':' .. set)
-    for chunk = 0, tonumber(row[2] or 0) - 1 do write('DEL', key .. ':' .. set .. ':' .. chunk) end
+  local function remove_sets(tail)
+    local keys = {}
+    for number, name in ipairs(SETS) do keys[number] = key .. ':' .. name .. tail end
+    write('DEL', unpack(keys))
   end
+  write('DEL', key)
+  if row[3] == TO_FEW then remove_sets('') end
+  for chunk = 0, tonumber(row[2] or 0) - 1 do remove_sets(':' .. chunk) end
   return 1, true
 end
 
@@ -85,14 +98,45 @@ end
 
 expire.E = function(subject)
   local place, client = string.match(subject, '^(%d+):(.*)$')
-  local removed = remove_from_inbox(client, tonumber(place))
-  forget_idle(client)
-  return removed, true
+  return expire_from_inbox(client, tonumber(place)), true
+end
+
+-- The hours that have begun: whose session ends in them goes to the expiry index. Returns whether there is more to do.
+local function begin_hours(now)
+  local left = MOST_AT_ONCE
+  for _, name in ipairs(call('ZRANGEBYSCORE', HOURS, '-inf', digits(now), 'LIMIT', 0, 100)) do
+    local key, hour = HOURS .. ':' .. name, tonumber(name)
+    local clients = call('LRANGE', key, 0, left - 1)
+    for _, client in ipairs(clients) do
+      local device = load(client)
+      if device and device.listed == hour then
+        set(device, 'listed', nil)
+        if device.expiry and device.ends_at then end_at(device, device.ends_at, now) end
+      end
+    end
+    write('LTRIM', key, #clients, -1)
+    if call('EXISTS', key) == 1 then return true end
+    write('ZREM', HOURS, name)
+    left = left - #clients
+    if left <= 0 then return true end
+  end
+  return false
+end
+
+-- Nobody who knew changes as old as that comes back for the next ones.
+local CHANGES_KEPT_MS = 600000
+local function trim_changes()
+  local newest = call('XREVRANGE', CHANGES, stream_id(first_place_of_now - CHANGES_KEPT_MS * 4096), '-', 'COUNT', 1)[1]
+  if not newest then return end
+  local place = place_of(newest[1])
+  write('XTRIM', CHANGES, 'MINID', stream_id(place + 1))
+  set_counter('ht', math.max(counter('ht'), place))
 end
 
 run.sweep = function(now, limit)
   local swept = { ended = {}, wills = {} }
-  local left, removed_in_all, more = math.min(limit, MOST_AT_ONCE), 0, false
+  local left, removed_in_all, more = math.min(limit, MOST_AT_ONCE), 0, begin_hours(now)
+  trim_changes()
   local due = call('ZRANGEBYSCORE', INDEX, '-inf', digits(now), 'LIMIT', 0, left + 1)
   if #due > left then
     more = true
@@ -138,7 +182,7 @@ run.recover_devices = function(now, limit)
       elseif device.expiry == 0 then
         end_stored_session(device)
       else
-        disconnect(device, session_end(now, device.expiry))
+        disconnect(device, session_end(now, device.expiry), now)
       end
     end
     if call('EXISTS', connected_key(owner)) == 1 then return false end

@@ -312,6 +312,7 @@ impl<H> Hub<H> {
                 owner,
                 previous,
                 entry,
+                replaced,
             } => {
                 if owner == self.own || owner == Generation::ALONE {
                     self.mail_home(
@@ -321,6 +322,7 @@ impl<H> Hub<H> {
                             owner,
                             previous,
                             entry,
+                            replaced,
                         }),
                     );
                 } else if self.peers.is_linked(owner) {
@@ -329,6 +331,7 @@ impl<H> Hub<H> {
                         client,
                         previous,
                         entry,
+                        replaced,
                     };
                     self.effects.peers.push((owner, message));
                 }
