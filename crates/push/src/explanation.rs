@@ -175,6 +175,8 @@ pub enum Explanation {
         by: Option<PushId>,
     },
     Capped,
+    InQuietHours,
+    LocalTimePast,
     DroppedByQuota {
         quota: DropReason,
     },
@@ -316,6 +318,8 @@ fn dropped(facts: &Facts, reason: DropReason) -> Explanation {
             Explanation::DroppedByQuota { quota }
         }
         DropReason::FrequencyCap => Explanation::Capped,
+        DropReason::QuietHours => Explanation::InQuietHours,
+        DropReason::LocalTimePast => Explanation::LocalTimePast,
         DropReason::LeftAudience => kept_out(facts, Explanation::LeftAudience),
         DropReason::LogTrimmed => Explanation::LogTrimmed,
         DropReason::DeviceDeleted => Explanation::DeviceDeleted,
@@ -391,6 +395,12 @@ impl fmt::Display for Explanation {
                 f.write_str("a newer push with the same collapse key replaced it")
             }
             E::Capped => f.write_str("the device had as many pushes as its frequency cap allows"),
+            E::InQuietHours => f.write_str(
+                "its turn was in the device's quiet hours, and the push does not wait for their end",
+            ),
+            E::LocalTimePast => f.write_str(
+                "the device's clock had shown the local time already when the push was accepted, and such devices are skipped",
+            ),
             E::DroppedByQuota { quota } => match quota {
                 DropReason::StoredBytes => f.write_str("the app's quota of stored bytes was used up"),
                 _ => f.write_str("the device's inbox was full, and the oldest entry gave way"),

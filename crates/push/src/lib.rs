@@ -14,6 +14,7 @@
 pub mod ack;
 pub mod app;
 pub mod audience;
+pub mod campaign;
 pub mod clock;
 pub mod compat;
 pub mod device;

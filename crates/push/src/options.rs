@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use crate::{
+    audience::Audience,
     clock::TimeOfDay,
     fields::{Fields, invalid},
     frequency::FrequencyCap,
@@ -42,7 +43,17 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 
 /// The options that this version carries out. A push that asks for another is refused: an option that is taken and not kept would
 /// be worse than none.
-const CARRIED_OUT: &[&str] = &["ttl", "not_before"];
+const CARRIED_OUT: &[&str] = &[
+    "ttl",
+    "not_before",
+    "pace",
+    "local_time",
+    "quiet_hours",
+    "frequency_cap",
+    "portion",
+];
+/// Those that it carries out for pushes to others than named devices and users.
+const CARRIED_OUT_AS_CAMPAIGN: &[&str] = &["priority", "collapse_key"];
 
 const NAMES: &[&str] = &[
     "ttl",
@@ -220,20 +231,50 @@ impl Options {
         Ok(options)
     }
 
-    /// Refuses an option that this version knows and does not carry out.
-    pub(crate) fn check_carried_out(value: &Node) -> Result<(), Invalid> {
+    /// Refuses an option that this version knows and does not carry out for this audience.
+    pub(crate) fn check_carried_out(
+        &self,
+        value: &Node,
+        audience: &Audience,
+    ) -> Result<(), Invalid> {
         let Node::Object(fields) = value else {
             return Ok(());
         };
-        match fields
-            .keys()
-            .find(|name| !CARRIED_OUT.contains(&name.as_str()))
-        {
+        let is_campaign = self.make_a_campaign(audience);
+        let is_named = matches!(audience, Audience::Devices(_) | Audience::Users(_));
+        let is_carried_out = |name: &str| {
+            CARRIED_OUT.contains(&name)
+                || CARRIED_OUT_AS_CAMPAIGN.contains(&name) && (is_campaign || !is_named)
+        };
+        self.check_instant(is_named)?;
+        match fields.keys().find(|name| !is_carried_out(name)) {
             None => Ok(()),
             Some(name) => Err(invalid(
                 &crate::json::pointer_to("/options", name),
                 format!("\"{name}\" is not carried out by this version: leave it out"),
             )),
+        }
+    }
+
+    /// Refuses what looks at more than who is connected, of a push that is now or never.
+    fn check_instant(&self, is_named: bool) -> Result<(), Invalid> {
+        let looks = [
+            ("collapse_key", self.collapse_key.is_some() && !is_named),
+            ("quiet_hours", self.quiet_hours.is_some()),
+            ("frequency_cap", self.frequency_cap.is_some()),
+            (
+                "portion",
+                self.portion.is_some_and(|portion| portion.auto_halt.is_some()),
+            ),
+        ];
+        match looks.iter().find(|(_, looks)| *looks) {
+            Some((name, _)) if self.ttl_seconds == 0 => Err(invalid(
+                &format!("/options/{name}"),
+                format!(
+                    "\"ttl\": 0 is now or never, without a look at what devices got before: give a ttl or leave \"{name}\" out"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     json::{self, Node},
     options::Options,
     payload::{self, Content},
-    store::{self, Accept, Idempotency},
+    store::{self, Accept, Channel, Idempotency},
 };
 
 /// What a node may choose.
@@ -122,7 +122,7 @@ impl Request {
             None => Options::default(),
             Some(value) => {
                 let options = Options::parse(value, limits)?;
-                Options::check_carried_out(value)?;
+                options.check_carried_out(value, &audience)?;
                 options
             }
         };
@@ -152,6 +152,8 @@ impl Request {
             payload: payload::document(id, &self.content, now_ms),
             audience,
             idempotency,
+            rows: None,
+            channel: Channel::In,
         }
     }
 

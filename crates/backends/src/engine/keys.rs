@@ -42,6 +42,8 @@ pub enum Table {
     Unfinished = 0x27,
     /// Client, message id → `WillRecord` that nothing can avert any more and that is not published yet.
     OwedWill = 0x28,
+    /// Client → what the device remembers of campaigns, bytes of the push domain.
+    Memory = 0x29,
     /// App, log → `LogMetaRecord`.
     LogMeta = 0x30,
     /// App, log, offset → `LogRecord`.
@@ -238,6 +240,11 @@ impl Subject {
             self.0.get(at + 2..)?.get(..length(at)?)
         });
         text.unwrap_or_default()
+    }
+
+    /// What follows a subject that it begins with.
+    pub fn bytes_after(&self, begin: &Subject) -> &[u8] {
+        self.0.strip_prefix(begin.0.as_slice()).unwrap_or_default()
     }
 
     /// The key of this subject in a table.

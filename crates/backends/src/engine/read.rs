@@ -126,6 +126,13 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
     }
 
+    fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {
+        let push = Subject::push(app.as_str(), id.0);
+        Ok(self
+            .reads
+            .with_view(|view| read_marked(view, &push, mark))?)
+    }
+
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
         Ok(self
             .reads
@@ -318,6 +325,8 @@ fn read_entries(
                 Some(bytes) => item(view, client, &decode(&bytes, "inbox entry")?)?,
                 None => None,
             },
+            // Nodes know it.
+            Source::Campaign(_) => None,
             Source::Log(log) => {
                 let key = Subject::log(&client.app, log)
                     .offset(offset)
@@ -405,17 +414,40 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         };
         let delivered = set(Mark::Delivered)?;
         report.delivered += delivered.len();
-        report.dropped += (set(Mark::Dropped(DropReason::InboxFull))? - delivered).len();
+        let mut rest = &targeted - delivered;
+        for mark in PRECEDENCE {
+            let with = &rest & set(mark)?;
+            match mark {
+                _ if with.is_empty() => {}
+                Mark::Dropped(DropReason::InboxFull) => report.dropped += with.len(),
+                _ => *report.settled.entry(mark).or_default() += with.len(),
+            }
+            rest -= with;
+        }
         report.displayed += set(Mark::Displayed)?.len();
         report.clicked += set(Mark::Clicked)?.len();
         report.dismissed += set(Mark::Dismissed)?.len();
     }
-    let rest = report
-        .targeted
-        .saturating_sub(report.delivered + report.dropped);
-    match now_ms >= record.expires_ms {
-        true => report.expired = rest,
-        false => report.pending = rest,
-    }
-    Ok(Some(report))
+    Ok(Some(report.with_rest(now_ms)))
+}
+
+fn read_marked(view: &dyn View, push: &Subject, mark: Mark) -> Result<RoaringBitmap, KvError> {
+    let from = push.key_with(Table::Receipts, &[mark.code()]);
+    let to = after_prefix(&from);
+    let (mut devices, mut failed) = (RoaringBitmap::new(), None);
+    view.scan(&from, &to, &mut |key, value| {
+        let chunk = key.last_chunk::<2>().copied().map(u16::from_be_bytes);
+        match (chunk, decode_chunk(value)) {
+            (Some(chunk), Ok(bits)) => {
+                let first = u32::from(chunk) << 16;
+                devices.extend(bits.iter().map(|bit| first | bit));
+                ControlFlow::Continue(())
+            }
+            (_, bits) => {
+                failed = Some(bits.err().unwrap_or_else(|| damaged("set of devices")));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(devices), Err)
 }

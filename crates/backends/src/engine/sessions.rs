@@ -14,7 +14,7 @@ use super::{
     records::{CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, decode},
     rows::read_profile,
     state::Ephemeral,
-    stored::{push_cursor, read_resumed},
+    stored::{push_cursor, read_memory, read_resumed},
     txn::Txn,
 };
 
@@ -71,6 +71,7 @@ impl Txn<'_> {
             }
         }
         let push_log = self.state.log(&client.app, LogKind::Push);
+        let begins = cursors.iter().all(|cursor| cursor.log != LogKind::Push);
         let push_cursor = push_cursor(&cursors, push_log.end);
 
         let ordinal = match (&device, ephemeral) {
@@ -154,6 +155,11 @@ impl Txn<'_> {
                 Some(_) => read_profile(self, &subject)?,
                 None => None,
             },
+            memory: match device {
+                Some(_) => read_memory(self, &subject)?,
+                None => None,
+            },
+            begins,
             changes: self.last_change(&client.app)?,
         })))
     }
@@ -236,6 +242,7 @@ impl Txn<'_> {
         if self.inbox(subject)?.is_some() || self.is_registered(subject)? {
             self.put_record(Table::Device, subject, device)
         } else {
+            self.remove_if_there(subject.key(Table::Memory))?;
             self.remove_if_there(subject.key(Table::Device))?;
             Ok(())
         }

@@ -19,7 +19,8 @@ use crate::engine::{
     read::{read_log, read_page},
     records::{DeviceRecord, LogMetaRecord, MessageRecord, damaged, decode},
     recover::for_each_of,
-    stored::{push_cursor, read_cursors, read_resumed},
+    rows::read_campaigns,
+    stored::{push_cursor, read_cursors, read_memory, read_resumed},
 };
 
 /// A stored session as it is now.
@@ -43,6 +44,7 @@ pub fn read_session(view: &dyn View, client: &ClientKey) -> Result<Page, KvError
         state: read_resumed(view, &subject, &cursors)?,
         push_cursor: push_cursor(&cursors, end),
         inbox_waiting: view.get(&subject.key(Table::InboxMeta))?.is_some(),
+        memory: read_memory(view, &subject)?,
     }))))
 }
 
@@ -178,6 +180,7 @@ pub fn read_snapshot(view: &dyn View, shared: &WithReaders, app: &AppId) -> Resu
             .push((log.ok_or_else(|| damaged("log"))?, Offset(record.end)));
         Ok(())
     })?;
+    snapshot.campaigns = read_campaigns(view, app, snapshot.now)?;
     Ok(Page::Snapshot(Box::new(snapshot)))
 }
 
