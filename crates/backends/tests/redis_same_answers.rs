@@ -234,7 +234,7 @@ impl Side {
     fn read(&self, pushes: &[PushId], now: Millis) -> Vec<String> {
         let reader = self.backend.reader();
         let app = AppId::new(APP);
-        let (mut seen, mut stored) = (Vec::new(), Vec::new());
+        let mut seen = Vec::new();
         for log in [LogKind::Push, LogKind::Topic(0), LogKind::Topic(1)] {
             let query = Query::Log {
                 app: app.clone(),
@@ -281,8 +281,6 @@ impl Side {
             else {
                 panic!()
             };
-            // What is known at a device without a stored session, the model has in memory and does not read.
-            stored.extend(session.is_some().then_some(*name));
             seen.push(format!(
                 "{:?}",
                 session.map(|session| (
@@ -302,15 +300,23 @@ impl Side {
             .sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         seen.push(format!("{:?} {:?}", snapshot.filters, snapshot.members));
         let app = AppName::new(APP).unwrap();
+        let numbers = reader.device_numbers(&app, &CLIENTS.map(Arc::from));
+        let keep_theirs = numbers.unwrap().into_iter().map(|number| number.is_some());
+        seen.push(format!("{:?}", keep_theirs.collect::<Vec<_>>()));
         for id in pushes {
             seen.push(format!("{:?}", reader.report(&app, *id, now.0).unwrap()));
-            for name in &stored {
+            for name in CLIENTS {
                 let mut at = reader.at_device(&app, *id, name).unwrap();
                 // Other marks of a push that is for others count nowhere, and need not be kept.
                 if !at.marks.contains(&Mark::Targeted) {
                     at.marks.clear();
                 }
-                let is = (at.counting, at.is_connected, at.is_passed);
+                let is = (
+                    at.number.is_some(),
+                    at.counting,
+                    at.is_connected,
+                    at.is_passed,
+                );
                 seen.push(format!("{name} {:?} {:?} {is:?}", at.life, at.marks));
             }
         }

@@ -276,7 +276,7 @@ pub trait Reader: Send + Sync {
     fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
     /// How many rows a table has, with those whose time has run out and that are not swept yet.
     fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
-    /// The numbers of devices that have one, in the order of the names.
+    /// The numbers of devices that keep theirs, in the order of the names: those with a session, with pushes that wait for them, or registered.
     fn device_numbers(
         &self,
         app: &AppName,

@@ -15,16 +15,18 @@ use super::{
     kv::{KvError, View},
     records::{DeviceRecord, LogRecord, PushRecord, decode},
     rows::read_profile,
+    state::Ephemeral,
     stored::read_cursors,
     txn::decode_chunk,
 };
 
-/// Reads it.
+/// Reads it. `without_session`: what is known of the device if it is connected without a stored session.
 pub fn read_at_device(
     view: &dyn View,
     app: &AppName,
     id: PushId,
     device: &str,
+    without_session: Option<Ephemeral>,
 ) -> Result<AtDevice, KvError> {
     let push = Subject::push(app.as_str(), id.0);
     let Some(bytes) = view.get(&push.key(Table::Push))? else {
@@ -36,6 +38,7 @@ pub fn read_at_device(
     let known = known.map(|bytes| decode::<DeviceRecord>(&bytes, "device"));
     let known = known.transpose()?;
     let number = known.as_ref().map(|device| device.ordinal);
+    let number = number.or(without_session.map(|client| client.ordinal));
     let session = known.and_then(|device| device.session);
     let entry = Offset(record.offset);
     Ok(AtDevice {
@@ -50,7 +53,7 @@ pub fn read_at_device(
             Some(number) => marks_of(view, &push, number)?,
             None => BTreeSet::new(),
         },
-        is_connected: session.is_some_and(|session| session.connected),
+        is_connected: without_session.is_some() || session.is_some_and(|session| session.connected),
         is_passed: record.to_audience && record.offset > 0 && is_passed(view, &client, entry)?,
         targeting: match record.to_audience {
             true => {

@@ -31,6 +31,7 @@ use super::{
         PushRecord, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
+    state::EphemeralClients,
     txn::decode_chunk,
 };
 
@@ -41,6 +42,8 @@ const PAGE_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct EngineReader<R> {
     pub reads: R,
+    /// Of clients without a stored session nothing is committed.
+    pub connected: Arc<EphemeralClients>,
     /// What a store that nodes share is asked beside the rest needs it.
     pub shared: Option<Arc<WithReaders>>,
 }
@@ -134,9 +137,10 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
+        let without_session = self.connected.get(&AppId::new(app.as_str()), device);
         Ok(self
             .reads
-            .with_view(|view| read_at_device(view, app, id, device))?)
+            .with_view(|view| read_at_device(view, app, id, device, without_session))?)
     }
 
     fn report(

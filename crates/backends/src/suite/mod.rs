@@ -206,6 +206,7 @@ macro_rules! common_tests {
                 what_nobody_understands_changes_nothing
                 what_was_told_is_forgotten_with_the_push
                 a_push_is_known_at_each_device
+                a_push_is_known_at_a_device_without_a_session
                 a_push_to_one_device_may_have_every_mark
                 an_audience_is_known_at_each_device
                 a_set_may_span_chunks
@@ -219,6 +220,7 @@ macro_rules! common_tests {
                 a_row_may_expire
                 a_table_may_be_full
                 a_registered_device_keeps_its_number
+                only_a_number_that_is_kept_is_given_out
                 a_removed_device_keeps_its_session
             }
         }
