@@ -10,11 +10,13 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     explanation::AtDevice,
+    funnel::PRECEDENCE,
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
+use roaring::RoaringBitmap;
 
 use super::{
     at_device::read_at_device,
@@ -24,11 +26,11 @@ use super::{
     },
     inbox::{inbox_entry, offset_of_key},
     keys::{Subject, Table},
-    kv::{KvError, Reads, View},
+    kv::{KvError, Reads, View, after_prefix},
     publish::{ALL_FILTERS, posting},
     records::{
         DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, decode,
+        PushRecord, damaged, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
     state::EphemeralClients,

@@ -10,7 +10,7 @@ use campanile_broker::{
 
 use crate::engine::{
     kv::KvError,
-    records::{MessageRecord, SubscriptionRecord, damaged, qos},
+    records::{MessageRecord, SubscriptionRecord, damaged, id_of, qos},
 };
 
 /// A client by name, where its key may hold but a hash of it.

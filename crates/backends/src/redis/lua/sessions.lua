@@ -106,6 +106,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
     if goes_on or not is_expired(device, now) then cursor = push_cursor(parts) end
     if goes_on then end_no_more(device) else ended = end_session(device, parts) end
   end
+  local begins = cursor == nil
   cursor = cursor or { 0, digits(end_of(0)), '' }
   if is_new then
     device = new_device(client)
@@ -146,7 +147,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   return {
     epoch, device.number, resumed, ended, owed, cursor, ends, device.entries ~= nil, previous,
     not is_new and profile_of(client),
-    counter('h'),
+    counter('h'), memory_of(device), begins,
   }
 end
 
@@ -176,13 +177,15 @@ run.subscribe = function(client, epoch, add, remove, inbox)
   return true
 end
 
-local function receive(number, receipts)
+local function receive(number, receipts, settled)
   for _, push in ipairs(receipts) do mark(push, 'd', number) end
+  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
-local function save(device, cursors, unfinished, inbox_done)
+local function save(device, cursors, unfinished, inbox_done, memory)
   remove_from_inbox(device, inbox_done)
+  if memory then set_memory(device, memory) end
   if device.pushes then return end
   local extra, long, gone = extra_key(device.client), {}, {}
   local keep = function(field, value)
@@ -215,32 +218,32 @@ local function save(device, cursors, unfinished, inbox_done)
 end
 
 -- With the first that it saves, the session is what its owner says: what the node that had it before still has to say comes too late.
-run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
+run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
   -- A receipt is a fact, whoever brings it.
-  receive(number, receipts)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   if cursors or unfinished then set(device, 'may_hand_over', nil) end
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   return true
 end
 
 -- The same from the node that had the client before this epoch, as long as its owner has saved nothing.
-run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
-  receive(number, receipts)
+run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device or device.expiry and not device.may_hand_over then return 'F' end
   set(device, 'may_hand_over', nil)
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   return true
 end
 
-run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, ends_at, now, will_at)
-  receive(number, receipts)
+run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory, ends_at, now, will_at)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   set(device, 'may_hand_over', nil)
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   local will = will_of(client)
   if will and will_at then
     set_due(client, will, will_at, ends_at)
