@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    campaign::{Ended, How},
     funnel::{Life, Outcome},
     id::PushId,
     receipt::{DropReason, FailReason, Mark},
@@ -56,6 +57,23 @@ pub struct Facts {
     pub presence: Presence,
     /// Where it stands in its log or inbox.
     pub position: Position,
+}
+
+impl Facts {
+    /// The push ended before its time: so it did for a device of which nothing else is said.
+    pub fn end(&mut self, ended: &Ended) {
+        let Some(life) = &mut self.life else { return };
+        if ended.at_ms >= life.expires_ms {
+            return;
+        }
+        match ended.how {
+            How::Cancelled | How::Recalled => life.ended_ms = Some(ended.at_ms),
+            How::Collapsed(by) => {
+                self.marks.insert(Mark::Collapsed, Some(Time(ended.at_ms)));
+                self.collapsed_by = Some(by);
+            }
+        }
+    }
 }
 
 /// What keeps a device out of an audience.

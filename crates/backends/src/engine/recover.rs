@@ -162,7 +162,7 @@ impl<K: Kv> Engine<K> {
             );
         }
         for app in apps_with_rows(view)? {
-            for (push, row) in read_campaigns(view, &app, now)? {
+            for (push, row) in read_campaigns(view, &app)? {
                 recovery.campaigns.push((app.clone(), push, row));
             }
         }

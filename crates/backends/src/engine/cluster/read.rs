@@ -180,7 +180,7 @@ pub fn read_snapshot(view: &dyn View, shared: &WithReaders, app: &AppId) -> Resu
             .push((log.ok_or_else(|| damaged("log"))?, Offset(record.end)));
         Ok(())
     })?;
-    snapshot.campaigns = read_campaigns(view, app, snapshot.now)?;
+    snapshot.campaigns = read_campaigns(view, app)?;
     Ok(Page::Snapshot(Box::new(snapshot)))
 }
 
