@@ -270,8 +270,10 @@ struct Reported {
     collapsed: Option<u64>,
     dropped: u64,
     /// The same by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     dropped_by: BTreeMap<DropReason, u64>,
     failed: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     failed_by: BTreeMap<FailReason, u64>,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow.
     displayed: u64,

@@ -163,9 +163,10 @@ impl Campaign {
                 .is_ok()
     }
 
-    /// Whether it was made before the device was first seen. Of a registered device its profile says it, and one that is named was known.
+    /// Whether it was made before the device was first seen. Of a registered device its profile says it, but a push to all is for those with a session, as any
+    /// other is; one that is named is meant whenever it comes.
     fn is_before(&self, device: &Candidate<'_>) -> bool {
-        device.profile.is_none()
+        (device.profile.is_none() || self.targeting.is_to_everyone())
             && self.targeting.names.is_none()
             && self.accepted_ms <= device.memory.since_ms()
     }

@@ -81,6 +81,14 @@ impl Targeting {
         }
     }
 
+    /// Whether it asks nothing of a device.
+    pub fn is_to_everyone(&self) -> bool {
+        self.expression.is_none()
+            && self.numbers.is_none()
+            && self.names.is_none()
+            && self.portion.is_none()
+    }
+
     /// Whether a device is to get the push now, and if not, why.
     ///
     /// `profile` is what is known of it now; a device without one has always been there, and nothing is known of it.

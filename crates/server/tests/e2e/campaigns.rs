@@ -116,11 +116,11 @@ fn expect_nothing(device: &mut Conversation) {
 
 #[test]
 fn a_paced_push_is_spread_over_its_devices() {
-    let node = Node::start();
     for options in [
         json!({"pace": {"over": 4}, "ttl": 60}),
         json!({"pace": {"per_second": 5}, "ttl": 60}),
     ] {
+        let node = Node::start();
         let devices: Vec<_> = (0..20)
             .map(|number| device(&node, &format!("d{number}")))
             .collect();
@@ -174,8 +174,12 @@ fn cancelling_stops_the_rest() {
     });
     assert_eq!(standing["pending"], 0);
     assert!(standing["recalled"].as_u64().unwrap() > 0, "{standing}");
-    let mut fresh = device(&node, "d0");
-    while fresh.message(MOMENT).is_some() {}
+    for device in &mut devices {
+        while device.message(Duration::ZERO).is_some() {}
+    }
+    devices[0].close();
+    connect(&node, &mut devices[0]);
+    expect_nothing(&mut devices[0]);
     for verb in ["pause", "resume"] {
         let (status, problem) = ask(&node, "POST", &format!("pushes/{id}:{verb}"), "");
         assert_eq!((status, &problem["code"]), (409, &json!("push_over")));
@@ -232,13 +236,17 @@ fn a_returning_device_gets_a_campaign_once_and_a_new_one_never() {
     durable.close();
     known.close();
     let id = push(&node, 1, json!({"priority": "low"}));
+    let matching = push_to(&node, json!({"expr": "!muted"}), 7, json!({"priority": "low"}));
     let mut fresh = device(&node, "fresh");
     connect(&node, &mut durable);
     connect(&node, &mut known);
     expect(&mut durable, 1);
-    expect(&mut known, 1);
-    // Two were there when it was accepted, of which one was away without a session.
-    await_report(&node, &id, "delivered", &json!(1));
+    expect(&mut durable, 7);
+    // To all is to those with a session; an audience is of those that are registered.
+    expect(&mut known, 7);
+    await_report(&node, &id, "status", &json!("done"));
+    let done = await_report(&node, &matching, "status", &json!("done"));
+    assert_eq!(done["delivered"], 2);
     for restart in [false, true] {
         for device in [&mut durable, &mut known, &mut fresh] {
             device.close();
