@@ -50,7 +50,8 @@ pub(crate) async fn explain(
             }
             let mut facts = found.facts(&client_id, context.now_ms);
             if let Some(campaign) = &campaign {
-                facts.hold = campaign.hold(&client_id, found.known_profile().as_ref(), context.now_ms);
+                facts.hold =
+                    campaign.hold(&client_id, found.known_profile().as_ref(), context.now_ms);
             }
             if let Standing::Ended(ended) = standing {
                 facts.end(&ended);

@@ -11,14 +11,12 @@ use axum::{
 use campanile_push::{
     app::AppName,
     audience::Audience,
-    id::{BadPushId, PushId},
-    idempotency::IdempotencyKey,
     campaign::{Ended, How},
     funnel::Funnel,
+    id::{BadPushId, PushId},
+    idempotency::IdempotencyKey,
     receipt::{DropReason, FailReason},
-    registry::{
-        self, audiences, campaigns::Standing, permission::Permission, schedules::Created,
-    },
+    registry::{self, audiences, campaigns::Standing, permission::Permission, schedules::Created},
     request::{Limits, Request},
     schedule::Schedule,
     store::{self, Idempotency, Outcome, Report},

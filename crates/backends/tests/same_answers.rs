@@ -21,6 +21,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    receipt::{DropReason, Mark},
     rows,
     store::{self as push, Accept, Audience, Idempotency},
 };
@@ -362,6 +363,16 @@ impl Both {
                 .filter_map(|bit| self.pushes.get(latest + bit as usize))
                 .map(|id| MessageId(id.0))
                 .collect(),
+            settled: chosen(receipts >> 4)
+                .filter_map(|bit| self.pushes.get(latest + bit as usize))
+                .map(|id| {
+                    (
+                        MessageId(id.0),
+                        Mark::Dropped(DropReason::FrequencyCap).code(),
+                    )
+                })
+                .collect(),
+            memory: save.then(|| vec![receipts; usize::from(receipts % 3)].into()),
         }
     }
 
@@ -624,6 +635,8 @@ impl Both {
                 body_hash: [key; 32],
                 expires_ms: self.now.plus_seconds(20).0,
             }),
+            rows: None,
+            channel: Default::default(),
         };
         self.batch
             .push(Request::Push(push::Command::Accept(Box::new(accept))));

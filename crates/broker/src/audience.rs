@@ -138,14 +138,7 @@ impl Audiences for Everybody {
         Turn::No
     }
 
-    fn remember(
-        &mut self,
-        _: &AppId,
-        _: MessageId,
-        memory: &Bytes,
-        _: bool,
-        _: Millis,
-    ) -> Bytes {
+    fn remember(&mut self, _: &AppId, _: MessageId, memory: &Bytes, _: bool, _: Millis) -> Bytes {
         memory.clone()
     }
 

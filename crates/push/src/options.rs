@@ -264,7 +264,8 @@ impl Options {
             ("frequency_cap", self.frequency_cap.is_some()),
             (
                 "portion",
-                self.portion.is_some_and(|portion| portion.auto_halt.is_some()),
+                self.portion
+                    .is_some_and(|portion| portion.auto_halt.is_some()),
             ),
         ];
         match looks.iter().find(|(_, looks)| *looks) {

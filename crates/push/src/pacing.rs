@@ -140,7 +140,12 @@ impl Spread {
     }
 
     /// What makes a device wait that could have it now, if anything does.
-    pub(crate) fn hold_at(&self, now_ms: u64, client_id: &str, zone: Option<&Zone>) -> Option<Hold> {
+    pub(crate) fn hold_at(
+        &self,
+        now_ms: u64,
+        client_id: &str,
+        zone: Option<&Zone>,
+    ) -> Option<Hold> {
         let due_ms = self.due_from(now_ms, client_id, zone).ok()?;
         let awake = Spread {
             quiet_hours: None,

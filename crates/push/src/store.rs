@@ -10,10 +10,10 @@ use roaring::RoaringBitmap;
 
 use crate::{
     app::AppName,
+    campaign::{Ended, How},
     explanation::AtDevice,
     funnel::Funnel,
     id::PushId,
-    campaign::{Ended, How},
     receipt::{DropReason, Mark},
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };

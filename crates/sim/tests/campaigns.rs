@@ -125,8 +125,8 @@ fn a_campaign_that_changes_changes_the_turns() {
     let mut pair = Pair::new();
     let device = pair.connect(connect("device"));
     let at = pair.node.now.0 + 5000;
-    let [paused, gone, held] =
-        ["paused", "gone", "held"].map(|text| campaign(&mut pair, &format!("normal {at} - {text}")));
+    let [paused, gone, held] = ["paused", "gone", "held"]
+        .map(|text| campaign(&mut pair, &format!("normal {at} - {text}")));
     set(&mut pair, paused, "normal held - paused");
     remove(&mut pair, gone);
     set(&mut pair, held, "normal held - held");
@@ -145,7 +145,11 @@ fn a_campaign_that_changes_changes_the_turns() {
 #[test]
 fn high_goes_before_what_waits_and_low_after_it() {
     let mut pair = Pair::new();
-    let device = || connect("device").durable().with(Property::ReceiveMaximum(1));
+    let device = || {
+        connect("device")
+            .durable()
+            .with(Property::ReceiveMaximum(1))
+    };
     let wire = pair.connect(device());
     pair.cut(wire);
     push(&mut pair, "one");
@@ -231,7 +235,11 @@ fn a_device_that_begins_gets_nothing_that_was_there_before() {
 fn what_a_device_will_not_get_is_written_down() {
     let mut pair = Pair::new();
     let device = pair.connect(connect("device").durable());
-    let small = pair.connect(connect("small").durable().with(Property::MaximumPacketSize(100)));
+    let small = pair.connect(
+        connect("small")
+            .durable()
+            .with(Property::MaximumPacketSize(100)),
+    );
     let never = campaign(&mut pair, "normal never - never");
     let large = campaign(&mut pair, &format!("normal 0 - {}", "x".repeat(300)));
     pair.take(device, &"x".repeat(300));
@@ -256,7 +264,11 @@ fn a_push_that_ended_is_not_sent_any_more() {
     pair.expect_publish(wire, "unacknowledged");
     pair.cut(wire);
     let of_log = push(&mut pair, "of the log");
-    let of_inbox = accept(&mut pair, Audience::Devices(vec!["device".into()]), "of the inbox");
+    let of_inbox = accept(
+        &mut pair,
+        Audience::Devices(vec!["device".into()]),
+        "of the inbox",
+    );
     let of_inbox = hand_in(&mut pair, of_inbox);
     push(&mut pair, "goes on");
     for id in [unacknowledged, of_log, of_inbox] {

@@ -21,8 +21,8 @@ impl Txn<'_> {
     pub fn receive_receipts(&mut self, progress: &Progress) -> Result<(), StoreError> {
         let delivered = progress.receipts.iter().map(|id| (*id, Mark::Delivered));
         // What only a later version knows is nothing to this one.
-        let settled = (progress.settled.iter())
-            .filter_map(|(id, code)| Some((*id, Mark::from_code(*code)?)));
+        let settled =
+            (progress.settled.iter()).filter_map(|(id, code)| Some((*id, Mark::from_code(*code)?)));
         for (id, mark) in delivered.chain(settled) {
             let push = Subject::push(progress.client.app.as_str(), id.0);
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
@@ -84,8 +84,9 @@ impl Txn<'_> {
         owner: &Owner,
     ) -> Result<(), StoreError> {
         let removed = self.remove_from_inbox(subject, &progress.inbox_done)?;
+        let is_stored = matches!(owner, Owner::Stored(_));
         if let Some(memory) = &progress.memory
-            && self.device(subject)?.is_some()
+            && (is_stored || self.is_registered(subject)?)
         {
             match memory.is_empty() {
                 true => drop(self.remove_if_there(subject.key(Table::Memory))?),

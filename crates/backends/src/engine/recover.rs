@@ -1,6 +1,9 @@
 //! Opening a store: what is kept in memory, and what a node must know before it serves.
 
-use std::{collections::{BTreeMap, BTreeSet}, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},

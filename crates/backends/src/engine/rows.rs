@@ -325,10 +325,7 @@ fn campaign_of_row<'r>(
 }
 
 /// The rows of an app's campaigns, and of its pushes that ended before their time; also what has expired and is not swept yet: whoever reads it knows its time.
-pub fn read_campaigns(
-    view: &dyn View,
-    app: &AppId,
-) -> Result<Vec<(MessageId, Bytes)>, KvError> {
+pub fn read_campaigns(view: &dyn View, app: &AppId) -> Result<Vec<(MessageId, Bytes)>, KvError> {
     let mut found = Vec::new();
     for table in TOLD {
         let rows = Subject::app(app.as_str()).bytes(&[table as u8]);

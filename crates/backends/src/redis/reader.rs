@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Millis},
     store::{
-        ChangeEntry, Changes, InboxEntry, InboxItem, LogKind, LogNews, Note, Page, Query, SessionState,
-        Snapshot, Source, StoreError,
+        ChangeEntry, Changes, InboxEntry, InboxItem, LogKind, LogNews, Note, Page, Query,
+        SessionState, Snapshot, Source, StoreError,
     },
 };
 use campanile_push::{
@@ -544,7 +544,11 @@ fn marked(answer: Packed) -> Result<RoaringBitmap, Malformed> {
     }
     for (chunk, bits) in chunks.array()?.into_iter().enumerate() {
         // Redis counts the bits of a byte from the highest.
-        let bits: Vec<u8> = bits.bytes()?.iter().map(|byte| byte.reverse_bits()).collect();
+        let bits: Vec<u8> = bits
+            .bytes()?
+            .iter()
+            .map(|byte| byte.reverse_bits())
+            .collect();
         let first = (chunk as u32) << 16;
         devices |= RoaringBitmap::from_lsb0_bytes(first, &bits);
     }

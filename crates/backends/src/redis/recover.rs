@@ -152,7 +152,9 @@ impl Redis {
                 recovery.log_ends.push((app.clone(), log, place));
             }
             for campaign in campaigns.list(reply::campaign)? {
-                recovery.campaigns.push((app.clone(), campaign.0, campaign.1));
+                recovery
+                    .campaigns
+                    .push((app.clone(), campaign.0, campaign.1));
             }
             Ok(())
         };

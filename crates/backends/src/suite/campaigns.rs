@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, Generation, MessageId, Offset},
-    store::{Change, Claimed, LogKind, Outcome, PacketId, Page, QoS, Query, Source, StoreError, Unfinished},
+    store::{
+        Change, Claimed, LogKind, Outcome, PacketId, Page, QoS, Query, Source, StoreError,
+        Unfinished,
+    },
 };
 use campanile_push::{
     id::PushId,
@@ -80,7 +83,9 @@ pub fn a_campaign_is_refused_with_its_rows(world: &mut World) {
     let mut accept = world.campaign(None);
     expects(&mut accept, Version::ABSENT);
     let rows = accept.rows.take().expect("a campaign has rows");
-    accept.rows = Some(Box::new(rows.put(other, &b"newest"[..]).at_most(Table::Campaign, 1)));
+    accept.rows = Some(Box::new(
+        rows.put(other, &b"newest"[..]).at_most(Table::Campaign, 1),
+    ));
     let outcome = world.run_push(Command::Accept(Box::new(accept)));
     assert_eq!(outcome, push::Outcome::Accepted { targeted: Some(0) });
     let mut accept = world.campaign(None);
@@ -104,7 +109,9 @@ pub fn all_nodes_are_told_of_campaigns(world: &mut World) {
         world.rows().put_until(key(two), ROW, until_ms),
         world.rows().put_until(key(one), &b"paused"[..], until_ms),
         world.rows().put(cancelled(plain), &b"ended"[..]),
-        world.rows().put(Key::new(Table::End, "x"), &b"of no interest"[..]),
+        world
+            .rows()
+            .put(Key::new(Table::End, "x"), &b"of no interest"[..]),
     ] {
         world.run_push(Command::Change(Box::new(change)));
     }
@@ -228,7 +235,12 @@ pub fn what_a_device_will_not_get_is_counted(world: &mut World) {
         let accept = world.campaign(devices);
         let id = accept.id;
         world.run_push(Command::Accept(Box::new(accept)));
-        for (device, marks) in [(0, vec![CAPPED]), (1, vec![PAST, QUIET]), (2, vec![QUIET, CAPPED]), (3, vec![TOO_LARGE])] {
+        for (device, marks) in [
+            (0, vec![CAPPED]),
+            (1, vec![PAST, QUIET]),
+            (2, vec![QUIET, CAPPED]),
+            (3, vec![TOO_LARGE]),
+        ] {
             for _ in 0..2 {
                 world.settle(names[device], &claimed[device], id, &marks);
             }
@@ -307,7 +319,10 @@ impl World {
         let mut known = match self.node {
             Generation::ALONE => {
                 let known = self.recovery.campaigns.clone().into_iter();
-                known.filter(|(of, ..)| *of == app).map(|(_, push, row)| (push, row)).collect()
+                known
+                    .filter(|(of, ..)| *of == app)
+                    .map(|(_, push, row)| (push, row))
+                    .collect()
             }
             _ => match self.read(&Query::Snapshot { app }) {
                 Page::Snapshot(snapshot) => snapshot.campaigns,
@@ -333,7 +348,9 @@ impl World {
 
     fn settle(&mut self, name: &str, claimed: &Claimed, push: PushId, marks: &[Mark]) {
         let settled = marks.iter().map(|mark| (message_id(push), mark.code()));
-        let done = self.progress(name, claimed, |progress| progress.settled = settled.collect());
+        let done = self.progress(name, claimed, |progress| {
+            progress.settled = settled.collect()
+        });
         assert_eq!(done, Ok(Outcome::Done));
     }
 }

@@ -228,9 +228,7 @@ impl Shard {
     /// Whether it cannot be said now if a message is for a live client.
     pub(super) fn is_unjudged(&self, live: &Live, message: &Message) -> bool {
         let profiles = &self.apps[usize::from(live.app)].profiles;
-        message.audience.is_some()
-            && !profiles.are_known()
-            && profiles.is_outdated(&live.client_id)
+        message.audience.is_some() && !profiles.are_known() && profiles.is_outdated(&live.client_id)
     }
 
     /// Whether an entry of the push log that is replayed is for a live client. What goes to nobody any more is not judged.

@@ -205,7 +205,10 @@ impl Shard {
             Turn::No => return false,
             Turn::Now => {
                 let lane = running.lane;
-                live.campaigns.get_or_insert_default().due.insert((lane, push));
+                live.campaigns
+                    .get_or_insert_default()
+                    .due
+                    .insert((lane, push));
                 return true;
             }
             Turn::At(at) => {
@@ -246,7 +249,11 @@ impl Shard {
         }
         self.note_over(slot, push, reached);
         let of = self.live_mut(slot).and_then(|live| live.campaigns.as_mut());
-        for push in of.map(|of| std::mem::take(&mut of.behind)).into_iter().flatten() {
+        for push in of
+            .map(|of| std::mem::take(&mut of.behind))
+            .into_iter()
+            .flatten()
+        {
             self.consider(slot, push);
         }
     }

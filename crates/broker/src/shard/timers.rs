@@ -51,9 +51,9 @@ impl Shard {
             sweep,
             at_once,
         ]
-            .into_iter()
-            .flatten()
-            .min()
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How many seconds of silence a client may have: one and a half times its keep-alive [MQTT-3.1.2-22].

@@ -31,9 +31,8 @@ impl Options {
 
     /// Whether a portion goes first and something is to be seen before the others follow.
     fn holds(&self) -> bool {
-        self.portion.is_some_and(|portion| {
-            portion.hold_seconds.is_some() || portion.auto_halt.is_some()
-        })
+        self.portion
+            .is_some_and(|portion| portion.hold_seconds.is_some() || portion.auto_halt.is_some())
     }
 
     /// The part of the audience that the push is for. With a hold that is all of it, a part of which goes first.

@@ -60,14 +60,26 @@ fn what_is_more_than_now_is_a_campaign() {
     for (options, audience, expected) in [
         ("{}", Audience::All, false),
         (r#"{"portion":{"percent":5}}"#, Audience::All, false),
-        (r#"{"portion":{"percent":5}}"#, Audience::Devices(vec![]), true),
-        (r#"{"portion":{"percent":5,"hold":60}}"#, Audience::All, true),
+        (
+            r#"{"portion":{"percent":5}}"#,
+            Audience::Devices(vec![]),
+            true,
+        ),
+        (
+            r#"{"portion":{"percent":5,"hold":60}}"#,
+            Audience::All,
+            true,
+        ),
         (r#"{"pace":{"over":60}}"#, Audience::Devices(vec![]), true),
         (r#"{"priority":"high"}"#, Audience::All, true),
         (r#"{"priority":"high","ttl":0}"#, Audience::All, false),
         (r#"{"priority":"normal"}"#, Audience::All, false),
         (r#"{"collapse_key":"a"}"#, Audience::All, true),
-        (r#"{"frequency_cap":{"key":"a","count":1,"per":60}}"#, Audience::All, true),
+        (
+            r#"{"frequency_cap":{"key":"a","count":1,"per":60}}"#,
+            Audience::All,
+            true,
+        ),
     ] {
         let is_campaign = request(options).options.make_a_campaign(&audience);
         assert_eq!(is_campaign, expected, "{options} to {audience:?}");
@@ -93,7 +105,9 @@ fn a_pause_holds_the_line_up_and_not_the_clocks_on_the_walls() {
     let evening = campaign(r#"{"local_time":"18:00","ttl":172800}"#);
     let six = Turn::At(noon() + 6 * 3_600_000);
     assert_eq!(turn(&evening, None, &empty, noon()), six);
-    let resumed = evening.stopped(State::Paused(noon())).resumed(noon() + 60_000);
+    let resumed = evening
+        .stopped(State::Paused(noon()))
+        .resumed(noon() + 60_000);
     assert_eq!(turn(&resumed, None, &empty, noon() + 60_000), six);
     let hold = resumed.hold("d1", None, noon() + 60_000);
     assert_eq!(hold, Some(Hold::NotBefore(Time(noon() + 6 * 3_600_000))));
@@ -112,7 +126,10 @@ fn quiet_hours_are_those_of_the_device() {
     let delayed = night("delay");
     assert_eq!(turn(&delayed, Some(&vienna), &empty, noon()), Turn::Now);
     let seven = noon() + 10 * 3_600_000;
-    assert_eq!(turn(&delayed, Some(&tokyo), &empty, noon()), Turn::At(seven));
+    assert_eq!(
+        turn(&delayed, Some(&tokyo), &empty, noon()),
+        Turn::At(seven)
+    );
     let hold = delayed.hold("d1", Some(&tokyo), noon());
     assert_eq!(hold, Some(Hold::QuietHours(Time(seven))));
     let dropped = turn(&night("drop"), Some(&tokyo), &empty, noon());
@@ -148,7 +165,10 @@ fn who_was_not_there_is_not_meant() {
     let registered = profile("UTC");
     assert_eq!(turn(&plain, None, &before, noon()), Turn::Now);
     assert_eq!(turn(&plain, None, &after, noon() + 2), Turn::No);
-    assert_eq!(turn(&plain, Some(&registered), &after, noon() + 2), Turn::No);
+    assert_eq!(
+        turn(&plain, Some(&registered), &after, noon() + 2),
+        Turn::No
+    );
     let mut named = plain.clone();
     named.targeting.names = Some(["d1".into()].into());
     assert_eq!(turn(&named, None, &after, noon() + 2), Turn::Now);
@@ -161,7 +181,10 @@ fn who_was_not_there_is_not_meant() {
         },
         ..plain
     };
-    assert_eq!(turn(&of_audience, Some(&registered), &after, noon() + 2), Turn::Now);
+    assert_eq!(
+        turn(&of_audience, Some(&registered), &after, noon() + 2),
+        Turn::Now
+    );
     assert_eq!(turn(&of_audience, None, &after, noon() + 2), Turn::No);
 }
 
@@ -177,7 +200,10 @@ fn a_memory_forgets_what_is_gone() {
     memory.tidy([(known, noon() + 1)].into_iter(), now_ms);
     let memory = Memory::decode(&memory.encode()).unwrap();
     assert!(!memory.is_done(old) && memory.is_done(known));
-    assert!(memory.is_done(fresh), "the node may not have heard of it yet");
+    assert!(
+        memory.is_done(fresh),
+        "the node may not have heard of it yet"
+    );
     assert_eq!(memory.since_ms(), 0, "all that it knows was made later");
     let mut memory = memory;
     memory.tidy(std::iter::empty(), now_ms + 200_000);

@@ -94,13 +94,11 @@ pub fn accept(
                 at_ms: context.now_ms,
                 how: How::Collapsed(campaign.push),
             };
-            change = change
-                .remove(campaign_key(before.push))
-                .put_until(
-                    end_key(before.push),
-                    Row::Ended(ended).encode(),
-                    before.expires_ms + END_KEPT_MS,
-                );
+            change = change.remove(campaign_key(before.push)).put_until(
+                end_key(before.push),
+                Row::Ended(ended).encode(),
+                before.expires_ms + END_KEPT_MS,
+            );
         }
     }
     Ok(change)
@@ -125,7 +123,10 @@ pub fn apply(
                 let change = end_row(&scope, context, push, &report, Ended { how, ..ended })
                     .expect(end_key(push), version)
                     .audit(context, app, verb.action(), &push.to_string(), "");
-                Planned::change(change, Answer::Done(Standing::Ended(Ended { how, ..ended })))
+                Planned::change(
+                    change,
+                    Answer::Done(Standing::Ended(Ended { how, ..ended })),
+                )
             }
             Verb::Cancel | Verb::Recall => Planned::nothing(Answer::Done(Standing::Ended(ended))),
             Verb::Pause | Verb::Resume => Planned::nothing(Answer::Over(ended)),
@@ -165,18 +166,16 @@ pub fn apply(
             let change = end_row(&scope, context, push, &report, ended)
                 .expect(end_key(push), Version::ABSENT);
             let change = match campaign {
-                Some((campaign, version)) => {
-                    no_longer_newest(context, &scope, change, &campaign)?
-                        .expect(campaign_key(push), version)
-                        .remove(campaign_key(push))
-                }
-                None if context.now_ms < report.expires_ms => change
-                    .at_most(Table::Cancelled, MAX_ENDED)
-                    .put_until(
+                Some((campaign, version)) => no_longer_newest(context, &scope, change, &campaign)?
+                    .expect(campaign_key(push), version)
+                    .remove(campaign_key(push)),
+                None if context.now_ms < report.expires_ms => {
+                    change.at_most(Table::Cancelled, MAX_ENDED).put_until(
                         Key::new(Table::Cancelled, push.to_string()),
                         Row::Ended(ended).encode(),
                         report.expires_ms,
-                    ),
+                    )
+                }
                 // Nothing waits any more.
                 None => change,
             };
@@ -227,8 +226,8 @@ pub fn attend(
         return Ok(Planned::change(change, Some(standing)));
     }
     let failures = report.funnel().failed.values().sum();
-    let halts = (campaign.auto_halt)
-        .is_some_and(|rule| rule.halts(report.delivered + failures, failures));
+    let halts =
+        (campaign.auto_halt).is_some_and(|rule| rule.halts(report.delivered + failures, failures));
     if !halts || campaign.state != State::Running {
         return Ok(Planned::nothing(None));
     }

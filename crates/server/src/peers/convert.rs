@@ -409,7 +409,11 @@ fn read_change(change: wire::ChangeKind) -> Result<Change, Unread> {
         },
         wire::ChangeKind::Campaign(campaign) => Change::Campaign {
             push: MessageId(u128::from_be_bytes(
-                campaign.push.as_ref().try_into().map_err(|_| Unread::Faulty("push"))?,
+                campaign
+                    .push
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Unread::Faulty("push"))?,
             )),
             row: campaign.row.as_deref().map(copied),
         },

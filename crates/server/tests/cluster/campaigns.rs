@@ -29,13 +29,19 @@ fn ask(cluster: &mut Cluster, node: usize, request: &str, body: &str) -> Value {
 }
 
 fn push(cluster: &mut Cluster, node: usize, n: u32, options: &str) -> String {
-    let body = format!(r#"{{"audience": {{"all": true}}, "data": {{"n": {n}}}, "options": {options}}}"#);
+    let body =
+        format!(r#"{{"audience": {{"all": true}}, "data": {{"n": {n}}}, "options": {options}}}"#);
     let accepted = ask(cluster, node, "POST /v1/apps/default/pushes", &body);
     accepted["push_id"].as_str().unwrap().to_owned()
 }
 
 fn act(cluster: &mut Cluster, node: usize, push: &str, verb: &str) -> Value {
-    ask(cluster, node, &format!("POST /v1/apps/default/pushes/{push}:{verb}"), "")
+    ask(
+        cluster,
+        node,
+        &format!("POST /v1/apps/default/pushes/{push}:{verb}"),
+        "",
+    )
 }
 
 fn number(message: &Message) -> Value {

@@ -61,7 +61,15 @@ fn act(node: &Node, push: &str, verb: &str) -> Value {
 fn report(node: &Node, push: &str) -> Value {
     let report = call(node, "GET", &format!("pushes/{push}"), "");
     let figure = |name: &str| report[name].as_u64();
-    let outcomes = ["delivered", "pending", "expired", "recalled", "collapsed", "dropped", "failed"];
+    let outcomes = [
+        "delivered",
+        "pending",
+        "expired",
+        "recalled",
+        "collapsed",
+        "dropped",
+        "failed",
+    ];
     if let Some(targeted) = figure("targeted") {
         let sum: Option<u64> = outcomes.into_iter().map(figure).sum();
         assert_eq!(sum, Some(targeted), "{report}");
@@ -140,7 +148,10 @@ fn a_paced_push_is_spread_over_its_devices() {
         // Twenty draws that all fall into a quarter of the time are not to be expected before the sun burns out.
         assert!(times[19] - times[0] > Duration::from_secs(1), "{times:?}");
         let done = await_report(&node, &id, "delivered", &json!(20));
-        assert_eq!((&done["targeted"], &done["status"]), (&json!(20), &json!("done")));
+        assert_eq!(
+            (&done["targeted"], &done["status"]),
+            (&json!(20), &json!("done"))
+        );
     }
 }
 
@@ -185,7 +196,7 @@ fn cancelling_stops_the_rest() {
         assert_eq!((status, &problem["code"]), (409, &json!("push_over")));
     }
     let audit = call(&node, "GET", "audit", "");
-    let actions: BTreeSet<String> = (audit["records"].as_array().into_iter().flatten())
+    let actions: BTreeSet<String> = (audit["entries"].as_array().into_iter().flatten())
         .map(|record| record["action"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert!(actions.contains("push.cancelled"), "{audit}");
@@ -203,7 +214,12 @@ fn in_minutes(minutes: i64) -> String {
 fn quiet_hours_delay_and_drop_where_it_is_night() {
     let node = Node::start();
     call(&node, "PUT", "devices/night", r#"{"time_zone": "UTC"}"#);
-    call(&node, "PUT", "devices/day", r#"{"time_zone": "Asia/Tokyo"}"#);
+    call(
+        &node,
+        "PUT",
+        "devices/day",
+        r#"{"time_zone": "Asia/Tokyo"}"#,
+    );
     let mut night = device(&node, "night");
     let mut day = device(&node, "day");
     let quiet = |policy: &str| json!({"quiet_hours": {"from": in_minutes(-60), "to": in_minutes(60), "policy": policy}});
@@ -221,7 +237,12 @@ fn quiet_hours_delay_and_drop_where_it_is_night() {
     await_report(&node, &delayed, "delivered", &json!(1));
     assert_eq!(why(&node, &delayed, "day")["code"], "delivered");
     // It moves to where the sun is up.
-    call(&node, "PATCH", "devices/night", r#"{"time_zone": "Asia/Tokyo"}"#);
+    call(
+        &node,
+        "PATCH",
+        "devices/night",
+        r#"{"time_zone": "Asia/Tokyo"}"#,
+    );
     expect(&mut night, 1);
     expect_nothing(&mut night);
 }
@@ -236,7 +257,12 @@ fn a_returning_device_gets_a_campaign_once_and_a_new_one_never() {
     durable.close();
     known.close();
     let id = push(&node, 1, json!({"priority": "low"}));
-    let matching = push_to(&node, json!({"expr": "!muted"}), 7, json!({"priority": "low"}));
+    let matching = push_to(
+        &node,
+        json!({"expr": "!muted"}),
+        7,
+        json!({"priority": "low"}),
+    );
     let mut fresh = device(&node, "fresh");
     connect(&node, &mut durable);
     connect(&node, &mut known);
@@ -333,10 +359,16 @@ fn only_the_newest_of_a_collapse_key_is_delivered() {
     push(&node, 2, key("weather"));
     let second = push(&node, 3, key("score"));
     let standing = report(&node, &first);
-    assert_eq!((&standing["status"], &standing["collapsed"]), (&json!("collapsed"), &json!(1)));
+    assert_eq!(
+        (&standing["status"], &standing["collapsed"]),
+        (&json!("collapsed"), &json!(1))
+    );
     assert_eq!(standing["collapsed_by"], second);
     let collapsed = why(&node, &first, "phone");
-    assert_eq!((&collapsed["code"], &collapsed["by"]), (&json!("collapsed"), &json!(second)));
+    assert_eq!(
+        (&collapsed["code"], &collapsed["by"]),
+        (&json!("collapsed"), &json!(second))
+    );
     connect(&node, &mut phone);
     expect(&mut phone, 2);
     expect(&mut phone, 3);
@@ -364,7 +396,11 @@ fn a_device_gets_no_more_of_a_kind_than_its_cap_allows() {
     assert_eq!(why(&node, &pushes[2], "phone")["code"], "capped");
     expect_nothing(&mut phone);
     // Another kind is counted apart.
-    push(&node, 4, json!({"frequency_cap": {"key": "news", "count": 1, "per": 3600}}));
+    push(
+        &node,
+        4,
+        json!({"frequency_cap": {"key": "news", "count": 1, "per": 3600}}),
+    );
     expect(&mut phone, 4);
     phone.close();
     connect(&node, &mut phone);
@@ -385,7 +421,10 @@ fn any_push_can_be_cancelled_and_recalled() {
     let order = phone.message(PATIENCE).expect("the order to withdraw it");
     assert_eq!(order.topic, "push/ctl");
     let order: Value = serde_json::from_slice(&order.payload).expect("JSON");
-    assert_eq!((&order["type"], &order["push_id"]), (&json!("recall"), &json!(to_all)));
+    assert_eq!(
+        (&order["type"], &order["push_id"]),
+        (&json!("recall"), &json!(to_all))
+    );
     phone.turn(Duration::from_millis(10));
     expect_nothing(&mut phone);
     phone.close();
@@ -395,7 +434,10 @@ fn any_push_can_be_cancelled_and_recalled() {
     let later = push_to(&node, json!({"devices": ["phone"]}), 5, json!({}));
     for id in [&to_all, &to_one, &to_few] {
         let standing = act(&node, id, "cancel");
-        assert_eq!((&standing["status"], &standing["pending"]), (&json!("cancelled"), &json!(0)));
+        assert_eq!(
+            (&standing["status"], &standing["pending"]),
+            (&json!("cancelled"), &json!(0))
+        );
         assert_eq!(why(&node, id, "phone")["code"], "recalled");
     }
     connect(&node, &mut phone);
@@ -431,8 +473,14 @@ fn what_cannot_be_kept_is_refused() {
     };
     let all = || json!({"all": true});
     for (options, field) in [
-        (json!({"ttl": 0, "collapse_key": "a"}), "/options/collapse_key"),
-        (json!({"ttl": 0, "frequency_cap": {"key": "a", "count": 1, "per": 60}}), "/options/frequency_cap"),
+        (
+            json!({"ttl": 0, "collapse_key": "a"}),
+            "/options/collapse_key",
+        ),
+        (
+            json!({"ttl": 0, "frequency_cap": {"key": "a", "count": 1, "per": 60}}),
+            "/options/frequency_cap",
+        ),
         (json!({"pace": {"over": 100}, "ttl": 60}), "/options/pace"),
         (json!({"labels": {"a": "b"}}), "/options/labels"),
     ] {

@@ -297,6 +297,8 @@ impl Stage {
             },
             payload: Bytes::from_static(b"{}"),
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         };
         node.push(Command::Accept(Box::new(accept)));
     }

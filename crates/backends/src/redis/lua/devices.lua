@@ -159,7 +159,7 @@ local function profile_changed(device, profile)
   if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
 end
 
--- What a device remembers of campaigns: bytes of the push domain. Of a device without a session it is kept as long as something else is.
+-- What a device remembers of campaigns: bytes of the push domain. Kept with its session or its row.
 local MEMORIES = K .. 'j'
 local function memory_of(device)
   return device.has_memory and call('HGET', MEMORIES, device.client) or false
@@ -168,10 +168,15 @@ local function set_memory(device, memory)
   if memory == '' then
     if device.has_memory then write('HDEL', MEMORIES, device.client) end
     set(device, 'has_memory', nil)
-  elseif device.expiry or device.entries or call('HEXISTS', DEVICE_ROWS, device.client) == 1 then
+  elseif device.expiry or call('HEXISTS', DEVICE_ROWS, device.client) == 1 then
     write('HSET', MEMORIES, device.client, memory)
     set(device, 'has_memory', 1)
   end
+end
+
+local function forget_memory(device)
+  if device.expiry or not device.has_memory or call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return end
+  set_memory(device, '')
 end
 
 -- Rows of campaigns (31) and of pushes that ended before their time (34): all nodes are told of them.

@@ -177,9 +177,9 @@ end
 
 -- Forgets a device without a session whose inbox is empty, unless it is registered.
 local function forget_idle(device)
+  forget_memory(device)
   if device.expiry or device.pushes or device.entries then return false end
   if call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return false end
-  if device.has_memory then write('HDEL', MEMORIES, device.client) end
   write('DEL', device_key(device.client))
   devices[device.client], changed_devices[device.client] = false, nil
   return true

@@ -93,6 +93,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local is_new = device == nil
   local had = not is_new and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
+  local memory = device and memory_of(device) or false
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
   if previous and previous[1] ~= owner then note(previous[1], client, 0) end
   local epoch = next_place()
@@ -134,6 +135,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
     if had then
       set_bit('s', device.number, 0)
       for _, name in ipairs({ 'expiry', 'cursors', 'may_hand_over' }) do set(device, name, nil) end
+      forget_memory(device)
     end
     if not was_ephemeral then
       set(device, 'pushes', counter('pa'))
@@ -147,7 +149,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   return {
     epoch, device.number, resumed, ended, owed, cursor, ends, device.entries ~= nil, previous,
     not is_new and profile_of(client),
-    counter('h'), memory_of(device), begins,
+    counter('h'), memory, begins,
   }
 end
 
