@@ -15,6 +15,7 @@ use campanile_push::{
     app::AppName,
     campaign::How,
     id::PushId,
+    lanes::Priority,
     receipt::Mark,
     registry::{
         self, Refusal,
@@ -226,6 +227,8 @@ async fn tell_to_withdraw(state: &ApiState, caller: &Caller, push: PushId) -> Re
         expires_ms: now_ms + RECALL_LIVES_MS,
         audience: store::Audience::Matching(targeting.encode().into()),
         payload: payload.to_string().into(),
+        priority: Priority::default(),
+        collapse_key: None,
         idempotency: None,
         rows: None,
         channel: Channel::Control,

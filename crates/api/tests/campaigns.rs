@@ -34,6 +34,12 @@ async fn status(api: &Api, push: &str, verb: &str) -> Value {
     answer.json()["status"].clone()
 }
 
+async fn report(api: &Api, push: &str) -> Value {
+    let answer = api.get(&format!("/v1/apps/shop/pushes/{push}")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.json()
+}
+
 /// The campaign that was accepted last.
 fn accepted(api: &Api) -> (Accept, Campaign) {
     let accept = api.store.accepted().pop().unwrap();
@@ -89,9 +95,7 @@ async fn a_campaign_is_accepted_with_its_row() {
 async fn a_campaign_is_paused_resumed_and_cancelled() {
     let api = api();
     let push = send(&api, json!({"priority": "low"})).await;
-    let shown = |path: String| async { api.get(&path).await.json()["status"].clone() };
-    let path = format!("/v1/apps/shop/pushes/{push}");
-    assert_eq!(shown(path.clone()).await, "active");
+    assert_eq!(report(&api, &push).await["status"], "active");
     for (verb, expected) in [
         ("resume", "active"),
         ("pause", "paused"),
@@ -104,9 +108,9 @@ async fn a_campaign_is_paused_resumed_and_cancelled() {
         ("cancel", "recalled"),
     ] {
         assert_eq!(status(&api, &push, verb).await, expected, "{verb}");
-        assert_eq!(shown(path.clone()).await, expected, "{verb}");
+        assert_eq!(report(&api, &push).await["status"], expected, "{verb}");
     }
-    let report = api.get(&path).await.json();
+    let report = report(&api, &push).await;
     assert_eq!(
         (&report["pending"], &report["recalled"]),
         (&json!(0), &json!(42))
@@ -155,22 +159,17 @@ async fn a_newer_push_takes_the_place_of_an_older_one() {
     let first = send(&api, key("score")).await;
     let other = send(&api, key("weather")).await;
     let second = send(&api, key("score")).await;
-    let report = |push: String| async {
-        api.get(&format!("/v1/apps/shop/pushes/{push}"))
-            .await
-            .json()
-    };
-    let shown = report(first.clone()).await;
+    let shown = report(&api, &first).await;
     assert_eq!(
         (&shown["status"], &shown["collapsed"]),
         (&json!("collapsed"), &json!(42))
     );
     assert_eq!(shown["collapsed_by"], json!(second));
-    assert_eq!(report(other).await["status"], "active");
+    assert_eq!(report(&api, &other).await["status"], "active");
     // A cancelled one stays cancelled.
     status(&api, &second, "cancel").await;
     send(&api, key("score")).await;
-    assert_eq!(report(second).await["status"], "cancelled");
+    assert_eq!(report(&api, &second).await["status"], "cancelled");
     assert_eq!(act(&api, &first, "resume").await.problem(), "push_over");
 }
 

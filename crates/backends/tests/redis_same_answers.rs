@@ -10,6 +10,7 @@ use campanile_backends::{
 };
 use campanile_broker::{
     ids::{AppId, Epoch, Generation, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Publish, QoS,
@@ -19,6 +20,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     receipt::{DropReason, FailReason, Mark},
     rows::{self, Key, Scope, Table},
     store::{self as push, Accept, Audience, Target},
@@ -71,7 +73,7 @@ impl Side {
             owed_will: None,
             push_cursor: cursor(LogKind::Push, Offset(0)),
             topic_ends: vec![],
-            inbox_waiting: false,
+            inbox_waiting: LaneSet::NONE,
             previous: None,
             profile: None,
             changes: Offset(0),
@@ -136,9 +138,13 @@ impl Side {
                     *changes = self.rank(*changes);
                 }
                 Notice::Inbox {
-                    previous, entry, ..
+                    previous,
+                    entry,
+                    replaced,
+                    ..
                 } => {
                     (*previous, entry.offset) = (self.rank(*previous), self.rank(entry.offset));
+                    *replaced = replaced.map(|place| self.rank(place));
                 }
                 Notice::Change {
                     previous, offset, ..
@@ -261,19 +267,27 @@ impl Side {
             ));
         }
         for name in CLIENTS.iter().chain(&["unknown"]) {
-            let query = Query::Inbox {
-                client: client(name),
-                after: Offset(0),
-                limit: 100,
-            };
-            let Page::Inbox { entries, more } = reader.read(&query).unwrap() else {
-                panic!()
-            };
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|entry| (self.rank(entry.offset), &entry.item))
-                .collect();
-            seen.push(format!("{name} {entries:?} {more}"));
+            for lane in Lane::ALL {
+                let query = Query::Inbox {
+                    client: client(name),
+                    lane,
+                    after: Offset(0),
+                    limit: 100,
+                };
+                let Page::Inbox {
+                    entries,
+                    more,
+                    lanes,
+                } = reader.read(&query).unwrap()
+                else {
+                    panic!()
+                };
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|entry| (self.rank(entry.offset), &entry.item))
+                    .collect();
+                seen.push(format!("{name} {lane:?} {entries:?} {more} {lanes:?}"));
+            }
             let Page::Session(session) = reader
                 .read(&Query::Session {
                     client: client(name),
@@ -324,7 +338,8 @@ impl Side {
                     at.is_connected,
                     at.is_passed,
                 );
-                seen.push(format!("{name} {:?} {:?} {is:?}", at.life, at.marks));
+                let marks = (&at.marks, at.collapsed_by);
+                seen.push(format!("{name} {:?} {marks:?} {is:?}", at.life));
             }
         }
         seen
@@ -507,6 +522,8 @@ impl World {
                         _ => Audience::Devices(names),
                     },
                     payload: vec![b'p'; usize::from(c)].into(),
+                    priority: Priority::ALL[usize::from(c % 3)],
+                    collapse_key: (d % 4 > 1).then(|| format!("key {}", c % 2)),
                     idempotency: None,
                     rows: (c % 32 > 0 && c % 3 == 0).then(|| {
                         let key = Key::new(Table::Campaign, id.to_string());

@@ -46,14 +46,14 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 const CARRIED_OUT: &[&str] = &[
     "ttl",
     "not_before",
+    "priority",
+    "collapse_key",
     "pace",
     "local_time",
     "quiet_hours",
     "frequency_cap",
     "portion",
 ];
-/// Those that it carries out for pushes to others than named devices and users.
-const CARRIED_OUT_AS_CAMPAIGN: &[&str] = &["priority", "collapse_key"];
 
 const NAMES: &[&str] = &[
     "ttl",
@@ -76,7 +76,7 @@ const NAMES: &[&str] = &[
 pub struct Options {
     /// Seconds from acceptance, at most 28 days; 0: now or never, only to devices that are connected.
     pub ttl_seconds: u64,
-    /// A push replaces an undelivered one of the same key, 1..=64 bytes.
+    /// A push replaces an undelivered one of the same key at each of its devices, 1..=64 bytes.
     pub collapse_key: Option<String>,
     /// What goes before what.
     pub priority: Priority,
@@ -231,7 +231,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Refuses an option that this version knows and does not carry out for this audience.
+    /// Refuses an option that this version knows and does not carry out for this audience. `value` is what the options were read from.
     pub(crate) fn check_carried_out(
         &self,
         value: &Node,
@@ -240,20 +240,16 @@ impl Options {
         let Node::Object(fields) = value else {
             return Ok(());
         };
-        let is_campaign = self.make_a_campaign(audience);
         let is_named = matches!(audience, Audience::Devices(_) | Audience::Users(_));
-        let is_carried_out = |name: &str| {
-            CARRIED_OUT.contains(&name)
-                || CARRIED_OUT_AS_CAMPAIGN.contains(&name) && (is_campaign || !is_named)
-        };
         self.check_instant(is_named)?;
-        match fields.keys().find(|name| !is_carried_out(name)) {
-            None => Ok(()),
-            Some(name) => Err(invalid(
+        let is_carried_out = |name: &&String| CARRIED_OUT.contains(&name.as_str());
+        if let Some(name) = fields.keys().find(|name| !is_carried_out(name)) {
+            return Err(invalid(
                 &crate::json::pointer_to("/options", name),
                 format!("\"{name}\" is not carried out by this version: leave it out"),
-            )),
+            ));
         }
+        Ok(())
     }
 
     /// Refuses what looks at more than who is connected, of a push that is now or never.

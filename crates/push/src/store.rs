@@ -14,6 +14,7 @@ use crate::{
     explanation::AtDevice,
     funnel::Funnel,
     id::PushId,
+    lanes::Priority,
     receipt::{DropReason, Mark},
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
@@ -98,6 +99,13 @@ pub struct Accept {
     pub audience: Audience,
     /// What the devices get on `push/in`: the JSON document.
     pub payload: Bytes,
+    /// The lane of the devices' inboxes in which it waits. The log has only one.
+    pub priority: Priority,
+    /// It takes the place of the push of the same key that waits in a device's inbox, which is [`Mark::Collapsed`] there from then on. Not if it is now or
+    /// never: it might reach nobody. The log has no such keys.
+    ///
+    /// [`Mark::Collapsed`]: crate::receipt::Mark::Collapsed
+    pub collapse_key: Option<String>,
     /// What makes a retry harmless.
     pub idempotency: Option<Idempotency>,
     /// It is a campaign: these rows, of its app, say so, and become durable with it or not at all. It is then no entry of a log and of no inbox.
@@ -194,9 +202,9 @@ pub struct Report {
     pub expired: u64,
     /// Devices that had not got it when it was cancelled.
     pub recalled: u64,
-    /// Devices that had not got it when a newer push of its collapse key took its place.
+    /// Devices at which a newer push of the same collapse key took its place.
     pub collapsed: u64,
-    /// Devices whose full inbox dropped it (oldest first).
+    /// Devices whose full inbox dropped it (the least urgent first, of those the oldest).
     pub dropped: u64,
     /// Devices of which something else says that they will not get it: each counts once.
     pub settled: BTreeMap<Mark, u64>,
@@ -233,7 +241,8 @@ impl Report {
 
     /// The same with those of whom nothing is said: they wait, or their time is up.
     pub fn with_rest(mut self, now_ms: u64) -> Report {
-        let said = self.delivered + self.dropped + self.settled.values().sum::<u64>();
+        let settled = self.settled.values().sum::<u64>();
+        let said = self.delivered + self.dropped + self.collapsed + settled;
         let rest = self.targeted.saturating_sub(said);
         match now_ms >= self.expires_ms {
             true => self.expired = rest,

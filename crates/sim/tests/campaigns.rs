@@ -5,6 +5,7 @@ use campanile_mqtt::{Property, QoS};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     receipt::{DropReason, FailReason, Mark},
     rows::{self, Key, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Report},
@@ -34,6 +35,8 @@ fn accept(pair: &mut Pair, audience: Audience, payload: &str) -> Accept {
         expires_ms: now.0 + DAY_MS,
         audience,
         payload: Bytes::from(payload.to_owned()),
+        priority: Priority::Normal,
+        collapse_key: None,
         idempotency: None,
         rows: None,
         channel: Default::default(),

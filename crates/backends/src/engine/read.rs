@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Offset},
+    lane::Lane,
     message::Message,
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
 };
@@ -25,7 +26,7 @@ use super::{
         read::{read_changes, read_session, read_snapshot},
     },
     inbox::{inbox_entry, offset_of_key},
-    keys::{Subject, Table},
+    keys::{Subject, Table, inbox_table},
     kv::{KvError, Reads, View, after_prefix},
     publish::{ALL_FILTERS, posting},
     records::{
@@ -69,9 +70,10 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
             Query::Entries { client, places } => read_entries(view, client, places),
             Query::Inbox {
                 client,
+                lane,
                 after,
                 limit,
-            } => read_inbox(view, client, *after, *limit),
+            } => read_inbox(view, client, *lane, *after, *limit),
             Query::Session { client } => {
                 self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_session(view, client)
@@ -257,31 +259,35 @@ fn read_matching(
 fn read_inbox(
     view: &dyn View,
     client: &ClientKey,
+    lane: Lane,
     after: Offset,
     limit: u32,
 ) -> Result<Page, KvError> {
     let subject = Subject::client(client);
-    let Some(meta) = view.get(&subject.key(Table::InboxMeta))? else {
-        return Ok(Page::Inbox {
-            entries: Vec::new(),
-            more: false,
-        });
-    };
-    let meta: InboxMetaRecord = decode(&meta, "inbox")?;
-    let start = after.0.saturating_add(1).max(meta.first);
-    let from = subject.clone().offset(Offset(start)).key(Table::Inbox);
-    let to = subject.offset(Offset(u64::MAX)).key(Table::Inbox);
+    let meta = view.get(&subject.key(Table::InboxMeta))?;
+    let meta: InboxMetaRecord = meta
+        .map(|bytes| decode(&bytes, "inbox"))
+        .transpose()?
+        .unwrap_or_default();
     let mut entries = Vec::new();
-    let at_end = read_page(view, &from, &to, limit, |key, value| {
-        let (offset, record) = inbox_entry(key, value)?;
-        if let Some(item) = item(view, client, &record)? {
-            entries.push(InboxEntry { offset, item });
-        }
-        Ok(record.size_bytes as usize)
-    })?;
+    let mut at_end = true;
+    if meta.lanes().contains(lane) {
+        let start = after.0.saturating_add(1).max(meta.lane(lane).first);
+        let from = subject.clone().offset(Offset(start));
+        let to = subject.offset(Offset(u64::MAX));
+        let (from, to) = (from.key(inbox_table(lane)), to.key(inbox_table(lane)));
+        at_end = read_page(view, &from, &to, limit, |key, value| {
+            let (offset, record) = inbox_entry(key, value)?;
+            if let Some(item) = item(view, client, &record, lane)? {
+                entries.push(InboxEntry { offset, item });
+            }
+            Ok(record.size_bytes as usize)
+        })?;
+    }
     Ok(Page::Inbox {
         entries,
         more: !at_end,
+        lanes: meta.lanes(),
     })
 }
 
@@ -327,12 +333,19 @@ fn read_entries(
     let mut found = Vec::new();
     for &(source, offset) in places {
         let item = match source {
-            Source::Inbox => match view.get(&inbox.clone().offset(offset).key(Table::Inbox))? {
-                Some(bytes) => item(view, client, &decode(&bytes, "inbox entry")?)?,
-                None => None,
-            },
             // Nodes know it.
             Source::Campaign(_) => None,
+            Source::Inbox => {
+                let mut found = None;
+                for lane in Lane::ALL {
+                    let key = inbox.clone().offset(offset).key(inbox_table(lane));
+                    if let Some(bytes) = view.get(&key)? {
+                        found = item(view, client, &decode(&bytes, "inbox entry")?, lane)?;
+                        break;
+                    }
+                }
+                found
+            }
             Source::Log(log) => {
                 let key = Subject::log(&client.app, log)
                     .offset(offset)
@@ -362,6 +375,7 @@ fn log_item(bytes: &[u8]) -> Result<InboxItem, KvError> {
         qos: message.qos,
         retain: message.retain,
         subscription_ids: Default::default(),
+        lane: Lane::Normal,
         message,
     })
 }
@@ -370,6 +384,7 @@ fn item(
     view: &dyn View,
     client: &ClientKey,
     record: &InboxRecord,
+    lane: Lane,
 ) -> Result<Option<InboxItem>, KvError> {
     let message: Option<Arc<Message>> = match (&record.message, record.push_id()?) {
         (Some(message), _) => Some(message.message()?),
@@ -382,7 +397,9 @@ fn item(
         }
         (None, None) => None,
     };
-    message.map(|message| record.item(message)).transpose()
+    message
+        .map(|message| record.item(message, lane))
+        .transpose()
 }
 
 fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Report>, KvError> {
@@ -426,6 +443,7 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
             match mark {
                 _ if with.is_empty() => {}
                 Mark::Dropped(DropReason::InboxFull) => report.dropped += with.len(),
+                Mark::Collapsed => report.collapsed += with.len(),
                 _ => *report.settled.entry(mark).or_default() += with.len(),
             }
             rest -= with;

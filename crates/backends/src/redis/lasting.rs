@@ -182,12 +182,13 @@ fn part_up_to(place: Offset, query: &Query, page: &Page) -> Option<Page> {
                 gap: *gap,
             })
         }
-        (Query::Inbox { .. }, Page::Inbox { entries, .. }) => {
+        (Query::Inbox { .. }, Page::Inbox { entries, lanes, .. }) => {
             let entries = entries.iter().filter(|entry| entry.offset <= place);
             let entries: Vec<_> = entries.cloned().collect();
             (!entries.is_empty()).then_some(Page::Inbox {
                 entries,
                 more: true,
+                lanes: *lanes,
             })
         }
         _ => None,

@@ -377,6 +377,7 @@ impl Shard {
             message,
             retain: false,
             subscription_ids: SmallVec::new(),
+            lane: Lane::Normal,
         })
     }
 }

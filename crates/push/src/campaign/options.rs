@@ -89,7 +89,7 @@ impl Request {
             collapses: (options.collapse_key.as_deref())
                 .map(|key| collapse_row(key, &self.audience)),
             held_ms: 0,
-            payload: crate::payload::document(push, &self.content, accepted_ms),
+            payload: self.document(push, accepted_ms),
         })
     }
 }
