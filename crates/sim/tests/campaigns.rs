@@ -221,7 +221,7 @@ fn a_device_that_begins_gets_nothing_that_was_there_before() {
     let durable = pair.connect(connect("durable").durable());
     let plain = pair.connect(connect("plain"));
     pair.wait(1);
-    pair.cut(durable);
+    // Without a goodbye.
     pair.crash();
     let durable = pair.connect_present(connect("durable").durable(), true);
     pair.wait(6);

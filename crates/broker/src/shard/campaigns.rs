@@ -4,7 +4,10 @@
 //! live devices only, who waits for which time. A device that comes looks at all campaigns, of which there are few; one that leaves is forgotten, and its memory
 //! says what it is done with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -34,7 +37,7 @@ pub(super) struct Campaigns {
 
 #[derive(Debug)]
 struct Running {
-    message: std::sync::Arc<Message>,
+    message: Arc<Message>,
     lane: Lane,
     /// Live devices that wait for their turn.
     turns: BTreeSet<(Millis, u32)>,
@@ -95,6 +98,18 @@ impl Shard {
             of.is_saved = false;
         }
         live.campaigns = Some(Box::new(of));
+    }
+
+    /// A device is in service: what campaigns are to it, and that it begins, if it does.
+    pub(super) fn take_up_campaigns(&mut self, slot: u32) {
+        self.consider_all(slot);
+        let is_unsaved = self.live(slot).is_some_and(|live| {
+            let of = live.campaigns.as_ref();
+            live.is_durable() && of.is_some_and(|of| !of.is_saved)
+        });
+        if is_unsaved {
+            self.mark_dirty(slot);
+        }
     }
 
     /// A device that was taken up leaves.

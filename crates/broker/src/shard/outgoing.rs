@@ -228,7 +228,7 @@ impl Shard {
         let (_, mut live) = self.take_live(conn.slot);
         self.note_lag(&mut live);
         self.put_live(conn.slot, live);
-        self.consider_all(conn.slot);
+        self.take_up_campaigns(conn.slot);
         let is_stored = |u: &&Unfinished| !matches!(u.source, Source::Campaign(_));
         let places: Vec<(Source, Offset)> = unfinished
             .iter()

@@ -107,8 +107,8 @@ read.count_rows = function(number) return call('HLEN', rows_key(number)) end
 read.numbers = function(clients)
   local found = {}
   for i, client in ipairs(clients) do
-    local row = call('HMGET', device_key(client), 'o', 'x', 'i')
-    local keeps = row[1] and (row[2] or row[3] or call('HEXISTS', DEVICE_ROWS, client) == 1)
+    local row = call('HMGET', device_key(client), 'o', 'x', 'i', 'p')
+    local keeps = row[1] and (row[2] or row[3] or not row[4] or call('HEXISTS', DEVICE_ROWS, client) == 1)
     found[i] = keeps and tonumber(row[1]) or false
   end
   return found
