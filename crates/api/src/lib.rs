@@ -11,6 +11,7 @@ mod admin;
 mod auth;
 mod batch;
 mod body;
+pub mod campaigns;
 pub mod cluster;
 mod compat;
 mod config;

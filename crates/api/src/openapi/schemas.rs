@@ -4,8 +4,9 @@ use campanile_push::{
     audience::{MAX_CLIENT_ID_BYTES, MAX_DEVICES, MAX_USERS},
     compat::fcm,
     expression,
+    frequency::{MAX_CAP_COUNT, MAX_CAP_SECONDS, MIN_CAP_SECONDS},
     lanes::Priority,
-    options::{DEFAULT_TTL_SECONDS, MAX_KEY_BYTES, MAX_TTL_SECONDS},
+    options::{DEFAULT_TTL_SECONDS, MAX_KEY_BYTES, MAX_PER_SECOND, MAX_TTL_SECONDS},
     registry::devices::MAX_AT_A_TIME,
     request::batch::MAX_PUSHES,
     schedule,
@@ -44,6 +45,10 @@ fn named_texts(what: &str, most: usize, item: Value) -> Value {
     json!({"type": "array", "minItems": 1, "maxItems": most, "items": item, "description": what})
 }
 
+fn whole(least: u64, most: u64, what: &str) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most, "description": what})
+}
+
 fn time(what: &str) -> Value {
     json!({"type": "string", "format": "date-time", "description": what})
 }
@@ -78,6 +83,8 @@ fn of_pushes() -> Vec<(&'static str, Value)> {
         "properties": {"any": tags(), "all": tags(), "none": tags()},
     });
     let words = json!({"type": "string"});
+    let time_of_day =
+        json!({"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$", "example": "09:00"});
     let overrides = json!({"type": "object", "description": "What this platform shows instead."});
     vec![
         (
@@ -120,12 +127,48 @@ fn of_pushes() -> Vec<(&'static str, Value)> {
                     },
                     "priority": {
                         "type": "string", "enum": Priority::ALL.map(Priority::name), "default": Priority::default().name(),
-                        "description": "What goes before what. Another than the default only for `devices` and `users`.",
+                        "description": "What goes before what.",
                     },
                     "collapse_key": {
                         "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES,
-                        "description": "The push takes the place of one of the same key that a device has not got yet. Only for `devices` and `users`.",
+                        "description": "The push takes the place of one of the same key that a device has not got yet.",
                     },
+                    "pace": {
+                        "description": "How fast it goes to its devices.",
+                        "oneOf": [
+                            exactly(&["per_second"], json!({"per_second": whole(1, MAX_PER_SECOND, "Devices a second.")})),
+                            exactly(&["over"], json!({"over": whole(1, MAX_TTL_SECONDS, "Seconds for all devices.")})),
+                        ],
+                    },
+                    "local_time": {
+                        "description": "When the device's own clock shows this: a time of day, or an object.",
+                        "oneOf": [
+                            time_of_day,
+                            exactly(&["at"], json!({
+                                "at": time_of_day,
+                                "date": {"type": "string", "format": "date"},
+                                "if_past": {"type": "string", "enum": ["next_day", "now", "skip"]},
+                            })),
+                        ],
+                    },
+                    "quiet_hours": {
+                        "type": "object", "required": ["from", "to"],
+                        "description": "When devices are left alone.",
+                        "properties": {"from": time_of_day, "to": time_of_day, "policy": {"type": "string", "enum": ["delay", "drop"]}},
+                    },
+                    "frequency_cap": exactly(&["key", "count", "per"], json!({
+                        "key": text(1, MAX_KEY_BYTES),
+                        "count": whole(1, MAX_CAP_COUNT, "Pushes of this key that a device gets."),
+                        "per": whole(MIN_CAP_SECONDS, MAX_CAP_SECONDS, "Seconds."),
+                    })),
+                    "portion": exactly(&["percent"], json!({
+                        "percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100, "description": "Of the devices that get it first, with at most two decimals."},
+                        "hold": whole(1, MAX_TTL_SECONDS, "Seconds after which the others follow; without it they never do."),
+                        "auto_halt": exactly(&["error_rate"], json!({
+                            "error_rate": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                            "after": whole(1, 1_000_000, "Outcomes before which nothing is concluded."),
+                        })),
+                    })),
                     "not_before": time("A time before which the push is not made, at most five years ahead. Not in a schedule."),
                 }),
             ),

@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use roaring::RoaringBitmap;
+
 use super::{Change, Key, Range, Row, Scope, Table, Version, Write};
 use crate::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
+    receipt::Mark,
     store::{Idempotency, Outcome, Reader, Report, Stored, Unavailable},
 };
 
@@ -171,6 +174,10 @@ impl Reader for Mutex<MemoryRows> {
 
     fn stored(&self, _: &AppName) -> Result<Stored, Unavailable> {
         Ok(Stored::default())
+    }
+
+    fn marked(&self, _: &AppName, _: PushId, _: Mark) -> Result<RoaringBitmap, Unavailable> {
+        Ok(RoaringBitmap::new())
     }
 
     fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {
