@@ -275,8 +275,10 @@ end
 
 -- Bytes of messages, and whether there is a device: numbers are in use.
 read.stored = function()
-  local bytes = counter('ib') + counter('rb')
-  for log = 0, config.partitions do bytes = bytes + counter('b' .. log) end
+  local bytes, row = counter('ib') + counter('rb'), call('HGETALL', META)
+  for i = 1, #row, 2 do
+    if string.match(row[i], '^b%d+$') then bytes = bytes + tonumber(row[i + 1]) end
+  end
   return { bytes, counter('o') > call('LLEN', K .. 'fo') }
 end
 
