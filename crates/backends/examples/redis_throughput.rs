@@ -216,5 +216,7 @@ fn accept(number: u32, audience: Audience) -> Request {
         audience,
         payload: vec![b'x'; 200].into(),
         idempotency: None,
+        info: Default::default(),
+        watched: false,
     })))
 }

@@ -191,6 +191,8 @@ impl Bench {
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
             idempotency: None,
+            info: Bytes::new(),
+            watched: false,
         })))
     }
 }

@@ -483,6 +483,8 @@ impl World {
                     },
                     payload: vec![b'p'; usize::from(c)].into(),
                     idempotency: None,
+                    info: Default::default(),
+                    watched: false,
                 }))));
             }
             11 => Command::Sweep {

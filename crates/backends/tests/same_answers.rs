@@ -624,6 +624,8 @@ impl Both {
                 body_hash: [key; 32],
                 expires_ms: self.now.plus_seconds(20).0,
             }),
+            info: Bytes::new(),
+            watched: false,
         };
         self.batch
             .push(Request::Push(push::Command::Accept(Box::new(accept))));

@@ -26,6 +26,7 @@ pub mod funnel;
 mod hash;
 pub mod id;
 pub mod idempotency;
+pub mod info;
 mod json;
 pub mod key;
 pub mod lanes;

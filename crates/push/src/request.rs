@@ -19,6 +19,7 @@ use crate::{
     audience::Audience,
     fields::{Fields, wrong_kind},
     id::PushId,
+    info::Info,
     json::{self, Node},
     options::Options,
     payload::{self, Content},
@@ -152,6 +153,8 @@ impl Request {
             payload: payload::document(id, &self.content, now_ms),
             audience,
             idempotency,
+            watched: self.options.callback_url.is_some(),
+            info: Info::of(&self.options).encode(),
         }
     }
 

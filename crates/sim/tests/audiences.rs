@@ -52,6 +52,8 @@ fn post_push(pair: &mut Pair, audience: &str, payload: &str, ttl_ms: u64) -> Pus
         audience: Audience::Matching(Bytes::from(audience.to_owned())),
         payload: Bytes::from(payload.to_owned()),
         idempotency: None,
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id

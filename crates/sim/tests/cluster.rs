@@ -185,6 +185,8 @@ impl Town {
             audience,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             idempotency: None,
+            info: Bytes::new(),
+            watched: false,
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));
     }

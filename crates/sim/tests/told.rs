@@ -28,6 +28,8 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         audience: Audience::Devices(vec![device.into()]),
         payload: Bytes::from_static(b"hello"),
         idempotency: None,
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     pair.node.settle();

@@ -7,7 +7,10 @@ use campanile_broker::{
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
-use campanile_push::receipt::{DropReason, Mark};
+use campanile_push::{
+    event::What,
+    receipt::{DropReason, Mark},
+};
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
@@ -103,11 +106,12 @@ impl Txn<'_> {
             survives &= offset != newest;
             self.count_dropped();
             if let Some(push) = record.push_id()? {
-                self.mark(
-                    &Subject::push(client.app.as_str(), push),
-                    Mark::Dropped(DropReason::InboxFull),
-                    ordinal,
-                )?;
+                let (app, reason) = (client.app.as_str(), DropReason::InboxFull);
+                let mark = Mark::Dropped(reason);
+                if self.mark(&Subject::push(app, push), mark, ordinal)? {
+                    let what = What::PushDropped { reason };
+                    self.tell_of_push(app, push, Some(&client.client_id), &what)?;
+                }
             }
         }
         Ok(survives)

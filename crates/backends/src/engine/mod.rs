@@ -2,6 +2,7 @@
 
 mod at_device;
 mod cluster;
+mod events;
 mod inbox;
 pub(crate) mod keys;
 mod kv;

@@ -4,7 +4,7 @@ use campanile_broker::{
     ids::{ClientKey, Generation, MessageId, Millis},
     store::{Cursor, LogKind, Outcome, Progress, Release, StoreError},
 };
-use campanile_push::receipt::Mark;
+use campanile_push::{event::What, receipt::Mark};
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
@@ -29,10 +29,18 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            self.mark(&push, Mark::Delivered, ordinal)?;
+            let is_new = self.mark(&push, Mark::Delivered, ordinal)?;
             if record.to_audience {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
                 self.mark(&push, Mark::Targeted, ordinal)?;
+            }
+            if is_new && self.is_marked(&push, Mark::Targeted, ordinal)? {
+                self.tell_of_push(
+                    client.app.as_str(),
+                    id.0,
+                    Some(&client.client_id),
+                    &What::PushDelivered,
+                )?;
             }
         }
         Ok(())

@@ -492,6 +492,26 @@ impl View for Txn<'_> {
         }
         Ok(())
     }
+
+    /// For questions of readers only, so that it may cost more than it has to.
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let mut found = Vec::new();
+        self.scan(from, to, &mut |key, value| {
+            found.push((key.to_vec(), value.clone()));
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in found.iter().rev() {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a part of a bitmap.

@@ -423,11 +423,13 @@ pub fn a_set_may_span_chunks(world: &mut World) {
 }
 
 impl World {
-    fn told(&mut self, client_id: &str, claimed: &Claimed, payload: &str) {
+    /// A device tells something.
+    pub fn told(&mut self, client_id: &str, claimed: &Claimed, payload: &str) {
         self.done(Command::Tell(tell(client_id, claimed, payload)));
     }
 
-    fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
+    /// A device acknowledges a push.
+    pub fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
         self.done(acknowledgement(client_id, claimed, &[push]));
     }
 }

@@ -206,6 +206,12 @@ fn things(table: Table) -> &'static str {
         Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
-        Table::Count => "pushes",
+        Table::Count | Table::Open => "pushes",
+        Table::Webhook | Table::Told => "webhooks",
+        Table::Listener => "event streams",
+        Table::Retry => "events to be sent again",
+        Table::DeadLetter => "dead letters",
+        Table::Teller => "apps",
+        Table::CallbackSecret => "secrets",
     }
 }

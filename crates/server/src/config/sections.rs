@@ -181,6 +181,10 @@ pub struct Store {
     pub inbox_max_entries: u32,
     /// Bytes that wait for one device; the oldest message is dropped at the limit.
     pub inbox_max_bytes: u64,
+    /// How long an event of an app is kept for those who read them.
+    pub events_retention: Duration,
+    /// Events of an app; the oldest are trimmed at the limit.
+    pub events_max_entries: u64,
     /// Embedded: free space on the disk below which nothing new is accepted.
     pub min_free_bytes: u64,
     /// Embedded: memory for what is read from the disk.
@@ -217,6 +221,8 @@ impl Default for Store {
             push_retention: 7 * DAY,
             inbox_max_entries: 1000,
             inbox_max_bytes: 4 << 20,
+            events_retention: 3 * DAY,
+            events_max_entries: 100_000,
             min_free_bytes: 64 << 20,
             cache_bytes: 64 << 20,
         }
@@ -259,6 +265,16 @@ impl Store {
             "inbox_max_bytes",
             &mut self.inbox_max_bytes,
             1 << 10..=1 << 32,
+        );
+        keys.duration(
+            "events_retention",
+            &mut self.events_retention,
+            SECOND..=3650 * DAY,
+        );
+        keys.integer(
+            "events_max_entries",
+            &mut self.events_max_entries,
+            1000..=100_000_000,
         );
         keys.bytes("min_free_bytes", &mut self.min_free_bytes, 0..=1 << 50);
         keys.bytes("cache_bytes", &mut self.cache_bytes, 1 << 20..=1 << 40);

@@ -297,6 +297,8 @@ impl Stage {
             },
             payload: Bytes::from_static(b"{}"),
             idempotency: None,
+            info: Bytes::new(),
+            watched: false,
         };
         node.push(Command::Accept(Box::new(accept)));
     }

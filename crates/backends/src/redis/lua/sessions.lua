@@ -176,8 +176,8 @@ run.subscribe = function(client, epoch, add, remove, inbox)
   return true
 end
 
-local function receive(number, receipts)
-  for _, push in ipairs(receipts) do mark(push, 'd', number) end
+local function receive(client, number, receipts)
+  for _, push in ipairs(receipts) do mark(push, 'd', number, client) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
@@ -217,7 +217,7 @@ end
 -- With the first that it saves, the session is what its owner says: what the node that had it before still has to say comes too late.
 run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
   -- A receipt is a fact, whoever brings it.
-  receive(number, receipts)
+  receive(client, number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
   if cursors or unfinished then set(device, 'may_hand_over', nil) end
@@ -227,7 +227,7 @@ end
 
 -- The same from the node that had the client before this epoch, as long as its owner has saved nothing.
 run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
-  receive(number, receipts)
+  receive(client, number, receipts)
   local device = fence(client, epoch)
   if not device or device.expiry and not device.may_hand_over then return 'F' end
   set(device, 'may_hand_over', nil)
@@ -236,7 +236,7 @@ run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done,
 end
 
 run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, ends_at, now, will_at)
-  receive(number, receipts)
+  receive(client, number, receipts)
   local device = fence(client, epoch)
   if not device then return 'F' end
   set(device, 'may_hand_over', nil)
