@@ -307,6 +307,11 @@ pub(crate) async fn report(
     }
 }
 
+/// What a callback address is told in the end.
+pub(crate) fn report_json(id: PushId, report: &Report) -> String {
+    serde_json::to_string(&Reported::new(id, report)).expect("it has only string keys")
+}
+
 pub(crate) fn push_id(id: &str) -> Result<PushId, Problem> {
     id.parse()
         .map_err(|bad: BadPushId| Problem::new(Code::InvalidPushId, bad.to_string()))

@@ -20,7 +20,7 @@ use axum::{
 use crate::{
     ApiState, batch, compat, connect, devices, explanations, groups, keys, ops,
     problem::{Code, Problem},
-    pushes, schedules, segments, uploads, users,
+    pushes, schedules, segments, uploads, users, webhooks,
 };
 
 /// Everything on one listener.
@@ -71,7 +71,40 @@ fn resources() -> Router<ApiState> {
                 .delete(schedules::delete),
         )
         .route("/v1/apps/{app}/audit", get(keys::audit))
+        .merge(told())
         .merge(registry())
+}
+
+/// Who is told what happens.
+fn told() -> Router<ApiState> {
+    Router::new()
+        .route(
+            "/v1/apps/{app}/webhooks",
+            get(webhooks::list).post(webhooks::create),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}",
+            get(webhooks::show)
+                .post(webhooks::act)
+                .patch(webhooks::change)
+                .delete(webhooks::delete),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}/dead-letters",
+            get(webhooks::dead_letters),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}/dead-letters:replay",
+            post(webhooks::replay),
+        )
+        .route(
+            "/v1/apps/{app}/callback-secret",
+            get(webhooks::callback_secret),
+        )
+        .route(
+            "/v1/apps/{app}/callback-secret:rotate",
+            post(webhooks::rotate_callback_secret),
+        )
 }
 
 /// What an app keeps beside its pushes.

@@ -19,6 +19,7 @@ use crate::{
     auth::KeyCache,
     cluster::Cluster,
     connect::Admission,
+    outgoing::Outgoing,
     problem::{Code, Problem},
 };
 
@@ -71,6 +72,8 @@ pub struct Parts {
     pub now_ms: Clock,
     /// New push ids.
     pub new_id: NewId,
+    /// The way to receivers of webhooks and callbacks.
+    pub outgoing: Arc<dyn Outgoing>,
     /// Settings.
     pub config: Config,
 }
@@ -106,6 +109,10 @@ impl ApiState {
         &*self.0.parts.node
     }
 
+    pub(crate) fn outgoing(&self) -> Arc<dyn Outgoing> {
+        Arc::clone(&self.0.parts.outgoing)
+    }
+
     pub(crate) fn cluster(&self) -> &dyn Cluster {
         &*self.0.parts.cluster
     }
@@ -129,7 +136,7 @@ impl ApiState {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             payload_bytes: self.config().max_payload_bytes,
-            ..Limits::default()
+            plain_callbacks: self.config().webhooks.allow_http,
         }
     }
 

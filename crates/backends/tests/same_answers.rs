@@ -160,6 +160,7 @@ impl Both {
             topic_log_max_bytes: 800,
             topic_partitions: 2,
             shared: false,
+            ..Config::default()
         };
         let mut both = Both {
             memory_place: MemoryPlace::default(),

@@ -8,12 +8,14 @@ pub mod audiences;
 pub mod audit;
 pub mod census;
 pub mod devices;
+pub mod open;
 pub mod permission;
 pub mod schedules;
 pub mod segments;
 #[cfg(test)]
 mod testing;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 

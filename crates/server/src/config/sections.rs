@@ -100,6 +100,7 @@ impl Settings {
         root.section("limits", |keys| read_limits(limits, keys));
         root.section("clients", |keys| clients.read(keys));
         root.section("http", |keys| http.read(keys));
+        root.section("webhooks", |keys| http.read_webhooks(keys));
         root.section("log", |keys| log.read(keys));
     }
 }
@@ -363,6 +364,15 @@ impl Http {
         milliseconds("body_timeout", &mut api.body_timeout_ms, keys);
         milliseconds("store_timeout", &mut api.store_timeout_ms, keys);
         milliseconds("drain_timeout", &mut api.drain_timeout_ms, keys);
+    }
+
+    /// Section `webhooks`.
+    fn read_webhooks(&mut self, keys: &mut Reader<'_>) {
+        let webhooks = &mut self.api.webhooks;
+        milliseconds("timeout", &mut webhooks.timeout_ms, keys);
+        keys.integer("max_in_flight", &mut webhooks.max_in_flight, 1..=10_000);
+        keys.boolean("allow_http", &mut webhooks.allow_http);
+        keys.boolean("allow_private_targets", &mut webhooks.allow_private_targets);
     }
 }
 
