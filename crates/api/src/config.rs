@@ -22,6 +22,8 @@ pub struct Config {
     pub store_timeout_ms: u64,
     /// Milliseconds that requests may still take when the node stops.
     pub drain_timeout_ms: u64,
+    /// Event streams open at a time; more are refused.
+    pub max_event_streams: usize,
     /// What is sent to receivers of webhooks and callbacks.
     pub webhooks: Webhooks,
 }
@@ -67,6 +69,7 @@ impl Default for Config {
             body_timeout_ms: 10_000,
             store_timeout_ms: 10_000,
             drain_timeout_ms: 5_000,
+            max_event_streams: 256,
             webhooks: Webhooks::default(),
         }
     }

@@ -1,5 +1,7 @@
 //! `/v1/apps/{app}/pushes`: accepting pushes and reporting on them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     extract::{Path, State, rejection::PathRejection},
@@ -11,8 +13,11 @@ use campanile_push::{
     audience::Audience,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::{audiences, permission::Permission, schedules::Created},
+    info::Info,
+    options::Receipts,
+    registry::{audiences, open, permission::Permission, schedules::Created},
     request::{Limits, Request},
+    rows::{Scope, Table},
     schedule::Schedule,
     store::{self, Command, Idempotency, Outcome, Report},
     time::rfc3339,
@@ -25,7 +30,7 @@ use crate::{
     body,
     problem::{Code, Problem},
     routes::path_problem,
-    schedules,
+    schedules, webhooks,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -160,7 +165,27 @@ pub(crate) async fn hand_in(
 ) -> Result<Outcome, Problem> {
     let audience = resolve(state, app, &request.audience, now_ms).await?;
     let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
+    if accept.watched {
+        watch(state, app).await?;
+    }
     state.write(Command::Accept(Box::new(accept))).await
+}
+
+/// Makes sure that the end of one more push will be told.
+async fn watch(state: &ApiState, app: &AppName) -> Result<(), Problem> {
+    webhooks::announce(state, app).await?;
+    let scope = Scope::App(app.clone());
+    let open = state.read(move |reader| reader.count_rows(&scope, Table::Open));
+    if open.await? < open::MAX_OPEN {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::QuotaReached,
+        format!(
+            "the app has {} pushes whose end is still to be told, as many as it may; leave \"callback_url\" out",
+            open::MAX_OPEN
+        ),
+    ))
 }
 
 pub(crate) fn key_reused() -> Problem {
@@ -258,12 +283,46 @@ struct Reported {
     pending: Option<u64>,
     expired: Option<u64>,
     dropped: u64,
-    /// Of the delivered, as far as the devices told: this, and of these the two that follow.
-    displayed: u64,
-    clicked: u64,
-    dismissed: u64,
+    /// Of the delivered, as far as the devices told: this, and of these the two that follow. `null` where the push does not ask for it.
+    displayed: Option<u64>,
+    clicked: Option<u64>,
+    dismissed: Option<u64>,
     accepted_at: String,
     expires_at: String,
+    #[serde(flatten)]
+    info: ShownInfo,
+}
+
+/// What the sender of a push wants to find again.
+#[derive(Serialize)]
+pub(crate) struct ShownInfo {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts: Option<Vec<&'static str>>,
+}
+
+impl From<Info> for ShownInfo {
+    fn from(info: Info) -> ShownInfo {
+        let wanted = info.receipts;
+        let names = [
+            ("displayed", wanted.displayed),
+            ("clicked", wanted.clicked),
+            ("dismissed", wanted.dismissed),
+        ];
+        let names = names.into_iter().filter(|(_, wanted)| *wanted);
+        let receipts = std::iter::once("delivered").chain(names.map(|(name, _)| name));
+        ShownInfo {
+            labels: info.labels,
+            external_id: info.external_id,
+            callback_url: info.callback_url,
+            receipts: (wanted != Receipts::default()).then(|| receipts.collect()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -330,25 +389,33 @@ impl Reported {
         // It was read before, by the limits of then.
         let request = Request::parse(push.push.as_bytes(), limits).ok();
         let runs_ms = push.due_ms().unwrap_or(push.created_ms);
+        let info = request
+            .as_ref()
+            .map(|request| Info::of(&request.options))
+            .unwrap_or_default();
         let expires_ms = request.map_or(runs_ms, |request| request.expires_ms(runs_ms));
         Reported {
             push_id: push.id.to_string(),
             status: Status::Scheduled,
             targeted: None,
             delivered: 0,
-            displayed: 0,
-            clicked: 0,
-            dismissed: 0,
+            displayed: info.receipts.displayed.then_some(0),
+            clicked: info.receipts.clicked.then_some(0),
+            dismissed: info.receipts.dismissed.then_some(0),
             pending: None,
             expired: None,
             dropped: 0,
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
+            info: info.into(),
         }
     }
 
     fn new(id: PushId, report: &Report) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
+        // Without it the report is worth showing, too.
+        let info = Info::decode(&report.info).unwrap_or_default();
+        let wanted = info.receipts;
         Reported {
             push_id: id.to_string(),
             status: if report.pending > 0 || report.counting {
@@ -361,11 +428,12 @@ impl Reported {
             pending: counted(report.pending),
             expired: counted(report.expired),
             dropped: report.dropped,
-            displayed: report.displayed,
-            clicked: report.clicked,
-            dismissed: report.dismissed,
+            displayed: wanted.displayed.then_some(report.displayed),
+            clicked: wanted.clicked.then_some(report.clicked),
+            dismissed: wanted.dismissed.then_some(report.dismissed),
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),
+            info: info.into(),
         }
     }
 }

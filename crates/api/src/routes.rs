@@ -18,7 +18,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, batch, compat, connect, devices, explanations, groups, keys, ops,
+    ApiState, batch, compat, connect, devices, events, explanations, groups, keys, listing, ops,
     problem::{Code, Problem},
     pushes, schedules, segments, uploads, users, webhooks,
 };
@@ -41,7 +41,10 @@ pub fn ops_routes(state: ApiState) -> Router {
 fn resources() -> Router<ApiState> {
     Router::new()
         .route("/v1/connect", get(connect::connect))
-        .route("/v1/apps/{app}/pushes", post(pushes::accept))
+        .route(
+            "/v1/apps/{app}/pushes",
+            get(listing::list).post(pushes::accept),
+        )
         .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
         .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
@@ -78,6 +81,11 @@ fn resources() -> Router<ApiState> {
 /// Who is told what happens.
 fn told() -> Router<ApiState> {
     Router::new()
+        .route("/v1/apps/{app}/events", get(events::stream))
+        .route(
+            "/v1/apps/{app}/devices/{device}/timeline",
+            get(events::timeline),
+        )
         .route(
             "/v1/apps/{app}/webhooks",
             get(webhooks::list).post(webhooks::create),

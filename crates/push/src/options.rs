@@ -42,7 +42,14 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 
 /// The options that this version carries out. A push that asks for another is refused: an option that is taken and not kept would
 /// be worse than none.
-const CARRIED_OUT: &[&str] = &["ttl", "not_before"];
+const CARRIED_OUT: &[&str] = &[
+    "ttl",
+    "not_before",
+    "receipts",
+    "labels",
+    "callback_url",
+    "external_id",
+];
 
 const NAMES: &[&str] = &[
     "ttl",

@@ -145,7 +145,11 @@ impl Tables {
 
     fn tell(&mut self, draft: Draft) {
         // Behind all versions of rows, as in one sequence with them.
-        let place = self.events.last().map_or(1_000_000, |event| event.id.place()) + 1;
+        let place = self
+            .events
+            .last()
+            .map_or(1_000_000, |event| event.id.place())
+            + 1;
         self.events.push(Event {
             id: EventId::new(NOW_MS, place),
             at_ms: NOW_MS,
@@ -380,6 +384,10 @@ pub struct TestNode(pub Mutex<Vec<String>>);
 impl Node for TestNode {
     fn not_ready(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    fn is_stopping(&self) -> bool {
+        !self.not_ready().is_empty()
     }
 
     fn metrics(&self) -> String {

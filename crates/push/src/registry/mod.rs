@@ -8,6 +8,7 @@ pub mod audiences;
 pub mod audit;
 pub mod census;
 pub mod devices;
+pub mod listeners;
 pub mod open;
 pub mod permission;
 pub mod schedules;

@@ -364,6 +364,7 @@ impl Http {
         milliseconds("body_timeout", &mut api.body_timeout_ms, keys);
         milliseconds("store_timeout", &mut api.store_timeout_ms, keys);
         milliseconds("drain_timeout", &mut api.drain_timeout_ms, keys);
+        keys.integer("max_event_streams", &mut api.max_event_streams, 0..=100_000);
     }
 
     /// Section `webhooks`.

@@ -96,6 +96,10 @@ impl api::Node for Health {
         reasons
     }
 
+    fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
+    }
+
     fn metrics(&self) -> String {
         metrics::render(&self.0)
     }
