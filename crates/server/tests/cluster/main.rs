@@ -9,3 +9,4 @@ mod outages;
 mod partitions;
 mod schedules;
 mod setup;
+mod webhooks;
