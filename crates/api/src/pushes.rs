@@ -15,10 +15,12 @@ use campanile_push::{
     idempotency::IdempotencyKey,
     info::Info,
     options::Receipts,
+    receipt::Mark,
     registry::{audiences, open, permission::Permission, schedules::Created},
     request::{Limits, Request},
     rows::{Scope, Table},
     schedule::Schedule,
+    series::Point,
     store::{self, Command, Idempotency, Outcome, Report},
     time::rfc3339,
 };
@@ -282,6 +284,7 @@ struct Reported {
     delivered: u64,
     pending: Option<u64>,
     expired: Option<u64>,
+    collapsed: u64,
     dropped: u64,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow. `null` where the push does not ask for it.
     displayed: Option<u64>,
@@ -366,6 +369,62 @@ pub(crate) async fn report(
     }
 }
 
+/// New receipts of a stretch of time.
+#[derive(Serialize)]
+struct ShownPoint {
+    from: String,
+    seconds: u64,
+    delivered: u64,
+    displayed: u64,
+    clicked: u64,
+    dismissed: u64,
+}
+
+#[derive(Serialize)]
+struct ShownSeries {
+    push_id: String,
+    accepted_at: String,
+    points: Vec<ShownPoint>,
+}
+
+/// `GET /v1/apps/{app}/pushes/{id}/series`
+pub(crate) async fn series(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
+    let id = push_id(&id)?;
+    let now_ms = state.now_ms();
+    let found = state.read(move |reader| {
+        let report = reader.report(&app, id, now_ms)?;
+        Ok((report, reader.series(&app, id)?))
+    });
+    let (Some(report), series) = found.await? else {
+        return Err(no_such_push());
+    };
+    let point = |point: Point| {
+        let count = |mark| point.counts.get(&mark).copied().unwrap_or_default();
+        ShownPoint {
+            from: rfc3339(report.accepted_ms.saturating_add(point.from_ms)),
+            seconds: point.width_ms / 1000,
+            delivered: count(Mark::Delivered),
+            displayed: count(Mark::Displayed),
+            clicked: count(Mark::Clicked),
+            dismissed: count(Mark::Dismissed),
+        }
+    };
+    let shown = ShownSeries {
+        push_id: id.to_string(),
+        accepted_at: rfc3339(report.accepted_ms),
+        points: series.points().into_iter().map(point).collect(),
+    };
+    Ok(axum::Json(shown).into_response())
+}
+
 /// What a callback address is told in the end.
 pub(crate) fn report_json(id: PushId, report: &Report) -> String {
     serde_json::to_string(&Reported::new(id, report)).expect("it has only string keys")
@@ -404,6 +463,7 @@ impl Reported {
             dismissed: info.receipts.dismissed.then_some(0),
             pending: None,
             expired: None,
+            collapsed: 0,
             dropped: 0,
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
@@ -427,6 +487,7 @@ impl Reported {
             delivered: report.delivered,
             pending: counted(report.pending),
             expired: counted(report.expired),
+            collapsed: report.collapsed,
             dropped: report.dropped,
             displayed: wanted.displayed.then_some(report.displayed),
             clicked: wanted.clicked.then_some(report.clicked),

@@ -48,6 +48,7 @@ fn resources() -> Router<ApiState> {
         .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
         .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
         .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route("/v1/apps/{app}/pushes/{id}/series", get(pushes::series))
         .route(
             "/v1/apps/{app}/pushes/{id}/devices/{device}",
             get(explanations::explain),

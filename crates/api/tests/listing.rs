@@ -92,3 +92,32 @@ async fn a_report_shows_what_its_sender_wants_to_find_again() {
         (&Value::Null, &json!(0))
     );
 }
+
+#[tokio::test]
+async fn receipts_are_shown_over_time() {
+    let api = api();
+    let id = push(&api, json!({})).await;
+    let shown = api
+        .get(&format!("/v1/apps/shop/pushes/{id}/series"))
+        .await
+        .json();
+    let none = json!({"delivered": 0, "displayed": 0, "clicked": 0, "dismissed": 0});
+    let point = |from: &str, seconds: u64, name: &str, count: u64| {
+        let mut point = none.clone();
+        point["from"] = from.into();
+        point["seconds"] = seconds.into();
+        point[name] = count.into();
+        point
+    };
+    assert_eq!(
+        shown["points"],
+        json!([
+            point("2026-11-23T06:01:00.000Z", 60, "delivered", 3),
+            point("2026-11-23T09:00:00.000Z", 3600, "clicked", 2),
+        ])
+    );
+    let unknown = api
+        .get("/v1/apps/shop/pushes/00000000000000000000000000/series")
+        .await;
+    assert_eq!(unknown.problem(), "push_not_found");
+}

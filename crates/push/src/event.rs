@@ -112,15 +112,13 @@ pub struct Event {
 pub enum What {
     /// A device connected.
     #[serde(rename = "device.connected")]
-    DeviceConnected {
-        /// The node.
-        node: String,
-    },
-    /// A connection ended.
+    DeviceConnected,
+    /// A connection ended; not told of one that another connection of the device took over.
     #[serde(rename = "device.disconnected")]
     DeviceDisconnected {
-        /// Why, in the words of the log.
-        reason: String,
+        /// That its node was lost.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Disconnection>,
     },
     /// A device exists.
     #[serde(rename = "device.registered")]
@@ -207,6 +205,14 @@ pub enum What {
     },
 }
 
+/// Why a connection ended, where it did not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disconnection {
+    /// Its node died.
+    NodeLost,
+}
+
 fn text<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
@@ -283,7 +289,7 @@ impl What {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            What::DeviceConnected { .. } => Kind::DeviceConnected,
+            What::DeviceConnected => Kind::DeviceConnected,
             What::DeviceDisconnected { .. } => Kind::DeviceDisconnected,
             What::DeviceRegistered => Kind::DeviceRegistered,
             What::DeviceUpdated { .. } => Kind::DeviceUpdated,
@@ -462,9 +468,9 @@ mod tests {
     /// One of each, in the order of [`Kind::ALL`].
     fn one_of_each() -> Vec<What> {
         vec![
-            What::DeviceConnected { node: "n1".into() },
+            What::DeviceConnected,
             What::DeviceDisconnected {
-                reason: "keep_alive".into(),
+                reason: Some(Disconnection::NodeLost),
             },
             What::DeviceRegistered,
             What::DeviceUpdated {

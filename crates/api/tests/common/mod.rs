@@ -35,6 +35,7 @@ use campanile_push::{
         permission::Permissions,
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
+    series::Series,
     store::{
         Accept, Audience, Command, EventPage, Listed, Outcome, Past, Reader, Report, Unavailable,
     },
@@ -327,6 +328,13 @@ impl Reader for MemoryStore {
             before: last.filter(|_| more),
             events,
         })
+    }
+
+    fn series(&self, _: &AppName, _: PushId) -> Result<Series, Unavailable> {
+        let mut series = Series::default();
+        series.load(1, Mark::Delivered, 3);
+        series.load(180, Mark::Clicked, 2);
+        Ok(series)
     }
 
     fn pushes(

@@ -5,7 +5,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use campanile_broker::{
-    ids::Millis,
+    ids::{ClientKey, Millis},
     store::{StoreError, Swept},
 };
 use campanile_push::{
@@ -31,7 +31,10 @@ const PAGE_BYTES: usize = 1024 * 1024;
 impl Txn<'_> {
     /// Whether what happens in an app is written down.
     pub fn has_listeners(&self, app: &str) -> Result<bool, KvError> {
-        let app = app_name(app)?;
+        // Clients may be of a name that no app of the push domain can have.
+        let Ok(app) = AppName::new(app) else {
+            return Ok(false);
+        };
         let scope = Scope::App(app);
         for table in LISTENERS {
             if read_row_count(self, &scope, table)? > 0 {
@@ -54,6 +57,19 @@ impl Txn<'_> {
         }
         let device = device.map(Arc::from);
         self.append_event(app, &Draft::new(device.as_ref(), Some(PushId(push)), what))
+    }
+
+    /// Writes down that a device connected or disconnected, if somebody wants to know.
+    pub fn tell_of_connection(
+        &mut self,
+        client: &ClientKey,
+        what: &What,
+    ) -> Result<(), StoreError> {
+        let app = client.app.as_str();
+        match self.has_listeners(app)? {
+            true => self.append_event(app, &Draft::new(Some(&client.client_id), None, what)),
+            false => Ok(()),
+        }
     }
 
     /// Appends to the event log of an app.
@@ -160,10 +176,6 @@ impl Txn<'_> {
 /// Whether a table's rows are those of listeners.
 pub fn is_of_listeners(table: RowTable) -> bool {
     LISTENERS.contains(&table)
-}
-
-fn app_name(app: &str) -> Result<AppName, KvError> {
-    AppName::new(app).map_err(|_| damaged("app"))
 }
 
 /// Events after a place.

@@ -34,6 +34,9 @@ impl Txn<'_> {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
                 self.mark(&push, Mark::Targeted, ordinal)?;
             }
+            if is_new {
+                self.count_in_series(&push, &record, Mark::Delivered)?;
+            }
             if is_new && self.is_marked(&push, Mark::Targeted, ordinal)? {
                 self.tell_of_push(
                     client.app.as_str(),

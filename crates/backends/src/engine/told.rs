@@ -30,9 +30,11 @@ impl Txn<'_> {
                 continue;
             }
             for mark in told.marks {
-                if self.mark(&push, mark, tell.ordinal)?
-                    && let Some(what) = told_event(mark, told.action.as_deref())
-                {
+                if !self.mark(&push, mark, tell.ordinal)? {
+                    continue;
+                }
+                self.count_in_series(&push, &record, mark)?;
+                if let Some(what) = told_event(mark, told.action.as_deref()) {
                     let device = Some(&*client.client_id);
                     self.tell_of_push(client.app.as_str(), id.0, device, &what)?;
                 }

@@ -109,6 +109,15 @@ pub fn events_tell_what_became_of_a_push_at_its_devices(world: &mut World) {
     let begun = world.listen(true);
     let first = world.push(Some(&["a"]), 100);
     let second = world.push(Some(&["a", "b"]), 100);
+    let collapsed = [(); 2].map(|()| {
+        let accept = push::Accept {
+            collapse_key: Some("score".into()),
+            ..world.accept(Some(&["c"]), 200)
+        };
+        let id = accept.id;
+        world.run_push(push::Command::Accept(Box::new(accept)));
+        id
+    });
     world.pass_seconds(100);
     while world.sweep().more {}
     let told_of = |event: &Draft| (event.kind, event.device.clone(), event.push);
@@ -124,9 +133,16 @@ pub fn events_tell_what_became_of_a_push_at_its_devices(world: &mut World) {
         [
             of(Kind::PushExpired, "a", second),
             of(Kind::PushExpired, "b", second),
+            of(Kind::PushCollapsed, "c", collapsed[0]),
             of(Kind::PushDropped, "a", first),
         ]
     );
+    let by = drafts(&world.events(begun, 100).events)
+        .into_iter()
+        .find(|event| event.kind == Kind::PushCollapsed)
+        .and_then(|event| event.data);
+    let expected = format!(r#"{{"by":"{}"}}"#, collapsed[1]);
+    assert_eq!(by.as_deref(), Some(expected.as_str()));
     let dropped = drafts(&world.events(begun, 100).events)
         .into_iter()
         .find(|event| event.kind == Kind::PushDropped);
@@ -246,6 +262,39 @@ pub fn who_listens_anew_is_told_of_the_gap(world: &mut World) {
     );
 }
 
+/// With the claim and the release; a connection that is taken over does not end.
+pub fn connections_are_told_of(world: &mut World) {
+    let begun = world.listen(true);
+    let kept = world.claim("kept", 60);
+    let brief = world.claim("brief", 0);
+    world.release("brief", &brief, 0);
+    let again = world.claim("kept", 60);
+    let stale = campanile_broker::store::Release {
+        progress: super::progress("kept", &kept),
+        expires_at: None,
+        now: world.now,
+        will_at: None,
+    };
+    let stale = campanile_broker::store::Command::Release(stale);
+    assert_eq!(world.run(stale), Err(StoreError::Fenced));
+    world.release("kept", &again, 60);
+    let told: Vec<_> = world
+        .events(begun, 100)
+        .events
+        .into_iter()
+        .map(|event| (event.draft.kind, event.draft.device.unwrap_or_default()))
+        .collect();
+    let (on, off) = (Kind::DeviceConnected, Kind::DeviceDisconnected);
+    let expected = [
+        (on, "kept"),
+        (on, "brief"),
+        (off, "brief"),
+        (on, "kept"),
+        (off, "kept"),
+    ];
+    assert_eq!(told, expected.map(|(kind, device)| (kind, device.into())));
+}
+
 /// Or not at all, if nobody listens or the change meets a conflict.
 pub fn a_change_tells_in_its_own_commit(world: &mut World) {
     let change = |expected: u64| {
@@ -289,7 +338,11 @@ pub fn the_past_is_read_newest_first(world: &mut World) {
         world.acknowledge("a", &a, *id);
         world.acknowledge("b", &b, *id);
     }
-    assert_eq!(world.past(None, None, 100).events.len(), 9);
+    assert_eq!(
+        world.past(None, None, 100).events.len(),
+        9,
+        "3 accepted, 6 delivered"
+    );
     let page = world.past(Some("a"), None, 2);
     let pushes = |page: &Past| -> Vec<_> {
         let drafts = page.events.iter().map(|event| event.draft.clone());
@@ -367,8 +420,14 @@ fn told(kind: Kind, device: Option<&str>, push: PushId, data: Option<&str>) -> D
     }
 }
 
+/// Without the connections that come and go meanwhile.
 fn drafts(events: &[Event]) -> Vec<Draft> {
-    events.iter().map(|event| event.draft.clone()).collect()
+    let drafts = events.iter().map(|event| event.draft.clone());
+    drafts.filter(|draft| !is_connection(draft)).collect()
+}
+
+fn is_connection(draft: &Draft) -> bool {
+    matches!(draft.kind, Kind::DeviceConnected | Kind::DeviceDisconnected)
 }
 
 fn app() -> AppName {

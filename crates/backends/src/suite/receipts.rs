@@ -146,6 +146,42 @@ pub fn what_a_device_tells_is_counted_once(world: &mut World) {
     assert_eq!(seen(world), [[2, 2, 2, 1, 1]; 2]);
 }
 
+/// Each once, and only of pushes to more than one device.
+pub fn receipts_are_counted_over_time(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 60));
+    let ids = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
+    let single = world.push(Some(&["a"]), 100);
+    for id in ids {
+        for _ in 0..2 {
+            world.acknowledge("a", &a, id);
+            world.told("b", &b, &format!(r#"{{"clicked":["{id}"]}}"#));
+        }
+    }
+    world.acknowledge("a", &a, single);
+    let total = |world: &mut World, id| -> Vec<(Mark, u64)> {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = world.backend().reader();
+        let series = reader.series(&app, id).expect("the backend reads");
+        let points = series.points();
+        assert!(points.len() <= 1, "no time passes: {points:?}");
+        points.into_iter().flat_map(|point| point.counts).collect()
+    };
+    let expected = [
+        (Mark::Delivered, 2),
+        (Mark::Displayed, 1),
+        (Mark::Clicked, 1),
+    ];
+    for id in ids {
+        assert_eq!(total(world, id), expected);
+    }
+    assert_eq!(total(world, single), []);
+    world.pass_seconds(101 + (world.config.push_retention_ms / 1000) as u32);
+    for _ in 0..2 {
+        while world.sweep().more {}
+    }
+    assert_eq!(total(world, ids[0]), []);
+}
+
 /// Even if its acknowledgement was lost, or its time was up.
 pub fn what_is_shown_was_delivered(world: &mut World) {
     let a = world.claim("a", 1000);
@@ -309,6 +345,37 @@ pub fn a_push_is_known_at_each_device(world: &mut World) {
         (false, false, None)
     );
     assert_eq!(world.at_device(PushId(99), "a"), AtDevice::default());
+}
+
+/// As long as it is connected, or something waits for it.
+pub fn a_push_is_known_at_a_device_without_a_session(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 0));
+    let [all, listed] = [world.push(None, 100), world.push(Some(&["a"]), 100)];
+    world.acknowledge("a", &a, all);
+    let delivered = [Mark::Targeted, Mark::Delivered];
+    for (id, device, claimed, marks) in [
+        (all, "a", &a, &delivered[..]),
+        (listed, "a", &a, &delivered[..1]),
+        (all, "b", &b, &delivered[..1]),
+        (listed, "b", &b, &[]),
+    ] {
+        let at = world.at_device(id, device);
+        assert_eq!(at.marks, marks.iter().copied().collect(), "{device}");
+        let is = (at.number, at.is_connected, at.is_passed);
+        assert_eq!(is, (Some(claimed.ordinal), true, false), "{device}");
+    }
+    world.release("a", &a, 0);
+    world.release("b", &b, 0);
+    let at = world.at_device(all, "a");
+    assert_eq!(at.marks, delivered.into());
+    assert_eq!((at.number, at.is_connected), (Some(a.ordinal), false));
+    let at = world.at_device(all, "b");
+    assert_eq!((at.marks.len(), at.number), (0, None));
+    world.claim("b", 0);
+    assert!(world.at_device(all, "b").is_connected);
+    world.restart();
+    let at = world.at_device(all, "b");
+    assert_eq!((at.number, at.is_connected), (None, false));
 }
 
 /// None of them stands for another, or for the end of the push.

@@ -11,6 +11,7 @@ use crate::{
     event::Draft,
     explanation::AtDevice,
     id::PushId,
+    series::Series,
     store::{EventPage, Listed, Outcome, Past, Reader, Report, Unavailable},
 };
 
@@ -189,6 +190,10 @@ impl Reader for Mutex<MemoryRows> {
         _: usize,
     ) -> Result<Past, Unavailable> {
         Ok(Past::default())
+    }
+
+    fn series(&self, _: &AppName, _: PushId) -> Result<Series, Unavailable> {
+        Ok(Series::default())
     }
 
     fn pushes(

@@ -18,6 +18,7 @@ mod signals;
 mod store;
 mod sys;
 mod ticker;
+mod tickets;
 mod totals;
 
 use std::{
@@ -65,12 +66,14 @@ use self::{
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
+    tickets::{keep_fresh, own_ring},
 };
 use crate::net::{
     clock::Clock,
     driver::{self, Driver, Shared},
     listener::{AcceptBudget, ListenError, Listening},
     mailbox::Letter,
+    tickets::Tickets,
     tls::ServerTls,
 };
 
@@ -210,8 +213,12 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let clock = Clock::start();
         let files = process::raise_file_limit();
-        let listeners: Result<Vec<_>, _> = config.listeners.iter().map(Listening::open).collect();
-        let listeners = listeners?;
+        let tickets = Arc::<Tickets>::default();
+        tickets.replace(own_ring(clock.now().0).map_err(io::Error::from)?);
+        let listeners = config.listeners.iter();
+        let listeners: Vec<_> = listeners
+            .map(|spec| Listening::open(spec, &tickets))
+            .collect::<Result<_, _>>()?;
         let http_socket = config
             .http
             .as_ref()
@@ -255,6 +262,7 @@ impl Node {
         let shared = Arc::new(Shared {
             clock,
             listeners,
+            tickets,
             accept_budget: AcceptBudget::new(
                 config.accepts_per_second,
                 config.accept_burst,
@@ -361,6 +369,7 @@ impl Node {
             &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
         )?;
         drop(alarm);
+        runtime.spawn(keep_fresh(inner.clone()));
         let census = Census::spawn(inner.clone(), orders)?;
         let ticker = Ticker::spawn(
             inner.clone(),

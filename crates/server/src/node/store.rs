@@ -354,6 +354,7 @@ mod tests {
 
     use campanile_broker::{
         ids::{AppId, ClientKey, Generation, MessageId, Offset},
+        lane::Lane,
         message::{Kind, Message},
         store::{Change, InboxEntry, InboxItem},
     };
@@ -369,6 +370,7 @@ mod tests {
         let shared = Shared {
             clock: Clock::start(),
             listeners: Vec::new(),
+            tickets: Arc::default(),
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: 1,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
@@ -420,6 +422,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             subscription_ids: Default::default(),
+            lane: Lane::Normal,
         };
         let notices = vec![
             Notice::Change {
@@ -439,6 +442,7 @@ mod tests {
                     offset: Offset(1),
                     item,
                 },
+                replaced: None,
             },
         ];
         let (sweep, more) = mpsc::channel();

@@ -9,4 +9,5 @@ mod outages;
 mod partitions;
 mod schedules;
 mod setup;
+mod tls;
 mod webhooks;

@@ -17,6 +17,7 @@ use crate::engine::{
     state::{Ephemeral, State},
     txn::Txn,
 };
+use campanile_push::event::{Disconnection, What};
 
 impl Txn<'_> {
     /// A client's connection, if it has one.
@@ -157,6 +158,8 @@ impl Txn<'_> {
         for (_, value) in rows {
             let record: ClientRecord = decode(&value, "connection")?;
             self.lose_connection(&record.client(), now, &mut voided)?;
+            let reason = Some(Disconnection::NodeLost);
+            self.tell_of_connection(&record.client(), &What::DeviceDisconnected { reason })?;
         }
         if !voided.more {
             self.remove_mailbox(node)?;
@@ -232,16 +235,15 @@ pub fn load_ephemeral(view: &dyn View, state: &mut State) -> Result<(), KvError>
     for_each(view, Table::Ephemeral, |_, value| {
         let record: EphemeralRecord = decode(value, "connection")?;
         let client = record.client.client();
-        let app = state.app(&client.app);
         let entry = Ephemeral {
             epoch: Epoch(record.epoch),
             owner: Generation(record.owner),
             ordinal: record.ordinal,
-            since_push: app.pushes_to_all,
+            since_push: state.app(&client.app).pushes_to_all,
             // What the predecessor knew of the number is not kept, so that it is not given again.
             is_known: true,
         };
-        app.set_ephemeral(&client.client_id, Some(entry));
+        state.set_ephemeral(&client, Some(entry));
         Ok(())
     })
 }

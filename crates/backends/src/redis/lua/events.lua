@@ -3,7 +3,23 @@
 -- none of the tables of listeners has a row.
 local EVENTS = K .. 'v'
 local WEBHOOK_TABLE, LISTENER_TABLE, OPEN_TABLE = 40, 41, 42
-local EVENT = { accepted = 5, delivered = 6, displayed = 7, clicked = 8, dismissed = 9, expired = 10, dropped = 12 }
+local EVENT = { connected = 0, disconnected = 1, accepted = 5, delivered = 6, displayed = 7, clicked = 8, dismissed = 9, expired = 10, collapsed = 11, dropped = 12 }
+
+-- The text of an id of 32 hexadecimal digits.
+local function ulid(hex)
+  local DIGITS, bits = '0123456789ABCDEFGHJKMNPQRSTVWXYZ', { '00' }
+  for digit in string.gmatch(hex, '%x') do
+    local value = tonumber(digit, 16)
+    for _, bit in ipairs({ 8, 4, 2, 1 }) do
+      bits[#bits + 1] = value >= bit and '1' or '0'
+      value = value % bit
+    end
+  end
+  return (string.gsub(table.concat(bits), '%d%d%d%d%d', function(five)
+    local place = tonumber(five, 2) + 1
+    return string.sub(DIGITS, place, place)
+  end))
+end
 
 local listeners
 local function has_listeners()

@@ -74,7 +74,7 @@ expire.R = function(push)
     for number, name in ipairs(SETS) do keys[number] = key .. ':' .. name .. tail end
     write('DEL', unpack(keys))
   end
-  write('DEL', key)
+  write('DEL', key, key .. ':h')
   write('ZREM', PUSHES, push)
   if row[3] == TO_FEW then remove_sets('') end
   for chunk = 0, tonumber(row[2] or 0) - 1 do remove_sets(':' .. chunk) end
