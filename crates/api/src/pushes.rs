@@ -177,7 +177,11 @@ pub(crate) async fn hand_in(
 async fn watch(state: &ApiState, app: &AppName) -> Result<(), Problem> {
     webhooks::announce(state, app).await?;
     let scope = Scope::App(app.clone());
-    let open = state.read(move |reader| reader.count_rows(&scope, Table::Open));
+    let open = state.read(move |reader| {
+        // Those whose end is there, and whose address has not taken it yet.
+        let to_be_told = reader.count_rows(&scope, Table::Retry)?;
+        Ok(reader.count_rows(&scope, Table::Open)? + to_be_told)
+    });
     if open.await? < open::MAX_OPEN {
         return Ok(());
     }

@@ -59,17 +59,17 @@ impl Txn<'_> {
         self.append_event(app, &Draft::new(device.as_ref(), Some(PushId(push)), what))
     }
 
-    /// Writes down that a device connected or disconnected, if somebody wants to know.
+    /// Writes down that a device connected or disconnected, if somebody wants to know. While nothing can be written, clients come and go all the same.
     pub fn tell_of_connection(
         &mut self,
         client: &ClientKey,
         what: &What,
     ) -> Result<(), StoreError> {
         let app = client.app.as_str();
-        match self.has_listeners(app)? {
-            true => self.append_event(app, &Draft::new(Some(&client.client_id), None, what)),
-            false => Ok(()),
+        if !self.is_writable() || !self.has_listeners(app)? {
+            return Ok(());
         }
+        self.append_event(app, &Draft::new(Some(&client.client_id), None, what))
     }
 
     /// Appends to the event log of an app.

@@ -259,6 +259,11 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Whether anything can be written now.
+    pub fn is_writable(&self) -> bool {
+        self.read_only.is_none()
+    }
+
     fn check_writable(&self) -> Result<(), StoreError> {
         match &self.read_only {
             Some(reason) => Err(reason.clone().into()),
