@@ -18,9 +18,10 @@ use axum::{
 };
 
 use crate::{
-    ApiState, batch, campaigns, compat, connect, devices, explanations, groups, keys, ops,
+    ApiState, batch, campaigns, compat, connect, devices, events, explanations, groups, keys,
+    listing, ops,
     problem::{Code, Problem},
-    pushes, schedules, segments, uploads, users,
+    pushes, schedules, segments, uploads, users, webhooks,
 };
 
 /// Everything on one listener.
@@ -41,13 +42,17 @@ pub fn ops_routes(state: ApiState) -> Router {
 fn resources() -> Router<ApiState> {
     Router::new()
         .route("/v1/connect", get(connect::connect))
-        .route("/v1/apps/{app}/pushes", post(pushes::accept))
+        .route(
+            "/v1/apps/{app}/pushes",
+            get(listing::list).post(pushes::accept),
+        )
         .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
         .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
         .route(
             "/v1/apps/{app}/pushes/{id}",
             get(pushes::report).post(campaigns::act),
         )
+        .route("/v1/apps/{app}/pushes/{id}/series", get(pushes::series))
         .route(
             "/v1/apps/{app}/pushes/{id}/devices/{device}",
             get(explanations::explain),
@@ -74,7 +79,45 @@ fn resources() -> Router<ApiState> {
                 .delete(schedules::delete),
         )
         .route("/v1/apps/{app}/audit", get(keys::audit))
+        .merge(told())
         .merge(registry())
+}
+
+/// Who is told what happens.
+fn told() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/apps/{app}/events", get(events::stream))
+        .route(
+            "/v1/apps/{app}/devices/{device}/timeline",
+            get(events::timeline),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks",
+            get(webhooks::list).post(webhooks::create),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}",
+            get(webhooks::show)
+                .post(webhooks::act)
+                .patch(webhooks::change)
+                .delete(webhooks::delete),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}/dead-letters",
+            get(webhooks::dead_letters),
+        )
+        .route(
+            "/v1/apps/{app}/webhooks/{id}/dead-letters:replay",
+            post(webhooks::replay),
+        )
+        .route(
+            "/v1/apps/{app}/callback-secret",
+            get(webhooks::callback_secret),
+        )
+        .route(
+            "/v1/apps/{app}/callback-secret:rotate",
+            post(webhooks::rotate_callback_secret),
+        )
 }
 
 /// What an app keeps beside its pushes.

@@ -10,7 +10,7 @@ use campanile_push::{
 };
 use serde::Serialize;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
@@ -19,6 +19,7 @@ use crate::{
     auth::KeyCache,
     cluster::Cluster,
     connect::Admission,
+    outgoing::Outgoing,
     problem::{Code, Problem},
 };
 
@@ -38,6 +39,8 @@ pub trait Store: Send + Sync {
 pub trait Node: Send + Sync {
     /// Why the node should get no traffic now, one short sentence each; empty when it is ready.
     fn not_ready(&self) -> Vec<String>;
+    /// Whether it is about to end: what goes on for ever ends now.
+    fn is_stopping(&self) -> bool;
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// What runs here.
@@ -71,6 +74,8 @@ pub struct Parts {
     pub now_ms: Clock,
     /// New push ids.
     pub new_id: NewId,
+    /// The way to receivers of webhooks and callbacks.
+    pub outgoing: Arc<dyn Outgoing>,
     /// Settings.
     pub config: Config,
 }
@@ -84,13 +89,17 @@ struct Shared {
     keys: KeyCache,
     reads: Arc<Semaphore>,
     connects: Admission,
+    /// Event streams that may still be opened.
+    streams: Arc<Semaphore>,
 }
 
 impl ApiState {
     /// State over these parts.
     pub fn new(parts: Parts) -> ApiState {
         let reads = Arc::new(Semaphore::new(CONCURRENT_READS));
+        let streams = Arc::new(Semaphore::new(parts.config.max_event_streams));
         ApiState(Arc::new(Shared {
+            streams,
             parts,
             keys: KeyCache::default(),
             reads,
@@ -104,6 +113,15 @@ impl ApiState {
 
     pub(crate) fn node(&self) -> &dyn Node {
         &*self.0.parts.node
+    }
+
+    /// Room for one more event stream, if there is any.
+    pub(crate) fn stream_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.streams).try_acquire_owned().ok()
+    }
+
+    pub(crate) fn outgoing(&self) -> Arc<dyn Outgoing> {
+        Arc::clone(&self.0.parts.outgoing)
     }
 
     pub(crate) fn cluster(&self) -> &dyn Cluster {
@@ -129,7 +147,7 @@ impl ApiState {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             payload_bytes: self.config().max_payload_bytes,
-            ..Limits::default()
+            plain_callbacks: self.config().webhooks.allow_http,
         }
     }
 

@@ -220,5 +220,7 @@ fn accept(number: u32, audience: Audience) -> Request {
         idempotency: None,
         rows: None,
         channel: Default::default(),
+        info: Default::default(),
+        watched: false,
     })))
 }

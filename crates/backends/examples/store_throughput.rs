@@ -195,6 +195,8 @@ impl Bench {
             idempotency: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         })))
     }
 }

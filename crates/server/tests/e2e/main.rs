@@ -20,4 +20,5 @@ mod sessions;
 mod shared;
 mod transport;
 mod violations;
+mod webhooks;
 mod websocket;

@@ -67,8 +67,15 @@ end
 
 -- Adds a device to a set. Marks are written at the end of the script, those of a push together: `is_marked` does not know them before. By push: `sets` of
 -- numbers to add, and all the `devices` in them.
-local marks = {}
-local function mark(push, name, number)
+--
+-- `client` is the device's name, `data` belongs to the event that tells of it. What is new in a set is told, in the order of the marks.
+local EVENT_OF_SET = {
+  d = EVENT.delivered, x = EVENT.dropped, r = EVENT.collapsed, s = EVENT.displayed, k = EVENT.clicked, w = EVENT.dismissed,
+  b = EVENT.failed, f = EVENT.dropped, q = EVENT.dropped, p = EVENT.dropped,
+}
+local marks, told = {}, {}
+local function mark(push, name, number, client, data)
+  if has_listeners() then told[#told + 1] = { push, name, number, client, data } end
   local of_push = marks[push] or { sets = {}, devices = {} }
   marks[push] = of_push
   local numbers = of_push.sets[name] or {}
@@ -80,7 +87,8 @@ end
 local function is_about_to_be_marked(push, number) return marks[push] ~= nil and marks[push].devices[number] == true end
 
 local BITS_AT_ONCE = 500
-local function save_bits(key, numbers)
+-- `on_new` gets each number whose bit was not set.
+local function save_bits(key, numbers, on_new)
   local by_chunk = {}
   for _, number in ipairs(numbers) do
     local chunk = math.floor(number / NUMBERS_IN_CHUNK)
@@ -90,7 +98,10 @@ local function save_bits(key, numbers)
   end
   for chunk, bits in pairs(by_chunk) do
     for first = 1, #bits, BITS_AT_ONCE * 4 do
-      write('BITFIELD', key .. ':' .. chunk, unpack(bits, first, math.min(first + BITS_AT_ONCE * 4 - 1, #bits)))
+      local before = write('BITFIELD', key .. ':' .. chunk, unpack(bits, first, math.min(first + BITS_AT_ONCE * 4 - 1, #bits)))
+      for place, bit in ipairs(before) do
+        if bit == 0 then on_new(chunk * NUMBERS_IN_CHUNK + bits[first + place * 4 - 2]) end
+      end
     end
   end
 end
@@ -100,10 +111,28 @@ local function raise_chunks(push, chunk)
   if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
 end
 
+-- Whether a push is for a device, or its audience is counted by those who tell.
+local function is_targeted(push, row, number)
+  if row[3] then return true end
+  return row[1] == TO_ONE and tonumber(row[2]) == number or row[1] ~= TO_ONE and is_marked(push, row[1], 't', number)
+end
+
+-- How many devices were new to a set, by stretches of time since acceptance: the hash `P:ID:h` of `STRETCH:SET`. The first 180 are minutes, the others hours.
+-- Of a push to one device the sets say all there is to know.
+local IN_SERIES = { d = true, s = true, k = true, w = true }
+local function count_in_series(key, row, name, count)
+  if count == 0 or not IN_SERIES[name] or row[1] == TO_ONE then return end
+  local minute = math.floor(math.max(server_ms - tonumber(row[4]), 0) / 60000)
+  local stretch = minute < 180 and minute or math.min(177 + math.floor(minute / 60), 872)
+  write('HINCRBY', key .. ':h', digits(stretch) .. ':' .. name, count)
+end
+
 local function save_marks()
+  local rows, new = {}, {}
   for push, of_push in pairs(marks) do
     local key = push_key(push)
-    local row = call('HMGET', key, 'l', 't', 'g')
+    local row = call('HMGET', key, 'l', 't', 'g', 'a')
+    rows[push] = row
     -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
     if row[3] then
       local targeted, last = {}, 0
@@ -115,19 +144,37 @@ local function save_marks()
       raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
     end
     for name, numbers in pairs(of_push.sets) do
+      local count = 0
+      local function on_new(number)
+        new[push .. name .. number] = true
+        count = count + 1
+      end
       if not row[1] then
         -- Nobody asks for that report any more.
       elseif row[1] == TO_ALL then
-        save_bits(key .. ':' .. name, numbers)
+        save_bits(key .. ':' .. name, numbers, on_new)
+      elseif row[1] == TO_FEW and has_listeners() then
+        for _, number in ipairs(numbers) do
+          if write('SADD', key .. ':' .. name, number) == 1 then on_new(number) end
+        end
       elseif row[1] == TO_FEW then
         for first = 1, #numbers, BITS_AT_ONCE do
-          write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
+          count = count + write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
         end
       else
         for _, number in ipairs(numbers) do
-          if number == tonumber(row[2]) then write('HSET', key, name, 1) end
+          if number == tonumber(row[2]) and write('HSET', key, name, 1) == 1 then on_new(number) end
         end
       end
+      count_in_series(key, row, name, count)
+    end
+  end
+  for _, one in ipairs(told) do
+    local push, name, number, client, data = unpack(one, 1, 5)
+    local at = push .. name .. number
+    if new[at] and EVENT_OF_SET[name] and is_targeted(push, rows[push], number) then
+      new[at] = nil
+      append_event(EVENT_OF_SET[name], client, push, data)
     end
   end
 end
@@ -184,7 +231,7 @@ local function replace(device, key, by)
   if not member then return false end
   local _, _, push = parse_entry(member)
   remove_entries(device, lane, { member })
-  mark(push, 'r', device.number)
+  mark(push, 'r', device.number, device.client, '{"by":"' .. ulid(by) .. '"}')
   write('HSET', push_key(push), 'b' .. digits(device.number), by)
   return tonumber(place)
 end
@@ -204,7 +251,7 @@ local function drop_oldest(device, newest)
       remove_entries(device, lane, { member })
       survives = survives and oldest ~= newest
       dropped = dropped + 1
-      if push ~= '' then mark(push, 'x', device.number) end
+      if push ~= '' then mark(push, 'x', device.number, device.client, '{"reason":"inbox_full"}') end
     end
   end
   return survives
