@@ -298,9 +298,19 @@ fn an_event_stream_goes_on_where_it_was_after_a_restart() {
         assert_eq!(next()["type"], "push.delivered");
     }
     let timeline = get(&node, "devices/phone/timeline");
-    let pushes = timeline["events"].as_array().expect("events").iter();
-    let pushes: Vec<&Value> = pushes.map(|event| &event["push_id"]).collect();
-    assert_eq!(pushes, [&json!(second), &json!(first)]);
+    let events = timeline["events"].as_array().expect("events").iter();
+    let told: Vec<(&Value, &Value)> = events
+        .map(|event| (&event["type"], &event["push_id"]))
+        .collect();
+    let (delivered, connected) = (json!("push.delivered"), json!("device.connected"));
+    assert_eq!(
+        told,
+        [
+            (&delivered, &json!(second)),
+            (&delivered, &json!(first)),
+            (&connected, &Value::Null),
+        ]
+    );
 }
 
 #[test]

@@ -69,13 +69,9 @@ end
 -- numbers to add, and all the `devices` in them.
 --
 -- `client` is the device's name, `data` belongs to the event that tells of it. What is new in a set is told, in the order of the marks.
-local EVENT_OF_SET = {
-  d = EVENT.delivered, x = EVENT.dropped, r = EVENT.collapsed, s = EVENT.displayed, k = EVENT.clicked, w = EVENT.dismissed,
-  b = EVENT.failed, f = EVENT.dropped, q = EVENT.dropped, p = EVENT.dropped,
-}
 local marks, told = {}, {}
 local function mark(push, name, number, client, data)
-  if has_listeners() then told[#told + 1] = { push, name, number, client, data } end
+  if events.has_listeners() then told[#told + 1] = { push, name, number, client, data } end
   local of_push = marks[push] or { sets = {}, devices = {} }
   marks[push] = of_push
   local numbers = of_push.sets[name] or {}
@@ -111,70 +107,78 @@ local function raise_chunks(push, chunk)
   if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
 end
 
--- Whether a push is for a device, or its audience is counted by those who tell.
-local function is_targeted(push, row, number)
-  if row[3] then return true end
-  return row[1] == TO_ONE and tonumber(row[2]) == number or row[1] ~= TO_ONE and is_marked(push, row[1], 't', number)
-end
+local save_marks
+do
+  local EVENT_OF_SET = {
+    d = events.delivered, x = events.dropped, r = events.collapsed, s = events.displayed, k = events.clicked, w = events.dismissed,
+    b = events.failed, f = events.dropped, q = events.dropped, p = events.dropped,
+  }
 
--- How many devices were new to a set, by stretches of time since acceptance: the hash `P:ID:h` of `STRETCH:SET`. The first 180 are minutes, the others hours.
--- Of a push to one device the sets say all there is to know.
-local IN_SERIES = { d = true, s = true, k = true, w = true }
-local function count_in_series(key, row, name, count)
-  if count == 0 or not IN_SERIES[name] or row[1] == TO_ONE then return end
-  local minute = math.floor(math.max(server_ms - tonumber(row[4]), 0) / 60000)
-  local stretch = minute < 180 and minute or math.min(177 + math.floor(minute / 60), 872)
-  write('HINCRBY', key .. ':h', digits(stretch) .. ':' .. name, count)
-end
-
-local function save_marks()
-  local rows, new = {}, {}
-  for push, of_push in pairs(marks) do
-    local key = push_key(push)
-    local row = call('HMGET', key, 'l', 't', 'g', 'a')
-    rows[push] = row
-    -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
-    if row[3] then
-      local targeted, last = {}, 0
-      for number in pairs(of_push.devices) do
-        targeted[#targeted + 1] = number
-        last = math.max(last, number)
-      end
-      of_push.sets.t = targeted
-      raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
-    end
-    for name, numbers in pairs(of_push.sets) do
-      local count = 0
-      local function on_new(number)
-        new[push .. name .. number] = true
-        count = count + 1
-      end
-      if not row[1] then
-        -- Nobody asks for that report any more.
-      elseif row[1] == TO_ALL then
-        save_bits(key .. ':' .. name, numbers, on_new)
-      elseif row[1] == TO_FEW and has_listeners() then
-        for _, number in ipairs(numbers) do
-          if write('SADD', key .. ':' .. name, number) == 1 then on_new(number) end
-        end
-      elseif row[1] == TO_FEW then
-        for first = 1, #numbers, BITS_AT_ONCE do
-          count = count + write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
-        end
-      else
-        for _, number in ipairs(numbers) do
-          if number == tonumber(row[2]) and write('HSET', key, name, 1) == 1 then on_new(number) end
-        end
-      end
-      count_in_series(key, row, name, count)
-    end
+  -- Whether a push is for a device, or its audience is counted by those who tell.
+  local function is_targeted(push, row, number)
+    if row[3] then return true end
+    return row[1] == TO_ONE and tonumber(row[2]) == number or row[1] ~= TO_ONE and is_marked(push, row[1], 't', number)
   end
-  for _, one in ipairs(told) do
-    local push, name, number, client, data = unpack(one, 1, 5)
-    local at = push .. name .. number
-    if new[at] and EVENT_OF_SET[name] and is_targeted(push, rows[push], number) then
-      new[at] = nil
-      append_event(EVENT_OF_SET[name], client, push, data)
+
+  -- How many devices were new to a set, by stretches of time since acceptance: the hash `P:ID:h` of `STRETCH:SET`. The first 180 are minutes, the others hours.
+  -- Of a push to one device the sets say all there is to know.
+  local IN_SERIES = { d = true, s = true, k = true, w = true }
+  local function count_in_series(key, row, name, count)
+    if count == 0 or not IN_SERIES[name] or row[1] == TO_ONE then return end
+    local minute = math.floor(math.max(server_ms - tonumber(row[4]), 0) / 60000)
+    local stretch = minute < 180 and minute or math.min(177 + math.floor(minute / 60), 872)
+    write('HINCRBY', key .. ':h', digits(stretch) .. ':' .. name, count)
+  end
+
+  save_marks = function()
+    local rows, new = {}, {}
+    for push, of_push in pairs(marks) do
+      local key = push_key(push)
+      local row = call('HMGET', key, 'l', 't', 'g', 'a')
+      rows[push] = row
+      -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
+      if row[3] then
+        local targeted, last = {}, 0
+        for number in pairs(of_push.devices) do
+          targeted[#targeted + 1] = number
+          last = math.max(last, number)
+        end
+        of_push.sets.t = targeted
+        raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
+      end
+      for name, numbers in pairs(of_push.sets) do
+        local count = 0
+        local function on_new(number)
+          new[push .. name .. number] = true
+          count = count + 1
+        end
+        if not row[1] then
+          -- Nobody asks for that report any more.
+        elseif row[1] == TO_ALL then
+          save_bits(key .. ':' .. name, numbers, on_new)
+        elseif row[1] == TO_FEW and events.has_listeners() then
+          for _, number in ipairs(numbers) do
+            if write('SADD', key .. ':' .. name, number) == 1 then on_new(number) end
+          end
+        elseif row[1] == TO_FEW then
+          for first = 1, #numbers, BITS_AT_ONCE do
+            count = count + write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
+          end
+        else
+          for _, number in ipairs(numbers) do
+            if number == tonumber(row[2]) and write('HSET', key, name, 1) == 1 then on_new(number) end
+          end
+        end
+        count_in_series(key, row, name, count)
+      end
+    end
+    for _, one in ipairs(told) do
+      local push, name, number, client, data = unpack(one, 1, 5)
+      local at = push .. name .. number
+      if new[at] and EVENT_OF_SET[name] and is_targeted(push, rows[push], number) then
+        new[at] = nil
+        events.append(EVENT_OF_SET[name], client, push, data)
+      end
     end
   end
 end
@@ -231,7 +235,7 @@ local function replace(device, key, by)
   if not member then return false end
   local _, _, push = parse_entry(member)
   remove_entries(device, lane, { member })
-  mark(push, 'r', device.number, device.client, '{"by":"' .. ulid(by) .. '"}')
+  mark(push, 'r', device.number, device.client, '{"by":"' .. events.ulid(by) .. '"}')
   write('HSET', push_key(push), 'b' .. digits(device.number), by)
   return tonumber(place)
 end

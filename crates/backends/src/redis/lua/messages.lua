@@ -113,8 +113,8 @@ local function target_all(push)
 end
 
 local IDEMPOTENCY = K .. 'k'
--- Ids of all pushes in order.
-local PUSHES = K .. 'u'
+-- Ids of all pushes in order; the table of those whose end is to be told.
+local PUSHES, OPEN_TABLE = K .. 'u', 42
 
 -- idempotency: key, hash of the body, expiry
 -- rows: of a campaign, as of a change; it is no entry anywhere
@@ -196,9 +196,9 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
   if info ~= '' then add('j', info) end
   write('HSET', key, unpack(fields))
   write('ZADD', PUSHES, 0, push)
-  event(EVENT.accepted, nil, push, targeted and '{"targeted":' .. digits(targeted) .. '}')
+  events.tell(events.accepted, nil, push, targeted and '{"targeted":' .. digits(targeted) .. '}')
   -- Of a push to named devices each event tells.
-  if watched or not clients and has_listeners() then put_row(OPEN_TABLE, push, info, nil, next_place()) end
+  if watched or not clients and events.has_listeners() then put_row(OPEN_TABLE, push, info, nil, next_place()) end
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))

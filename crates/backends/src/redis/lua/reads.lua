@@ -297,34 +297,30 @@ read.pushes = function(before, limit)
   return { found, false }
 end
 
-local function event_parts(place, fields)
-  return place, tonumber(fields.k), fields.d or false, fields.p or false, fields.j or false
-end
-
 read.events = function(after, limit)
-  local events, full, add = page(limit)
+  local found, full, add = page(limit)
   local trimmed, begun = counter('vt'), counter('vb')
   local last = math.max(counter('v'), begun)
-  local at_end = each_entry(EVENTS, math.max(after, trimmed), function(place, fields)
+  local at_end = each_entry(events.key, math.max(after, trimmed), function(place, fields)
     if full() then return false end
-    add(64 + (fields.j and #fields.j or 0), event_parts(place, fields))
+    add(64 + (fields.j and #fields.j or 0), events.parts(place, fields))
     return true
   end)
   local read_to = math.max(after, last)
-  if not at_end then read_to = #events > 0 and events[#events][1] or after end
-  return { events, read_to, last, after < math.max(trimmed, begun) }
+  if not at_end then read_to = #found > 0 and found[#found][1] or after end
+  return { found, read_to, last, after < math.max(trimmed, begun) }
 end
 
 -- Newest first. Looks at so many at most.
 read.past = function(device, before, limit, look_at)
   local found, looked, from = {}, 0, before and '(' .. stream_id(before) or '+'
   while true do
-    local entries = call('XREVRANGE', EVENTS, from, '-', 'COUNT', 128)
+    local entries = call('XREVRANGE', events.key, from, '-', 'COUNT', 128)
     for _, entry in ipairs(entries) do
       local place, fields = place_of(entry[1]), fields_of(entry[2])
       if #found >= limit or looked >= look_at then return { found, place + 1 } end
       looked = looked + 1
-      if not device or fields.d == device then found[#found + 1] = { event_parts(place, fields) } end
+      if not device or fields.d == device then found[#found + 1] = { events.parts(place, fields) } end
       from = '(' .. entry[1]
     end
     if #entries < 128 then return { found, false } end

@@ -17,7 +17,7 @@ local function remove_row(number, name)
   if write('HDEL', rows_key(number), name) == 0 then return false end
   write('ZREM', names_key(number), name)
   unindex(row_subject(number, name))
-  after_listener(number)
+  events.after_listener(number)
   if number == DEVICE_TABLE then
     local device = load(name)
     profile_changed(device, false)
@@ -39,9 +39,9 @@ local function is_overfull(rows, number, bound)
   return added > 0 and call('HLEN', rows_key(number)) + added > bound
 end
 
--- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false; bounds: table, rows it may have; events: kind,
+-- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false; bounds: table, rows it may have; news: kind,
 -- device or false, push or false, data or false
-run.change = function(now, expected, rows, bounds, events)
+run.change = function(now, expected, rows, bounds, news)
   for _, row in ipairs(expected) do
     if (row_at(row[1], row[2], now) or 0) ~= row[3] then return 'C' end
   end
@@ -59,7 +59,7 @@ run.change = function(now, expected, rows, bounds, events)
       remove_row(number, name)
     end
   end
-  for _, each in ipairs(events) do event(unpack(each, 1, 4)) end
+  for _, each in ipairs(news) do events.tell(unpack(each, 1, 4)) end
   return version
 end
 

@@ -146,7 +146,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local ends = {}
   for partition = 1, config.partitions do ends[partition] = end_of(partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
-  event(EVENT.connected, client)
+  events.tell(events.connected, client)
   return {
     epoch, device.number, resumed, ended, owed, cursor, ends, lanes_of(device), previous,
     not is_new and profile_of(client),
@@ -265,7 +265,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   else
     disconnect(device, ends_at, now)
   end
-  event(EVENT.disconnected, client)
+  events.tell(events.disconnected, client)
   return true
 end
 
@@ -318,7 +318,7 @@ run.void = function(owner, now, limit)
       else
         disconnect(device, ends_at, now, true)
       end
-      event(EVENT.disconnected, client, nil, '{"reason":"node_lost"}')
+      events.tell(events.disconnected, client, nil, '{"reason":"node_lost"}')
     else
       write('SREM', connected_key(owner), client)
     end
