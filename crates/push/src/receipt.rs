@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
-    /// Its inbox was full: the oldest entry goes.
+    /// Its inbox was full: the least urgent entry goes, of those the oldest.
     InboxFull,
     /// The app's stored bytes were used up.
     StoredBytes,

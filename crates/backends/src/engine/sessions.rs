@@ -352,6 +352,7 @@ impl Txn<'_> {
             if !subscribe.add.is_empty() {
                 self.end_hand_over(&subject)?;
                 self.start_topic_cursors(client, &subject)?;
+                self.wait_for_changes(&client.app)?;
             }
         }
         if !subscribe.inbox.is_empty() {

@@ -70,6 +70,8 @@ fn broker_outcome(
 ) -> Result<Result<Outcome, StoreError>, Malformed> {
     match (command, &answer) {
         (_, Packed::True) => Ok(Ok(Outcome::Done)),
+        // With the last change, which all nodes must know.
+        (Command::Subscribe(_), Packed::Number(_)) => Ok(Ok(Outcome::Done)),
         (_, Packed::Bytes(refusal)) if refusal == b"F" => Ok(Err(StoreError::Fenced)),
         (_, Packed::Bytes(refusal)) if refusal == b"N" => Ok(Ok(Outcome::Nothing)),
         (Command::Claim(_), _) => Ok(Ok(Outcome::Claimed(Box::new(claimed(answer)?)))),

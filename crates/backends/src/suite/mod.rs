@@ -107,7 +107,7 @@ macro_rules! shared_conformance_tests {
                 a_filter_is_announced_with_its_first_and_its_last_session
                 members_of_shared_subscriptions_are_announced
                 a_snapshot_is_what_the_changes_say
-                a_commit_names_the_requests_that_changed_something
+                a_commit_names_the_requests_that_wait_for_changes
                 a_refused_request_announces_nothing
                 news_of_logs_are_read_in_order
                 an_entry_with_an_audience_names_the_change_before_it

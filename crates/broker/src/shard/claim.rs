@@ -83,6 +83,7 @@ impl Shard {
             expiry_seconds: connecting.expiry_seconds,
             will: connecting.will.as_deref().cloned(),
         };
+        self.forget_last_words(&claim.client);
         let expiry_seconds = connecting.expiry_seconds;
         self.conns[slot as usize]
             .as_mut()

@@ -152,6 +152,8 @@ pub struct Rare {
     pub pending_subscribes: u32,
     /// UNSUBSCRIBEs that the store has not answered.
     pub pending_unsubscribes: u32,
+    /// Whether the store is read, or was, for what it has sent.
+    pub look: super::doubt::Look,
     /// Incoming QoS 2 exchanges that the store is to forget.
     pub releasing: BTreeSet<PacketId>,
     /// Outgoing messages of shared subscriptions, to be sent to another member if this session ends.

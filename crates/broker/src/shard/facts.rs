@@ -132,12 +132,19 @@ impl Shard {
                     self.mail_hub(ClusterMail::Released { ticket });
                 }
             }
-            Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),
+            Some(Fact::Saved(conn)) => {
+                let is_written = outcome.is_ok();
+                self.on_deliveries_saved(conn, ticket, is_written);
+                if refused && self.answered(conn).is_some() {
+                    self.mark_dirty(conn.slot);
+                }
+            }
             _ => {}
         }
     }
 
-    fn on_deliveries_saved(&mut self, conn: ConnId, ticket: Ticket, refused: bool) {
+    /// What is not written stays unsaved: it is saved again, or goes with the session to the node that has claimed it.
+    fn on_deliveries_saved(&mut self, conn: ConnId, ticket: Ticket, is_written: bool) {
         let Some(live) = self.answered(conn) else {
             return;
         };
@@ -146,11 +153,11 @@ impl Shard {
             return;
         };
         let saved = rare.saving.remove(at);
-        if refused {
+        if !is_written {
             if let Some(campaigns) = &mut live.campaigns {
                 campaigns.is_saved = false;
             }
-            return self.mark_dirty(conn.slot);
+            return;
         }
         for later in &mut rare.saving {
             later.receipts = later.receipts.saturating_sub(saved.receipts);

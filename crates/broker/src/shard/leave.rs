@@ -69,6 +69,7 @@ impl Shard {
         let ended = self.detach(slot, &live, live.is_durable());
         let will = live.will.take().filter(|_| with_will);
         let progress = self.progress_of(&client, &mut live);
+        self.keep_last_words(&progress);
         let will_at =
             will.map(|will| self.after_connection_loss(&client, *will, live.expiry_seconds));
         let expires_at = match live.expiry_seconds {

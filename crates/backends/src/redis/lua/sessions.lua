@@ -154,7 +154,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
 end
 
 run.subscribe = function(client, epoch, add, remove, inbox)
-  local device = fence(client, epoch)
+  local device, known = fence(client, epoch), true
   if not device then return 'F' end
   if device.expiry then
     local key = device_key(client)
@@ -171,12 +171,14 @@ run.subscribe = function(client, epoch, add, remove, inbox)
       local cursors = cursors_of(device)
       for partition = 1, config.partitions do cursors[partition] = cursors[partition] or end_of(partition) end
       set_cursors(device, cursors)
+      -- Another session's subscription may have made the filter one to keep messages for, and not all nodes know that yet.
+      if config.shared then known = counter('h') end
     end
   end
   if #inbox > 0 then
     for number, item in ipairs(inbox) do append_to_inbox(device_for_inbox(client), next_place(), item, number - 1) end
   end
-  return true
+  return known
 end
 
 local function receive(number, receipts, settled)
