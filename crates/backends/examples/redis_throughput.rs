@@ -185,6 +185,8 @@ fn release(app: &str, client_id: &str, epoch: Epoch) -> Request {
             unfinished: None,
             inbox_done: vec![],
             receipts: vec![],
+            settled: vec![],
+            memory: None,
         },
         expires_at: Some(NOW.plus_seconds(86_400)),
         now: NOW,
@@ -219,5 +221,7 @@ fn accept(number: u32, audience: Audience) -> Request {
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
     })))
 }

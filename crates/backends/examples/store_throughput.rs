@@ -88,6 +88,8 @@ impl Bench {
                     unfinished: None,
                     inbox_done: vec![],
                     receipts: vec![MessageId(id)],
+                    settled: vec![],
+                    memory: None,
                 }))
             },
         );
@@ -194,6 +196,8 @@ impl Bench {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         })))
     }
 }
