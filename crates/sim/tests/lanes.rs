@@ -32,6 +32,8 @@ fn post(pair: &mut Pair, priority: Priority, collapse_key: Option<&str>, payload
         priority,
         collapse_key: collapse_key.map(str::to_owned),
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id
@@ -173,6 +175,8 @@ fn pushes_to_all_are_as_urgent_as_the_normal_ones() {
             priority: Normal,
             collapse_key: None,
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         };
         pair.node.push(Command::Accept(Box::new(accept)));
         pair.node.settle();
