@@ -18,7 +18,8 @@ use axum::{
 };
 
 use crate::{
-    ApiState, batch, compat, connect, devices, events, explanations, groups, keys, listing, ops,
+    ApiState, batch, campaigns, compat, connect, devices, events, explanations, groups, keys,
+    listing, ops,
     problem::{Code, Problem},
     pushes, schedules, segments, uploads, users, webhooks,
 };
@@ -47,7 +48,10 @@ fn resources() -> Router<ApiState> {
         )
         .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
         .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
-        .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route(
+            "/v1/apps/{app}/pushes/{id}",
+            get(pushes::report).post(campaigns::act),
+        )
         .route("/v1/apps/{app}/pushes/{id}/series", get(pushes::series))
         .route(
             "/v1/apps/{app}/pushes/{id}/devices/{device}",

@@ -87,6 +87,8 @@ impl Bench {
                     unfinished: None,
                     inbox_done: vec![],
                     receipts: vec![MessageId(id)],
+                    settled: vec![],
+                    memory: None,
                 }))
             },
         );
@@ -193,6 +195,8 @@ impl Bench {
             idempotency: None,
             info: Bytes::new(),
             watched: false,
+            rows: None,
+            channel: Default::default(),
         })))
     }
 }

@@ -23,6 +23,7 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     lanes::Priority,
+    receipt::{DropReason, Mark},
     rows,
     store::{self as push, Accept, Audience, Idempotency},
 };
@@ -284,12 +285,7 @@ impl Both {
                 .map(|reader| reader.report(&app, *id, self.now.0).unwrap());
             assert_eq!(embedded, memory);
             if let Some(report) = memory {
-                let sum = report.delivered
-                    + report.pending
-                    + report.expired
-                    + report.collapsed
-                    + report.dropped;
-                assert_eq!(sum, report.targeted, "{report:?}");
+                assert_eq!(report.funnel().check(report.targeted), Ok(()), "{report:?}");
             }
         }
         for table in [rows::Table::Device, rows::Table::Segment] {
@@ -382,6 +378,16 @@ impl Both {
                 .filter_map(|bit| self.pushes.get(latest + bit as usize))
                 .map(|id| MessageId(id.0))
                 .collect(),
+            settled: chosen(receipts >> 4)
+                .filter_map(|bit| self.pushes.get(latest + bit as usize))
+                .map(|id| {
+                    (
+                        MessageId(id.0),
+                        Mark::Dropped(DropReason::FrequencyCap).code(),
+                    )
+                })
+                .collect(),
+            memory: save.then(|| vec![receipts; usize::from(receipts % 3)].into()),
         }
     }
 
@@ -656,6 +662,8 @@ impl Both {
             }),
             info: Bytes::new(),
             watched: false,
+            rows: None,
+            channel: Default::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     json::{self, Node},
     options::Options,
     payload::{self, Content},
-    store::{self, Accept, Idempotency},
+    store::{self, Accept, Channel, Idempotency},
 };
 
 /// What a node may choose.
@@ -158,10 +158,12 @@ impl Request {
             info: Info::of(&self.options).encode(),
             collapse_key: self.options.collapse_key,
             idempotency,
+            rows: None,
+            channel: Channel::In,
         }
     }
 
-    fn document(&self, id: PushId, now_ms: u64) -> Bytes {
+    pub(crate) fn document(&self, id: PushId, now_ms: u64) -> Bytes {
         let collapse_key = self.options.collapse_key.as_deref();
         payload::document(id, &self.content, collapse_key, now_ms)
     }

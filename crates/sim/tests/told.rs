@@ -33,6 +33,8 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         idempotency: None,
         info: Bytes::new(),
         watched: false,
+        rows: None,
+        channel: Default::default(),
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     pair.node.settle();

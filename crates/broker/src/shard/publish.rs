@@ -176,6 +176,10 @@ impl Shard {
         packet_id: Option<PacketId>,
         incoming: &mut Incoming<'_>,
     ) {
+        if self.is_blind(slot, incoming.qos) {
+            let text = "the store cannot be read; try again later";
+            return self.refuse_to_keep(slot, packet_id, incoming.qos, text);
+        }
         let exactly_once = incoming.qos == QoS::ExactlyOnce;
         let live = self.live(slot).expect("the caller looked");
         let epoch = live.epoch;
@@ -247,14 +251,8 @@ impl Shard {
         command: Command,
     ) -> Option<Ticket> {
         if self.store_is_behind() {
-            self.stats.refused_store += 1;
             let text = "the store is behind; try again later";
-            if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
-                // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
-                self.refuse(slot, Reason::QuotaExceeded, text);
-                return None;
-            }
-            self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
+            self.refuse_to_keep(slot, packet_id, qos, text);
             return None;
         }
         let conn = self.live(slot).expect("the caller looked").conn;
@@ -277,6 +275,16 @@ impl Shard {
             });
         }
         Some(ticket)
+    }
+
+    fn refuse_to_keep(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS, text: &str) {
+        self.stats.refused_store += 1;
+        if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
+            // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
+            self.refuse(slot, Reason::QuotaExceeded, text);
+        } else {
+            self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
+        }
     }
 
     /// What the store is to do with a message, or `None` if nothing.

@@ -1,4 +1,4 @@
-//! The tasks of the node that leads: the one that makes the pushes of schedules (`campanile_api::scheduler`), and the one that tells webhooks and callback addresses
+//! The tasks of the node that leads: the one that makes the pushes of schedules (`campanile_api::scheduler`), the one that looks after campaigns (`campanile_api::campaigns`), and the one that tells webhooks and callback addresses
 //! (`campanile_api::teller`).
 
 use std::sync::{Arc, atomic::Ordering};
@@ -17,6 +17,7 @@ use super::{HTTP_DRAIN, Inner};
 pub(super) struct Leading {
     stop: watch::Sender<()>,
     scheduler: JoinHandle<()>,
+    campaigns: JoinHandle<()>,
     teller: JoinHandle<()>,
 }
 
@@ -33,9 +34,18 @@ impl Leading {
             async move { while stopped.changed().await.is_ok() {} }
         };
         let scheduler = api::scheduler::run(state.clone(), leads(), stopped());
+        let (campaign_state, campaigns_lead) = (state.clone(), leads());
+        let (watched, campaigns_stopped) = (node.watched.clone(), stopped());
+        let campaigns = async move {
+            tokio::select! {
+                () = api::campaigns::run(campaign_state, campaigns_lead, || watched.list()) => {}
+                () = campaigns_stopped => {}
+            }
+        };
         let teller = api::teller::run(state.clone(), leads(), stopped());
         Leading {
             scheduler: runtime.spawn(scheduler),
+            campaigns: runtime.spawn(campaigns),
             teller: runtime.spawn(teller),
             stop,
         }
@@ -45,7 +55,12 @@ impl Leading {
     pub(super) fn stop(self, runtime: &Runtime) {
         drop(self.stop);
         let until = Instant::now() + HTTP_DRAIN;
-        for (name, task) in [("scheduler", self.scheduler), ("teller", self.teller)] {
+        let tasks = [
+            ("scheduler", self.scheduler),
+            ("campaigns", self.campaigns),
+            ("teller", self.teller),
+        ];
+        for (name, task) in tasks {
             let ended = runtime.block_on(async { timeout_at(until, task).await });
             if ended.is_err() {
                 tracing::warn!(name, "a task of the leading node did not end in time");

@@ -125,6 +125,8 @@ impl Ends {
             }),
             info: Bytes::new(),
             watched: false,
+            rows: None,
+            channel: Default::default(),
         };
         self.trace.note(|| {
             format!(

@@ -302,6 +302,8 @@ impl Stage {
             idempotency: None,
             info: Bytes::new(),
             watched: false,
+            rows: None,
+            channel: Default::default(),
         };
         node.push(Command::Accept(Box::new(accept)));
     }

@@ -22,6 +22,8 @@ local function remove_row(number, name)
     local device = load(name)
     profile_changed(device, false)
     if device then forget_idle(device) end
+  elseif TOLD_TABLES[number] then
+    change('C', name)
   end
   return true
 end
@@ -52,6 +54,7 @@ run.change = function(now, expected, rows, bounds, news)
     if value then
       put_row(number, name, value, expires_at, version)
       if number == DEVICE_TABLE then profile_changed(device_for_inbox(name), value) end
+      if TOLD_TABLES[number] then change('C', name, 'v', value) end
     else
       remove_row(number, name)
     end
@@ -103,9 +106,21 @@ read.count_rows = function(number) return call('HLEN', rows_key(number)) end
 read.numbers = function(clients)
   local found = {}
   for i, client in ipairs(clients) do
-    local row = call('HMGET', device_key(client), 'o', 'x', 'i')
-    local keeps = row[1] and (row[2] or row[3] or call('HEXISTS', DEVICE_ROWS, client) == 1)
+    local row = call('HMGET', device_key(client), 'o', 'x', 'i', 'p')
+    local keeps = row[1] and (row[2] or row[3] or not row[4] or call('HEXISTS', DEVICE_ROWS, client) == 1)
     found[i] = keeps and tonumber(row[1]) or false
+  end
+  return found
+end
+
+campaigns = function()
+  local found = {}
+  for number in pairs(TOLD_TABLES) do
+    for _, name in ipairs(call('ZRANGE', names_key(number), 0, -1)) do
+      -- Also what has expired and is not swept yet: whoever reads it knows its time.
+      local version, value = row_at(number, name)
+      if version then found[#found + 1] = { name, value } end
+    end
   end
   return found
 end
