@@ -7,7 +7,7 @@ use common::{Api, api};
 use serde_json::{Value, json};
 
 async fn push(api: &Api, options: Value) -> String {
-    let body = json!({"audience": "all", "data": {"a": 1}, "options": options});
+    let body = json!({"audience": {"all": true}, "data": {"a": 1}, "options": options});
     let answer = api.push(body.to_string()).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
     answer.json()["push_id"].as_str().unwrap().to_owned()
