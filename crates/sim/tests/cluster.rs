@@ -199,6 +199,8 @@ impl Town {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));
     }

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, Epoch, Generation, Offset},
+    ids::{AppId, Epoch, Generation, MessageId, Offset},
     store::{
         Change, ChangeEntry, Changes, ChangesQuery, Command, DurableMember, LogKind, Notice,
         Outcome, Page, Publish, QoS, Query, Snapshot, StoreError, Subscribe,
@@ -386,6 +387,7 @@ struct Sum {
     filters: BTreeSet<Arc<str>>,
     /// By filter, then by client.
     members: BTreeMap<Arc<str>, BTreeMap<Arc<str>, DurableMember>>,
+    campaigns: BTreeMap<MessageId, Bytes>,
 }
 
 impl Sum {
@@ -412,6 +414,10 @@ impl Sum {
                     None => assert!(members.remove(&client_id).is_some()),
                 }
             }
+            Change::Campaign { push, row } => match row {
+                Some(row) => drop(self.campaigns.insert(push, row)),
+                None => assert!(self.campaigns.remove(&push).is_some()),
+            },
             Change::Profile { .. } => panic!("no snapshot has it: {change:?}"),
         }
     }

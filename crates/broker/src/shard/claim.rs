@@ -233,6 +233,7 @@ impl Shard {
             client_id: connecting.client_id,
             rare: None,
             unsaved: None,
+            campaigns: None,
         };
         if let Some(auth) = connecting.auth {
             let rare = live.rare();
@@ -246,6 +247,7 @@ impl Shard {
             claimed.changes,
             connecting.profile_noticed,
         );
+        self.join_campaigns(&mut live, claimed.memory, claimed.begins);
         let resumed = claimed.resumed.unwrap_or_default();
         self.restore(&mut live, &resumed, window);
         self.set_patience(slot, live.keep_alive);
@@ -306,11 +308,15 @@ impl Shard {
             let source = match unfinished.source {
                 Source::Log(log) => TagSource::Log(log),
                 Source::Inbox => TagSource::Inbox,
+                Source::Campaign(_) => TagSource::Campaign,
             };
             let tag = Tag {
                 source,
                 offset: unfinished.offset,
-                push: crate::ids::MessageId(0),
+                push: match unfinished.source {
+                    Source::Campaign(push) => push,
+                    _ => crate::ids::MessageId(0),
+                },
             };
             live.outbound.restore(
                 unfinished.packet_id,

@@ -187,6 +187,7 @@ impl Shard {
     fn on_snapshot(&mut self, app: &AppId, snapshot: &Snapshot) {
         let app = self.app(app);
         self.read_profiles(app, snapshot.changes);
+        self.on_all_campaigns(app, &snapshot.campaigns);
         let (entries, bytes) = (self.config.tail_entries, self.config.tail_bytes);
         let app = &mut self.apps[usize::from(app)];
         app.routes.forget_peer(ShardId::STORE);
@@ -233,6 +234,7 @@ impl Shard {
             Change::Profile { client_id, profile } => {
                 self.on_profile(index, &client_id, profile, offset);
             }
+            Change::Campaign { push, row } => self.on_campaign(index, push, row),
         }
         self.note_change(index, offset);
     }
@@ -293,6 +295,7 @@ impl Shard {
                 }
                 claimed.push_cursor = session.push_cursor;
                 claimed.inbox_waiting = session.inbox_waiting;
+                claimed.memory = session.memory;
             }
             // What the claim said is older: at worst something is repeated. Whoever claimed the session since fences this one.
             _ => {}

@@ -163,6 +163,8 @@ impl Shard {
             unfinished: None,
             inbox_done: Vec::new(),
             receipts: Vec::new(),
+            settled: Vec::new(),
+            memory: None,
         };
         let release = Release {
             progress,
@@ -211,6 +213,7 @@ impl Shard {
     /// filters that still count are returned.
     pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) -> Vec<Arc<str>> {
         self.leave_audiences(slot, live);
+        self.leave_campaigns(slot, live);
         let mut counted = Vec::new();
         for subscription in &live.subscriptions {
             if subscription.counted && !stays {
@@ -380,6 +383,8 @@ impl Shard {
             unfinished: durable.then(|| Shard::unfinished_of(live)),
             inbox_done: unsaved.inbox_done,
             receipts: unsaved.receipts,
+            settled: unsaved.settled,
+            memory: live.campaigns.as_mut().and_then(|of| of.unsaved_memory()),
         }
     }
 

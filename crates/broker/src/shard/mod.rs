@@ -9,6 +9,7 @@
 mod acks;
 mod audiences;
 mod auth;
+mod campaigns;
 mod claim;
 mod cluster;
 mod conn;
@@ -114,6 +115,8 @@ pub struct Shard {
     /// Clients, by app, whose profiles could not be read.
     unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
+    /// No device has its turn of a campaign before this.
+    turns_due: Option<Millis>,
     wills: wills::Delayed,
     late: late::LateMessages,
     /// Figures under `$SYS`.
@@ -150,6 +153,7 @@ struct App {
     /// Slots of connected clients and of those whose CONNECT is being worked on.
     clients: HashMap<Arc<str>, u32, FixedState>,
     profiles: audiences::Profiles,
+    campaigns: campaigns::Campaigns,
 }
 
 /// What a request's answer is for.
@@ -263,6 +267,7 @@ impl Shard {
             unfinished_replays: Vec::new(),
             unread_profiles: BTreeMap::new(),
             sweep_due: now,
+            turns_due: None,
             wills: wills::Delayed::default(),
             late: late::LateMessages::default(),
             sys: BTreeMap::new(),
@@ -301,6 +306,10 @@ impl Shard {
             for subscription in subscriptions {
                 self.recover_subscription(home, client, subscription);
             }
+        }
+        for (app, push, row) in &recovery.campaigns {
+            let app = self.app(app);
+            self.on_campaign(app, *push, Some(row.clone()));
         }
         for owed in &recovery.wills {
             if Shard::of_client(&owed.client.app, &owed.client.client_id, self.count) == self.id {
@@ -364,6 +373,7 @@ impl Shard {
                 .collect(),
             clients: HashMap::with_hasher(FixedState::with_seed(self.seed)),
             profiles: audiences::Profiles::default(),
+            campaigns: campaigns::Campaigns::default(),
         });
         self.app_index.insert(id.clone(), index);
         index

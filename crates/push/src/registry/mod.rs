@@ -6,6 +6,7 @@
 pub mod apps;
 pub mod audiences;
 pub mod audit;
+pub mod campaigns;
 pub mod census;
 pub mod devices;
 pub mod permission;
@@ -206,6 +207,8 @@ fn things(table: Table) -> &'static str {
         Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
-        Table::Count => "pushes",
+        Table::Count | Table::Collapse | Table::End => "pushes",
+        Table::Cancelled => "cancelled pushes",
+        Table::Campaign => "campaigns under way",
     }
 }

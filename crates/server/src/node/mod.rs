@@ -55,7 +55,7 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
-    audiences::LiveAudiences,
+    audiences::{LiveAudiences, Watched},
     auth::AuthPool,
     census::{Census, CensusMailbox},
     cluster::{
@@ -163,6 +163,8 @@ struct Inner {
     /// The way to the hub of a member of a cluster.
     hub: Option<HubMailbox>,
     census: CensusMailbox,
+    /// Campaigns that the node that leads looks after.
+    watched: Arc<Watched>,
 }
 
 impl Inner {
@@ -303,6 +305,7 @@ impl Node {
         let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
             census,
+            watched: Arc::new(Watched::default()),
             name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
@@ -594,7 +597,7 @@ fn spawn_shards(
             count,
             config: broker.clone(),
             access: config.access.clone(),
-            audiences: Box::new(LiveAudiences::default()),
+            audiences: Box::new(LiveAudiences::new(inner.watched.clone())),
             ids: inner.ids.clone(),
             seed,
             cluster,

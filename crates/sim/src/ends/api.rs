@@ -123,6 +123,8 @@ impl Ends {
                 body_hash: [current.push as u8; 32],
                 expires_ms: self.now.0 + 86_400_000,
             }),
+            rows: None,
+            channel: Default::default(),
         };
         self.trace.note(|| {
             format!(
