@@ -22,6 +22,41 @@ pub struct Config {
     pub store_timeout_ms: u64,
     /// Milliseconds that requests may still take when the node stops.
     pub drain_timeout_ms: u64,
+    /// Event streams open at a time; more are refused.
+    pub max_event_streams: usize,
+    /// What is sent to receivers of webhooks and callbacks.
+    pub webhooks: Webhooks,
+}
+
+/// Settings of what is sent to receivers of webhooks and callbacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Milliseconds for a receiver to answer.
+    pub timeout_ms: u64,
+    /// Requests under way at a time, of all apps.
+    pub max_in_flight: usize,
+    /// Whether addresses may be `http`, which anybody on the way can read and forge.
+    pub allow_http: bool,
+    /// Whether receivers may be on this machine or in private networks. Whoever may make a webhook could reach what only we can reach.
+    pub allow_private_targets: bool,
+}
+
+impl Default for Webhooks {
+    fn default() -> Webhooks {
+        Webhooks {
+            timeout_ms: 10_000,
+            max_in_flight: 64,
+            allow_http: false,
+            allow_private_targets: false,
+        }
+    }
+}
+
+impl Webhooks {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
 }
 
 impl Default for Config {
@@ -34,6 +69,8 @@ impl Default for Config {
             body_timeout_ms: 10_000,
             store_timeout_ms: 10_000,
             drain_timeout_ms: 5_000,
+            max_event_streams: 256,
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -66,6 +103,16 @@ impl Config {
             (self.head_timeout_ms >= 1, "head_timeout_ms", "at least 1"),
             (self.body_timeout_ms >= 1, "body_timeout_ms", "at least 1"),
             (self.store_timeout_ms >= 1, "store_timeout_ms", "at least 1"),
+            (
+                self.webhooks.max_in_flight >= 1,
+                "webhooks.max_in_flight",
+                "at least 1",
+            ),
+            (
+                self.webhooks.timeout_ms >= 1,
+                "webhooks.timeout_ms",
+                "at least 1",
+            ),
         ];
         rules
             .into_iter()

@@ -132,10 +132,15 @@ struct Made {
 }
 
 pub(crate) fn new_secret() -> Result<ApiKey, Problem> {
+    Ok(ApiKey::from_random(random()?))
+}
+
+/// Bytes for a secret.
+pub(crate) fn random() -> Result<[u8; 32], Problem> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)
-        .map_err(|_| Problem::internal("the system gave no random numbers for a key"))?;
-    Ok(ApiKey::from_random(random))
+        .map_err(|_| Problem::internal("the system gave no random numbers for a secret"))?;
+    Ok(random)
 }
 
 /// `GET /v1/apps/{app}/keys`

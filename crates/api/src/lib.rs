@@ -1,7 +1,7 @@
 //! The HTTP API: resources over the push domain, and what watches a node.
 //!
 //! Start at [`router`], which needs an [`ApiState`]; [`serve`] runs it on a listener. The server supplies the ports: [`Store`] makes
-//! commands durable, [`Node`] tells how the node is, [`Cluster`](cluster::Cluster) how all nodes are. Every refusal is a [`problem::Problem`] with a code of [`problem::Code`];
+//! commands durable, [`Node`] tells how the node is, [`Cluster`](cluster::Cluster) how all nodes are, [`Outgoing`] sends requests to receivers of webhooks. Every refusal is a [`problem::Problem`] with a code of [`problem::Code`];
 //! `docs/api.md` describes them all to callers.
 //!
 //! Absent: TLS, HTTP/2, storage, and any knowledge of MQTT.
@@ -17,11 +17,14 @@ mod compat;
 mod config;
 mod connect;
 mod devices;
+mod events;
 mod explanations;
 mod groups;
 mod keys;
+mod listing;
 mod openapi;
 mod ops;
+mod outgoing;
 pub mod problem;
 mod pushes;
 mod query;
@@ -32,10 +35,13 @@ mod schedules;
 mod segments;
 mod serve;
 mod state;
+pub mod teller;
 mod uploads;
 mod users;
+mod webhooks;
 
-pub use config::Config;
+pub use config::{Config, Webhooks};
+pub use outgoing::{Answered, Outgoing, Post};
 pub use routes::{app_routes, ops_routes, router};
 pub use serve::serve;
 pub use state::{ApiState, Clock, NewId, Node, Parts, Store, Version};

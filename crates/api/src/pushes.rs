@@ -15,10 +15,16 @@ use campanile_push::{
     funnel::Funnel,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    receipt::{DropReason, FailReason},
-    registry::{self, audiences, campaigns::Standing, permission::Permission, schedules::Created},
+    info::Info,
+    options::Receipts,
+    receipt::{DropReason, FailReason, Mark},
+    registry::{
+        self, audiences, campaigns::Standing, open, permission::Permission, schedules::Created,
+    },
     request::{Limits, Request},
+    rows::{Scope, Table},
     schedule::Schedule,
+    series::Point,
     store::{self, Idempotency, Outcome, Report},
     time::rfc3339,
 };
@@ -29,11 +35,11 @@ use serde_json::json;
 use crate::{
     ApiState,
     auth::{self, Caller},
-    batch, body, campaigns, explanations,
+    batch, body, campaigns, explanations, listing,
     openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     routes::path_problem,
-    schedules,
+    schedules, webhooks,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -80,7 +86,13 @@ pub(crate) fn routes() -> Routes {
         .needs(Permission::Read)
         .answers(200, "What became of it so far.", of::<Reported>())
         .may(&[Code::InvalidPushId, Code::PushNotFound]);
+    let series = Operation::new("getPushSeries", "Receipts of a push over time")
+        .tells("New receipts of each stretch that has any, the earliest first: minutes in the first three hours, then hours.")
+        .needs(Permission::Read)
+        .answers(200, "The stretches.", of::<ShownSeries>())
+        .may(&[Code::InvalidPushId, Code::PushNotFound]);
     Routes::of("Pushes", "Making pushes, and what became of them.")
+        .get("/v1/apps/{app}/pushes", listing::list, listing::operation())
         .post("/v1/apps/{app}/pushes", self::accept, accept)
         .post("/v1/apps/{app}/pushes:validate", self::validate, validate)
         .post(
@@ -94,6 +106,7 @@ pub(crate) fn routes() -> Routes {
             campaigns::act,
             campaigns::operations(),
         )
+        .get("/v1/apps/{app}/pushes/{id}/series", self::series, series)
         .get(
             "/v1/apps/{app}/pushes/{id}/devices/{device}",
             explanations::explain,
@@ -279,7 +292,31 @@ pub(crate) async fn hand_in(
         }
     }
     let audience = resolve(state, app, &request.audience, now_ms).await?;
+    if request.options.callback_url.is_some() {
+        watch(state, app).await?;
+    }
     campaigns::hand_in(state, app, id, request, audience, now_ms, idempotency).await
+}
+
+/// Makes sure that the end of one more push will be told.
+async fn watch(state: &ApiState, app: &AppName) -> Result<(), Problem> {
+    webhooks::announce(state, app).await?;
+    let scope = Scope::App(app.clone());
+    let open = state.read(move |reader| {
+        // Those whose end is there, and whose address has not taken it yet.
+        let to_be_told = reader.count_rows(&scope, Table::Retry)?;
+        Ok(reader.count_rows(&scope, Table::Open)? + to_be_told)
+    });
+    if open.await? < open::MAX_OPEN {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::QuotaReached,
+        format!(
+            "the app has {} pushes whose end is still to be told, as many as it may; leave \"callback_url\" out",
+            open::MAX_OPEN
+        ),
+    ))
 }
 
 pub(crate) fn key_reused() -> Problem {
@@ -391,12 +428,47 @@ struct Reported {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, u64>")]
     failed_by: BTreeMap<FailReason, u64>,
-    /// Of the delivered, as far as the devices told: this, and of these the two that follow.
-    displayed: u64,
-    clicked: u64,
-    dismissed: u64,
+    /// Of the delivered, as far as the devices told: this, and of these the two that follow. `null` where the push does not ask for it.
+    displayed: Option<u64>,
+    clicked: Option<u64>,
+    dismissed: Option<u64>,
     accepted_at: String,
     expires_at: String,
+    #[serde(flatten)]
+    info: ShownInfo,
+}
+
+/// What the sender of a push wants to find again.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ShownInfo {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<String>,
+    /// Which are asked for; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts: Option<Vec<&'static str>>,
+}
+
+impl From<Info> for ShownInfo {
+    fn from(info: Info) -> ShownInfo {
+        let wanted = info.receipts;
+        let names = [
+            ("displayed", wanted.displayed),
+            ("clicked", wanted.clicked),
+            ("dismissed", wanted.dismissed),
+        ];
+        let names = names.into_iter().filter(|(_, wanted)| *wanted);
+        let receipts = std::iter::once("delivered").chain(names.map(|(name, _)| name));
+        ShownInfo {
+            labels: info.labels,
+            external_id: info.external_id,
+            callback_url: info.callback_url,
+            receipts: (wanted != Receipts::default()).then(|| receipts.collect()),
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -438,20 +510,8 @@ pub(crate) async fn report(
 /// How a push stands.
 pub(crate) async fn show(state: &ApiState, app: &AppName, id: PushId) -> Result<Response, Problem> {
     let of = app.clone();
-    let found = state
-        .look(move |context| {
-            let report = context.reader.report(&of, id, context.now_ms)?;
-            let standing = match report {
-                Some(_) => registry::campaigns::standing(context, &of, id)?.0,
-                None => Standing::Plain,
-            };
-            Ok(report.map(|report| (report, standing)))
-        })
-        .await?;
-    if let Some((mut report, standing)) = found {
-        if let Standing::Ended(ended) = &standing {
-            report = report.ended(ended);
-        }
+    let found = state.look(move |context| registry::campaigns::report(context, &of, id));
+    if let Some((report, standing)) = found.await? {
         if let Err(difference) = report.funnel().check(report.targeted) {
             tracing::warn!(push_id = %id, %difference, "the figures of a push do not add up");
         }
@@ -464,6 +524,70 @@ pub(crate) async fn show(state: &ApiState, app: &AppName, id: PushId) -> Result<
         }
         None => Err(no_such_push()),
     }
+}
+
+/// New receipts of a stretch of time.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SeriesPoint")]
+struct ShownPoint {
+    from: String,
+    seconds: u64,
+    delivered: u64,
+    displayed: u64,
+    clicked: u64,
+    dismissed: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Series")]
+struct ShownSeries {
+    push_id: String,
+    accepted_at: String,
+    points: Vec<ShownPoint>,
+}
+
+/// `GET /v1/apps/{app}/pushes/{id}/series`
+pub(crate) async fn series(
+    State(state): State<ApiState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((app, id)) = path.map_err(path_problem)?;
+    let app = auth::authorise(&state, &headers, &app, Permission::Read)
+        .await?
+        .app;
+    let id = push_id(&id)?;
+    let now_ms = state.now_ms();
+    let found = state.read(move |reader| {
+        let report = reader.report(&app, id, now_ms)?;
+        Ok((report, reader.series(&app, id)?))
+    });
+    let (Some(report), series) = found.await? else {
+        return Err(no_such_push());
+    };
+    let point = |point: Point| {
+        let count = |mark| point.counts.get(&mark).copied().unwrap_or_default();
+        ShownPoint {
+            from: rfc3339(report.accepted_ms.saturating_add(point.from_ms)),
+            seconds: point.width_ms / 1000,
+            delivered: count(Mark::Delivered),
+            displayed: count(Mark::Displayed),
+            clicked: count(Mark::Clicked),
+            dismissed: count(Mark::Dismissed),
+        }
+    };
+    let shown = ShownSeries {
+        push_id: id.to_string(),
+        accepted_at: rfc3339(report.accepted_ms),
+        points: series.points().into_iter().map(point).collect(),
+    };
+    Ok(axum::Json(shown).into_response())
+}
+
+/// What a callback address is told in the end.
+pub(crate) fn report_json(id: PushId, report: &Report, standing: Standing) -> String {
+    let reported = Reported::new(id, report, standing);
+    serde_json::to_string(&reported).expect("it has only string keys")
 }
 
 pub(crate) fn push_id(id: &str) -> Result<PushId, Problem> {
@@ -484,6 +608,10 @@ impl Reported {
         // It was read before, by the limits of then.
         let request = Request::parse(push.push.as_bytes(), limits).ok();
         let runs_ms = push.due_ms().unwrap_or(push.created_ms);
+        let info = request
+            .as_ref()
+            .map(|request| Info::of(&request.options))
+            .unwrap_or_default();
         let expires_ms = request.map_or(runs_ms, |request| request.expires_ms(runs_ms));
         Reported {
             push_id: push.id.to_string(),
@@ -491,9 +619,9 @@ impl Reported {
             collapsed_by: None,
             targeted: None,
             delivered: 0,
-            displayed: 0,
-            clicked: 0,
-            dismissed: 0,
+            displayed: info.receipts.displayed.then_some(0),
+            clicked: info.receipts.clicked.then_some(0),
+            dismissed: info.receipts.dismissed.then_some(0),
             pending: None,
             expired: None,
             recalled: None,
@@ -504,6 +632,7 @@ impl Reported {
             failed_by: BTreeMap::new(),
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
+            info: info.into(),
         }
     }
 
@@ -513,6 +642,9 @@ impl Reported {
             dropped, failed, ..
         } = report.funnel();
         let goes_on = report.pending > 0 || report.counting;
+        // Without it the report is worth showing, too.
+        let info = Info::decode(&report.info).unwrap_or_default();
+        let wanted = info.receipts;
         Reported {
             push_id: id.to_string(),
             status: match standing {
@@ -544,11 +676,12 @@ impl Reported {
             dropped_by: dropped,
             failed: failed.values().sum(),
             failed_by: failed,
-            displayed: report.displayed,
-            clicked: report.clicked,
-            dismissed: report.dismissed,
+            displayed: wanted.displayed.then_some(report.displayed),
+            clicked: wanted.clicked.then_some(report.clicked),
+            dismissed: wanted.dismissed.then_some(report.dismissed),
             accepted_at: rfc3339(report.accepted_ms),
             expires_at: rfc3339(report.expires_ms),
+            info: info.into(),
         }
     }
 }

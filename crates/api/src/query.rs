@@ -60,20 +60,34 @@ impl Paging {
         text: Option<&str>,
         more: &str,
     ) -> Result<(Paging, Option<String>), Problem> {
+        let more = match more {
+            "" => &[][..],
+            _ => &[more],
+        };
+        let (paging, given) = Paging::with_all(text, more)?;
+        Ok((paging, given.into_iter().next().map(|(_, value)| value)))
+    }
+
+    /// Reads `limit` and `after`, and more parameters, in the order in which they are given.
+    pub(crate) fn with_all<'k>(
+        text: Option<&str>,
+        more: &[&'k str],
+    ) -> Result<(Paging, Vec<(&'k str, String)>), Problem> {
         let mut paging = Paging {
             after: None,
             limit: Paging::USUAL,
         };
-        let mut given = None;
-        let known = ["limit", "after", more];
-        let known = &known[..if more.is_empty() { 2 } else { 3 }];
-        for (name, value) in parse(text.unwrap_or_default(), known)? {
-            match name {
-                "limit" => paging.limit = limit(&value, Paging::MOST)?,
-                "after" => paging.after = Some(value),
-                _ => given = Some(value),
+        let mut known = vec!["limit", "after"];
+        known.extend_from_slice(more);
+        let mut given = parse(text.unwrap_or_default(), &known)?;
+        for (name, value) in &mut given {
+            match *name {
+                "limit" => paging.limit = limit(value, Paging::MOST)?,
+                "after" => paging.after = Some(std::mem::take(value)),
+                _ => {}
             }
         }
+        given.retain(|(name, _)| more.contains(name));
         Ok((paging, given))
     }
 }

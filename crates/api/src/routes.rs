@@ -17,11 +17,11 @@ use axum::{
 };
 
 use crate::{
-    ApiState, admin, compat, connect, devices, groups, keys,
+    ApiState, admin, compat, connect, devices, events, groups, keys,
     openapi::{self, Routes},
     ops,
     problem::{Code, Problem},
-    pushes, schedules, segments, uploads,
+    pushes, schedules, segments, uploads, webhooks,
 };
 
 /// Everything on one listener.
@@ -47,6 +47,8 @@ fn resources() -> Routes {
         .and(groups::routes())
         .and(segments::routes())
         .and(uploads::routes())
+        .and(events::routes())
+        .and(webhooks::routes())
         .and(keys::routes())
         .and(admin::routes())
         .and(connect::routes())

@@ -16,7 +16,7 @@ use campanile_push::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     auth::KeyCache,
     cluster::Cluster,
     connect::Admission,
+    outgoing::Outgoing,
     problem::{Code, Problem},
     rate::PushRates,
 };
@@ -48,6 +49,8 @@ pub trait Store: Send + Sync {
 pub trait Node: Send + Sync {
     /// Why the node should get no traffic now, one short sentence each; empty when it is ready.
     fn not_ready(&self) -> Vec<String>;
+    /// Whether it is about to end: what goes on for ever ends now.
+    fn is_stopping(&self) -> bool;
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// What runs here.
@@ -83,6 +86,8 @@ pub struct Parts {
     pub now_ms: Clock,
     /// New push ids.
     pub new_id: NewId,
+    /// The way to receivers of webhooks and callbacks.
+    pub outgoing: Arc<dyn Outgoing>,
     /// Settings.
     pub config: Config,
 }
@@ -98,13 +103,17 @@ struct Shared {
     connects: Admission,
     push_rates: PushRates,
     stored: Mutex<HashMap<AppName, (Stored, Instant)>>,
+    /// Event streams that may still be opened.
+    streams: Arc<Semaphore>,
 }
 
 impl ApiState {
     /// State over these parts.
     pub fn new(parts: Parts) -> ApiState {
         let reads = Arc::new(Semaphore::new(CONCURRENT_READS));
+        let streams = Arc::new(Semaphore::new(parts.config.max_event_streams));
         ApiState(Arc::new(Shared {
+            streams,
             parts,
             keys: KeyCache::default(),
             reads,
@@ -120,6 +129,15 @@ impl ApiState {
 
     pub(crate) fn node(&self) -> &dyn Node {
         &*self.0.parts.node
+    }
+
+    /// Room for one more event stream, if there is any.
+    pub(crate) fn stream_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.streams).try_acquire_owned().ok()
+    }
+
+    pub(crate) fn outgoing(&self) -> Arc<dyn Outgoing> {
+        Arc::clone(&self.0.parts.outgoing)
     }
 
     pub(crate) fn cluster(&self) -> &dyn Cluster {
@@ -169,7 +187,7 @@ impl ApiState {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             payload_bytes: self.config().max_payload_bytes,
-            ..Limits::default()
+            plain_callbacks: self.config().webhooks.allow_http,
         }
     }
 

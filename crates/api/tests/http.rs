@@ -479,7 +479,7 @@ async fn unknown_paths_and_methods() {
         );
     }
     for (method, path, allow) in [
-        (Method::GET, "/v1/apps/shop/pushes", "POST"),
+        (Method::PUT, "/v1/apps/shop/pushes", "GET,HEAD,POST"),
         (Method::DELETE, "/v1/apps/shop/pushes/1", "GET,HEAD,POST"),
         (Method::POST, "/healthz", "GET,HEAD"),
         (Method::from_bytes(b"BREW").unwrap(), "/metrics", "GET,HEAD"),

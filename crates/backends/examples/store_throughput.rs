@@ -15,6 +15,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{self as push, Accept, Audience},
 };
 
@@ -192,11 +193,15 @@ impl Bench {
             expires_ms: 1_000_000,
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
+            priority: Priority::Normal,
+            collapse_key: None,
             idempotency: None,
             priority: campanile_push::lanes::Priority::default(),
             collapse_key: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         })))
     }
 }

@@ -24,6 +24,10 @@ pub struct Config {
     pub topic_log_max_bytes: u64,
     /// Topic log partitions of an app, 1..=255.
     pub topic_partitions: u8,
+    /// Events in an app's event log; at the limit the oldest are trimmed, and whoever has not read them is told.
+    pub events_max_entries: u64,
+    /// How long an event is kept, in milliseconds.
+    pub events_max_age_ms: u64,
     /// Several nodes use the store: it keeps whose each connection is, and what other nodes must be told.
     pub shared: bool,
 }
@@ -38,6 +42,8 @@ impl Default for Config {
             topic_log_max_age_ms: 7 * DAY_MS,
             topic_log_max_bytes: 1024 * 1024 * 1024,
             topic_partitions: 1,
+            events_max_entries: 100_000,
+            events_max_age_ms: 3 * DAY_MS,
             shared: false,
         }
     }

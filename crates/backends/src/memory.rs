@@ -177,6 +177,16 @@ impl View for MemoryKv {
             visit,
         )
     }
+
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        View::scan_back(tree.as_ref(), from, to, visit)
+    }
 }
 
 impl View for Tree {
@@ -191,6 +201,21 @@ impl View for Tree {
         visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
         for (key, value) in self.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        for (key, value) in self.range::<[u8], _>(range).rev() {
             if visit(key, value).is_break() {
                 break;
             }

@@ -536,6 +536,8 @@ impl World {
                         Box::new(change.put_until(key, vec![c; 3], until_ms))
                     }),
                     channel: Default::default(),
+                    info: Default::default(),
+                    watched: false,
                 }))));
             }
             11 => Command::Sweep {

@@ -169,6 +169,7 @@ impl Both {
             topic_log_max_bytes: 800,
             topic_partitions: 2,
             shared: false,
+            ..Config::default()
         };
         let mut both = Both {
             memory_place: MemoryPlace::default(),
@@ -661,6 +662,8 @@ impl Both {
             }),
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         }
     }
 }

@@ -141,6 +141,12 @@ impl Acks {
         }
         marks
     }
+
+    /// The button of a push that somebody clicked, if it was one.
+    pub fn action(&self, id: PushId) -> Option<&str> {
+        let of_push = self.clicked.iter().filter(|click| click.id == id);
+        of_push.filter_map(|click| click.action.as_deref()).next()
+    }
 }
 
 fn read(message: &[u8]) -> Result<Node, BadMessage> {

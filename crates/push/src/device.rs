@@ -120,6 +120,24 @@ impl Profile {
         self.tokens.get(vendor).map(|token| &**token)
     }
 
+    /// The fields, as in its JSON, that are not the same in `after`.
+    pub fn changed_fields(&self, after: &Profile) -> Vec<String> {
+        let differing = |from: &Profile, to: &Profile| -> Vec<&'static str> {
+            let is_same = |(fact, held): &(&Fact, &Held)| {
+                let there = to.fact(fact);
+                there.is_some_and(|there| there.value == held.value)
+            };
+            let facts = from.facts().filter(|one| !is_same(one));
+            facts.map(|(fact, _)| fact.field()).collect()
+        };
+        let mut names = differing(self, after);
+        names.extend(differing(after, self));
+        names.extend((self.tokens != after.tokens).then_some("tokens"));
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
     /// What is known now.
     pub fn present(&self) -> Facts<'_> {
         Facts {

@@ -5,18 +5,20 @@
 //!  "device": "phone-1", "push_id": "01KAR0M4G0..", "data": {"action": "reply"}}
 //! ```
 //!
-//! An event may arrive more than once; its `id` stays the same. Write an event in the commit that makes it true, for the
-//! devices that were [new](crate::receipt::Receipts::merge) to a set: then a repeated receipt makes no second event.
+//! An event may arrive more than once; its `id` stays the same. A store writes an event in the commit that makes it true, for the
+//! devices that were new to a set, so that a repeated receipt makes no second event; and only in an app where somebody wants to know
+//! ([`LISTENERS`](crate::rows::LISTENERS)). What happens is written down as a [`Draft`]; its place in the app's event log makes an [`Event`] of it.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::{
     app::AppName,
     explanation::Time,
     funnel::Funnel,
-    id::{BadPushId, PushId, PushIds},
+    id::{BadPushId, PushId},
     receipt::{DropReason, FailReason},
 };
 
@@ -56,32 +58,52 @@ impl Serialize for EventId {
     }
 }
 
-/// Makes a node's event ids, each greater than the one before.
-#[derive(Debug, Default)]
-pub struct EventIds(PushIds);
+impl EventId {
+    /// The id of what stands at a place of an app's event log, which was taken at that time.
+    pub fn new(at_ms: u64, place: u64) -> EventId {
+        EventId(u128::from(at_ms & 0xffff_ffff_ffff) << 80 | u128::from(place))
+    }
 
-impl EventIds {
-    /// The next id, of this time and these random bits.
-    pub fn next(&self, now_ms: u64, random: u128) -> EventId {
-        EventId(self.0.next(now_ms, random).0)
+    /// Its place in the event log of its app.
+    pub fn place(self) -> u64 {
+        self.0 as u64
     }
 }
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// Identity and order.
-    pub id: EventId,
-    /// The app.
-    pub app: AppName,
-    /// When, in Unix milliseconds.
-    pub at_ms: u64,
+/// What is to be told, before it has a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
     /// The device that it is about.
     pub device: Option<Arc<str>>,
     /// The push that it is about.
     pub push: Option<PushId>,
+    /// What happened.
+    pub kind: Kind,
+    /// What belongs to it: a JSON object.
+    pub data: Option<Arc<str>>,
+}
+
+impl Draft {
+    /// It is about a device, a push, or both.
+    pub fn new(device: Option<&Arc<str>>, push: Option<PushId>, what: &What) -> Draft {
+        Draft {
+            device: device.cloned(),
+            push,
+            kind: what.kind(),
+            data: what.data(),
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Identity and order.
+    pub id: EventId,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
     /// What.
-    pub what: What,
+    pub draft: Draft,
 }
 
 /// What happened, with what belongs to it.
@@ -90,15 +112,13 @@ pub struct Event {
 pub enum What {
     /// A device connected.
     #[serde(rename = "device.connected")]
-    DeviceConnected {
-        /// The node.
-        node: String,
-    },
-    /// A connection ended.
+    DeviceConnected,
+    /// A connection ended; not told of one that another connection of the device took over.
     #[serde(rename = "device.disconnected")]
     DeviceDisconnected {
-        /// Why, in the words of the log.
-        reason: String,
+        /// That its node was lost.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Disconnection>,
     },
     /// A device exists.
     #[serde(rename = "device.registered")]
@@ -185,6 +205,14 @@ pub enum What {
     },
 }
 
+/// Why a connection ended, where it did not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disconnection {
+    /// Its node died.
+    NodeLost,
+}
+
 fn text<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
@@ -192,6 +220,7 @@ fn text<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Err
 /// What happened, without what belongs to it: for filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "as in `What`")]
+#[repr(u8)]
 pub enum Kind {
     DeviceConnected,
     DeviceDisconnected,
@@ -216,7 +245,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, with its name.
+    /// Every kind, with its name. Its place in the list is its number in stores: never change one.
     pub const ALL: [(Kind, &'static str); 20] = [
         (Kind::DeviceConnected, "device.connected"),
         (Kind::DeviceDisconnected, "device.disconnected"),
@@ -244,13 +273,23 @@ impl Kind {
     pub fn name(self) -> &'static str {
         Kind::ALL[self as usize].1
     }
+
+    /// The number that stands for it in a store.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of a number, or `None` for one that a later version wrote.
+    pub fn from_code(code: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(code)).map(|(kind, _)| *kind)
+    }
 }
 
 impl What {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            What::DeviceConnected { .. } => Kind::DeviceConnected,
+            What::DeviceConnected => Kind::DeviceConnected,
             What::DeviceDisconnected { .. } => Kind::DeviceDisconnected,
             What::DeviceRegistered => Kind::DeviceRegistered,
             What::DeviceUpdated { .. } => Kind::DeviceUpdated,
@@ -274,9 +313,19 @@ impl What {
     }
 }
 
+impl What {
+    /// What belongs to it, as a JSON object.
+    pub fn data(&self) -> Option<Arc<str>> {
+        let whole = serde_json::to_value(self).expect("it has only string keys");
+        let data = whole.get("data")?;
+        let is_empty = data.as_object().is_some_and(serde_json::Map::is_empty);
+        (!is_empty).then(|| data.to_string().into())
+    }
+}
+
 impl Event {
     /// The event as JSON.
-    pub fn to_json(&self) -> String {
+    pub fn to_json(&self, app: &AppName) -> String {
         #[derive(Serialize)]
         struct Document<'e> {
             id: EventId,
@@ -286,23 +335,34 @@ impl Event {
             device: Option<&'e str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             push_id: Option<String>,
-            #[serde(flatten)]
-            what: &'e What,
+            r#type: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            data: Option<&'e RawValue>,
         }
+        let Draft {
+            device,
+            push,
+            kind,
+            data,
+        } = &self.draft;
         serde_json::to_string(&Document {
             id: self.id,
-            app: self.app.as_str(),
+            app: app.as_str(),
             time: Time(self.at_ms),
-            device: self.device.as_deref(),
-            push_id: self.push.map(|id| id.to_string()),
-            what: &self.what,
+            device: device.as_deref(),
+            push_id: push.map(|id| id.to_string()),
+            r#type: kind.name(),
+            // A store that was damaged may hold anything.
+            data: data
+                .as_deref()
+                .and_then(|data| serde_json::from_str(data).ok()),
         })
         .expect("it has only string keys and serialises without conditions")
     }
 
     /// Events with the same key are told in order: those of a device; of a push where they are about no device; else of the app.
     pub fn key(&self) -> Key {
-        match (&self.device, self.push) {
+        match (&self.draft.device, self.draft.push) {
             (Some(device), _) => Key::Device(Arc::clone(device)),
             (None, Some(push)) => Key::Push(push),
             (None, None) => Key::App,
@@ -395,21 +455,22 @@ mod tests {
 
     fn event(what: What) -> Event {
         Event {
-            id: EventId(1),
-            app: AppName::new("shop").unwrap(),
+            id: EventId::new(0, 1),
             at_ms: 0,
-            device: Some("d1".into()),
-            push: Some(PushId(2)),
-            what,
+            draft: Draft::new(Some(&"d1".into()), Some(PushId(2)), &what),
         }
+    }
+
+    fn json(event: &Event) -> String {
+        event.to_json(&AppName::new("shop").unwrap())
     }
 
     /// One of each, in the order of [`Kind::ALL`].
     fn one_of_each() -> Vec<What> {
         vec![
-            What::DeviceConnected { node: "n1".into() },
+            What::DeviceConnected,
             What::DeviceDisconnected {
-                reason: "keep_alive".into(),
+                reason: Some(Disconnection::NodeLost),
             },
             What::DeviceRegistered,
             What::DeviceUpdated {
@@ -446,16 +507,15 @@ mod tests {
     #[test]
     fn the_document_leaves_out_what_is_not_there() {
         assert_eq!(
-            event(What::PushClicked {
+            json(&event(What::PushClicked {
                 action: Some("reply".into())
-            })
-            .to_json(),
+            })),
             r#"{"id":"00000000000000000000000001","app":"shop","time":"1970-01-01T00:00:00.000Z","device":"d1","push_id":"00000000000000000000000002","type":"push.clicked","data":{"action":"reply"}}"#
         );
         let mut plain = event(What::DeviceDeleted);
-        plain.push = None;
+        plain.draft.push = None;
         assert_eq!(
-            plain.to_json(),
+            json(&plain),
             r#"{"id":"00000000000000000000000001","app":"shop","time":"1970-01-01T00:00:00.000Z","device":"d1","type":"device.deleted"}"#
         );
     }
@@ -466,12 +526,14 @@ mod tests {
         assert_eq!(all.len(), Kind::ALL.len());
         for (what, (kind, name)) in all.into_iter().zip(Kind::ALL) {
             assert_eq!((what.kind(), kind.name()), (kind, name));
-            let json: serde_json::Value = serde_json::from_str(&event(what).to_json()).unwrap();
-            assert_eq!(json["type"], name);
+            assert_eq!(Kind::from_code(kind.code()), Some(kind));
+            let told: serde_json::Value = serde_json::from_str(&json(&event(what))).unwrap();
+            assert_eq!(told["type"], name);
             let filter = Filter::parse([name]).unwrap();
             let passed = Kind::ALL.iter().filter(|(kind, _)| filter.matches(*kind));
             assert_eq!(passed.count(), 1);
         }
+        assert_eq!(Kind::from_code(200), None);
     }
 
     #[test]
@@ -499,10 +561,10 @@ mod tests {
 
     #[test]
     fn ids_are_ordered_and_round_trip() {
-        let ids = EventIds::default();
-        let (first, second) = (ids.next(5, 1), ids.next(5, 0));
+        let (first, second) = (EventId::new(5, 7), EventId::new(5, 8));
         assert!(first < second && first.to_string() < second.to_string());
         assert_eq!(first.to_string().parse(), Ok(first));
+        assert_eq!(second.place(), 8);
         assert_eq!("x".parse::<EventId>(), Err(BadEventId));
     }
 
@@ -510,9 +572,9 @@ mod tests {
     fn order_is_kept_per_device() {
         let mut event = event(What::PushDelivered);
         assert_eq!(event.key(), Key::Device("d1".into()));
-        event.device = None;
+        event.draft.device = None;
         assert_eq!(event.key(), Key::Push(PushId(2)));
-        event.push = None;
+        event.draft.push = None;
         assert_eq!(event.key(), Key::App);
     }
 }

@@ -5,8 +5,6 @@
 //!
 //! A push whose devices have their turns at different times is a [`campaign`], by the rules of [`pacing`], [`quiet`] and [`frequency`].
 //!
-//! Rules that no node carries out yet: [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
-//!
 //! Whom a push is for: an [`audience`] as it is asked for becomes a [`targeting`], which looks at what is known of a [`device`] by an
 //! [`expression`]; [`live`] finds those that it admits among the connected ones.
 //!
@@ -29,6 +27,7 @@ pub mod funnel;
 mod hash;
 pub mod id;
 pub mod idempotency;
+pub mod info;
 mod json;
 pub mod key;
 pub mod lanes;

@@ -53,6 +53,10 @@ const CARRIED_OUT: &[&str] = &[
     "quiet_hours",
     "frequency_cap",
     "portion",
+    "receipts",
+    "labels",
+    "callback_url",
+    "external_id",
 ];
 
 const NAMES: &[&str] = &[

@@ -15,7 +15,7 @@ pub use self::memory::MemoryRows;
 
 use bytes::Bytes;
 
-use crate::app::AppName;
+use crate::{app::AppName, event::Draft};
 
 /// Longest name of a row, in bytes of UTF-8: an identifier of a user, one of a device, and what stands between.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -60,11 +60,30 @@ pub enum Table {
     End = 33,
     /// Id of a push that is no campaign → its end before its time, as long as it may wait somewhere. All nodes are told of these rows.
     Cancelled = 34,
+    /// Id → webhook.
+    Webhook = 40,
+    /// Who else wants to know what happens: the name of a reader of the event stream → nothing, for a while.
+    Listener = 41,
+    /// Id of a push in hexadecimal → what is told of its end, and to whom: nobody has been told yet.
+    Open = 42,
+    /// Id of a webhook → how far it was told.
+    Told = 43,
+    /// Id of a webhook, id of an event → an event that is to be sent again, or waits behind one.
+    Retry = 44,
+    /// Id of a webhook, id of an event → an event that was given up.
+    DeadLetter = 45,
+    /// Of [`Scope::System`]: name of an app that has, or had, a webhook or a push whose end is to be told → nothing.
+    Teller = 46,
+    /// What signs what is sent to callback addresses.
+    CallbackSecret = 47,
 }
+
+/// While one of these tables of an app has a row, what happens in the app is written into its event log.
+pub const LISTENERS: [Table; 2] = [Table::Webhook, Table::Listener];
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 23] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -80,6 +99,14 @@ impl Table {
         Table::Collapse,
         Table::End,
         Table::Cancelled,
+        Table::Webhook,
+        Table::Listener,
+        Table::Open,
+        Table::Told,
+        Table::Retry,
+        Table::DeadLetter,
+        Table::Teller,
+        Table::CallbackSecret,
     ];
 }
 
@@ -160,6 +187,8 @@ pub struct Change {
     pub writes: Vec<Write>,
     /// Rows that a table of the scope may have after it. A change that adds none to a table is not held up by its bound.
     pub bounds: Vec<(Table, u64)>,
+    /// What is written into the event log of the app, in this order, if somebody wants to know. In [`Scope::System`] nothing is.
+    pub events: Vec<Draft>,
 }
 
 impl Change {
@@ -171,7 +200,14 @@ impl Change {
             expect: Vec::new(),
             writes: Vec::new(),
             bounds: Vec::new(),
+            events: Vec::new(),
         }
+    }
+
+    /// Tells that something happened.
+    pub fn tell(mut self, event: Draft) -> Change {
+        self.events.push(event);
+        self
     }
 
     /// Only if the table has at most so many rows then.
@@ -224,7 +260,11 @@ impl Change {
             .iter()
             .map(|write| FIXED + write.key.name.len() + write.value.as_ref().map_or(0, Bytes::len));
         let expected = self.expect.iter().map(|(key, _)| FIXED + key.name.len());
-        writes.chain(expected).sum()
+        let events = self
+            .events
+            .iter()
+            .map(|event| FIXED + event.data.as_ref().map_or(0, |data| data.len()));
+        writes.chain(expected).chain(events).sum()
     }
 }
 

@@ -11,12 +11,14 @@ use roaring::RoaringBitmap;
 use crate::{
     app::AppName,
     campaign::{Ended, How},
+    event::Event,
     explanation::AtDevice,
     funnel::Funnel,
     id::PushId,
     lanes::Priority,
     receipt::{DropReason, Mark},
     rows::{Change, Key, Range, Row, Scope, Table, Version},
+    series::Series,
 };
 
 /// Why a request was not carried out. Nothing of it happened.
@@ -113,6 +115,11 @@ pub struct Accept {
     pub rows: Option<Box<Change>>,
     /// Where the devices get it.
     pub channel: Channel,
+    /// What its sender wants to find again: an encoded [`Info`](crate::info::Info), or empty. The store passes it on.
+    pub info: Bytes,
+    /// Its end is told to somebody, whoever listens: it gets a row in [`Table::Open`]. Without that it gets one if its app has listeners and its audience is not
+    /// [`Audience::Devices`], of whose devices each event tells.
+    pub watched: bool,
 }
 
 /// Where devices get a push.
@@ -214,7 +221,47 @@ pub struct Report {
     pub clicked: u64,
     /// Of the displayed: devices where a person wiped it away.
     pub dismissed: u64,
+    /// [`Accept::info`].
+    pub info: Bytes,
 }
+
+/// A push in the list of an app's pushes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: PushId,
+    /// Unix milliseconds of acceptance.
+    pub accepted_ms: u64,
+    /// Unix milliseconds of expiry.
+    pub expires_ms: u64,
+    /// [`Accept::info`].
+    pub info: Bytes,
+}
+
+/// A part of an app's event log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events, ascending by place.
+    pub events: Vec<Event>,
+    /// The place up to which the log was read.
+    pub read_to: u64,
+    /// Where the log ends: whoever begins to listen now reads on from here.
+    pub end: u64,
+    /// Behind the place that was asked for there may have been events that are not in the log: they were trimmed, or nobody listened.
+    pub gap: bool,
+}
+
+/// A part of the past of an app, or of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The events, newest first.
+    pub events: Vec<Event>,
+    /// The place before which it goes on; `None`: that was all.
+    pub before: Option<u64>,
+}
+
+/// Events that are looked at for one [`Past`].
+pub const MAX_LOOKED_AT: usize = 2048;
 
 impl Report {
     /// The same as a funnel.
@@ -309,4 +356,24 @@ pub trait Reader: Send + Sync {
         app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable>;
+    /// Events of an app after a place, at most `limit`; a store also stops after about 1 MiB, but returns at least one.
+    fn events(&self, app: &AppName, after: u64, limit: usize) -> Result<EventPage, Unavailable>;
+    /// Events of an app before a place, those of one device if it is named. At most `limit` of at most [`MAX_LOOKED_AT`] that are looked at, so that there may be more
+    /// where there are few.
+    fn past(
+        &self,
+        app: &AppName,
+        device: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Past, Unavailable>;
+    /// When devices told of a push of that app; nothing of one to a single device.
+    fn series(&self, app: &AppName, id: PushId) -> Result<Series, Unavailable>;
+    /// Pushes of an app, those with the greatest ids first, from the first below `before`; and whether there are more.
+    fn pushes(
+        &self,
+        app: &AppName,
+        before: Option<PushId>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, bool), Unavailable>;
 }

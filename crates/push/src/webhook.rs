@@ -1,6 +1,6 @@
 //! Webhooks: where an app wants to be told what happens.
 //!
-//! [`signature`] says how a request is signed, [`delivery`] when it is sent, sent again and given up.
+//! [`signature`] says how a request is signed, [`delivery`] when it is sent, sent again and given up, [`courier`] what of that is kept.
 
 use std::fmt;
 
@@ -17,6 +17,7 @@ use crate::{
     request::Invalid,
 };
 
+pub mod courier;
 pub mod delivery;
 pub mod signature;
 
@@ -24,6 +25,8 @@ use delivery::Health;
 
 /// Webhooks of an app.
 pub const MAX_WEBHOOKS: usize = 16;
+/// Dead letters that one request names.
+pub const MAX_REPLAYED: usize = 1000;
 /// Bytes of a webhook's address.
 pub const MAX_URL_BYTES: usize = 2048;
 /// Milliseconds for which the secret before is used too, after a rotation.
@@ -131,6 +134,20 @@ impl Webhook {
             health: Health::default(),
             created_ms: now_ms,
         })
+    }
+
+    /// What only signs: requests to callback addresses, which each push names itself.
+    pub fn signer(id: WebhookId, secret: Secret) -> Webhook {
+        Webhook {
+            id,
+            url: Url::parse("https://callbacks.invalid").expect("an address"),
+            events: Filter::all(),
+            secret,
+            previous: None,
+            state: State::Active,
+            health: Health::default(),
+            created_ms: (id.0 >> 80) as u64,
+        }
     }
 
     /// Applies a change. A new address, or `"state": "active"`, gives a webhook that was switched off a new chance.
@@ -305,6 +322,42 @@ fn paused(value: &Node) -> Result<bool, Invalid> {
         Node::Text(_) => Err(invalid("/state", "a state is \"active\" or \"paused\"")),
         other => Err(wrong_kind("/state", "a string", other)),
     }
+}
+
+/// Reads what dead letters are to be replayed: `{"ids": [..]}`, or `{}` for all.
+pub fn replay_list(body: &[u8]) -> Result<Vec<EventId>, Invalid> {
+    let document = json::read(body)?;
+    let mut fields = Fields::of("", &document)?;
+    let ids = fields.take("ids");
+    fields.no_others(&["ids"])?;
+    let items = match ids {
+        None => return Ok(Vec::new()),
+        Some(Node::List(items)) if (1..=MAX_REPLAYED).contains(&items.len()) => items,
+        Some(Node::List(items)) => {
+            let detail = format!(
+                "{} ids: name 1 to {MAX_REPLAYED}, or leave \"ids\" out to replay all",
+                items.len()
+            );
+            return Err(invalid("/ids", detail));
+        }
+        Some(other) => return Err(wrong_kind("/ids", "an array of event ids", other)),
+    };
+    let id = |(index, item): (usize, &Node)| {
+        let at = format!("/ids/{index}");
+        let Node::Text(text) = item else {
+            return Err(wrong_kind(&at, "an event id", item));
+        };
+        let id: Result<EventId, BadEventId> = text.parse();
+        id.map_err(|bad| invalid(&at, bad.to_string()))
+    };
+    let mut ids = items
+        .iter()
+        .enumerate()
+        .map(id)
+        .collect::<Result<Vec<_>, _>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 /// A webhook as it is stored. Tags are never used for anything else again.

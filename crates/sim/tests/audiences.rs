@@ -57,6 +57,8 @@ fn post_push(pair: &mut Pair, audience: &str, payload: &str, ttl_ms: u64) -> Pus
         idempotency: None,
         rows: None,
         channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id

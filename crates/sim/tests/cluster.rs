@@ -201,6 +201,8 @@ impl Town {
             idempotency: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));
     }

@@ -33,6 +33,8 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         idempotency: None,
         rows: None,
         channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     pair.node.settle();

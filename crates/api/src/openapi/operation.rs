@@ -168,6 +168,14 @@ impl Operation {
         self.may(&[Code::InvalidParameter])
     }
 
+    /// Takes a header, which may be left out.
+    pub fn takes_header(mut self, name: &str, description: &str, schema: Value) -> Operation {
+        self.parameters.push(
+            json!({"name": name, "in": "header", "description": description, "schema": schema}),
+        );
+        self.may(&[Code::InvalidParameter])
+    }
+
     /// Takes an `Idempotency-Key`.
     pub fn idempotent(mut self) -> Operation {
         self.parameters

@@ -1,5 +1,6 @@
 //! Parameters: those of paths by their names, and the headers that several operations take.
 
+use campanile_push::registry::webhooks::CALLBACKS;
 use serde_json::{Value, json};
 
 /// What can stand for `{name}` in a path; of several, the one whose segment before fits.
@@ -33,6 +34,13 @@ fn known() -> Vec<(
             "id",
             ulid(),
             "The schedule's id.",
+            "01KAR0M4G0ZJ9QX6T5V8C2N3B7",
+        ),
+        (
+            "webhooks",
+            "id",
+            json!({"anyOf": [ulid(), {"const": CALLBACKS}]}),
+            "The webhook's id; of dead letters `callbacks`, too: what callback addresses of pushes did not take.",
             "01KAR0M4G0ZJ9QX6T5V8C2N3B7",
         ),
         (

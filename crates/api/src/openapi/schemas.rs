@@ -3,13 +3,17 @@
 use campanile_push::{
     audience::{MAX_CLIENT_ID_BYTES, MAX_DEVICES, MAX_USERS},
     compat::fcm,
+    event::Kind,
     expression,
     frequency::{MAX_CAP_COUNT, MAX_CAP_SECONDS, MIN_CAP_SECONDS},
     lanes::Priority,
-    options::{DEFAULT_TTL_SECONDS, MAX_KEY_BYTES, MAX_PER_SECOND, MAX_TTL_SECONDS},
+    options::{
+        DEFAULT_TTL_SECONDS, MAX_EXTERNAL_ID_BYTES, MAX_KEY_BYTES, MAX_LABELS, MAX_PER_SECOND,
+        MAX_TTL_SECONDS, MAX_URL_BYTES,
+    },
     registry::devices::MAX_AT_A_TIME,
     request::batch::MAX_PUSHES,
-    schedule,
+    schedule, webhook,
 };
 use serde_json::{Value, json};
 
@@ -22,6 +26,7 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
         of_pushes(),
         of_devices(),
         of_schedules(),
+        of_events(),
         of_others(),
     ]
     .concat()
@@ -47,6 +52,13 @@ fn named_texts(what: &str, most: usize, item: Value) -> Value {
 
 fn whole(least: u64, most: u64, what: &str) -> Value {
     json!({"type": "integer", "minimum": least, "maximum": most, "description": what})
+}
+
+fn address(what: &str, most: usize) -> Value {
+    json!({
+        "type": "string", "format": "uri", "pattern": "^https?://", "maxLength": most,
+        "description": format!("{what} `https`; `http` only where `webhooks.allow_http` says so."),
+    })
 }
 
 fn time(what: &str) -> Value {
@@ -169,6 +181,16 @@ fn of_pushes() -> Vec<(&'static str, Value)> {
                             "after": whole(1, 1_000_000, "Outcomes before which nothing is concluded."),
                         })),
                     })),
+                    "receipts": {
+                        "type": "array", "items": {"type": "string", "enum": ["delivered", "displayed", "clicked", "dismissed"]},
+                        "description": "Which are counted, all unless it is said; the first always is.",
+                    },
+                    "labels": {
+                        "type": "object", "maxProperties": MAX_LABELS, "additionalProperties": {"type": "string", "maxLength": 64},
+                        "propertyNames": {"pattern": "^[a-z0-9_.-]{1,32}$"}, "description": "By which the list of pushes can be searched.",
+                    },
+                    "external_id": {"type": "string", "minLength": 1, "maxLength": MAX_EXTERNAL_ID_BYTES, "description": "Your own name of the push."},
+                    "callback_url": address("Told the push's report in the end.", MAX_URL_BYTES),
                     "not_before": time("A time before which the push is not made, at most five years ahead. Not in a schedule."),
                 }),
             ),
@@ -334,6 +356,79 @@ fn of_schedules() -> Vec<(&'static str, Value)> {
                 "type": "object", "required": ["schedules"],
                 "properties": {"schedules": {"type": "array", "items": reference("Schedule")}, "next": reference("Ulid")},
             }),
+        ),
+    ]
+}
+
+fn of_events() -> Vec<(&'static str, Value)> {
+    let names = Kind::ALL.map(|(_, name)| name);
+    let mut families: Vec<String> = names
+        .iter()
+        .filter_map(|name| name.split_once('.'))
+        .map(|(family, _)| format!("{family}.*"))
+        .collect();
+    families.dedup();
+    let mut patterns: Vec<&str> = names.to_vec();
+    patterns.extend(families.iter().map(String::as_str));
+    patterns.push("*");
+    let fields = json!({
+        "url": address("Where requests go.", webhook::MAX_URL_BYTES),
+        "events": {
+            "type": "array", "minItems": 1, "items": {"type": "string", "enum": patterns},
+            "description": "Which; all if it is not said.",
+        },
+        "state": {"type": "string", "enum": ["active", "paused"], "description": "While it is paused, events wait as long as they are kept."},
+    });
+    let list = |name: &str, of: &str| {
+        json!({
+            "type": "object", "required": [name],
+            "properties": {name: {"type": "array", "items": reference(of)}, "next": reference("Ulid")},
+        })
+    };
+    vec![
+        (
+            "Event",
+            json!({
+                "type": "object", "required": ["id", "type", "app", "time"],
+                "properties": {
+                    "id": reference("Ulid"),
+                    "type": {"type": "string", "examples": names},
+                    "app": reference("AppName"),
+                    "time": reference("Time"),
+                    "device": {"type": "string", "description": "That it is about."},
+                    "push_id": reference("Ulid"),
+                    "data": {"type": "object", "description": "What belongs to it, by its type."},
+                },
+            }),
+        ),
+        ("Timeline", list("events", "Event")),
+        ("WebhookRequest", exactly(&["url"], fields.clone())),
+        ("WebhookChange", exactly(&[], fields)),
+        (
+            "Webhook",
+            json!({
+                "type": "object", "required": ["id", "url", "events", "state", "created_at"],
+                "properties": {
+                    "id": reference("Ulid"),
+                    "url": {"type": "string", "format": "uri"},
+                    "events": {"type": "array", "items": {"type": "string"}},
+                    "state": {"type": "string", "enum": ["active", "paused", "disabled"]},
+                    "disabled_at": time("When it was switched off, as it only failed or was gone."),
+                    "failing_since": reference("Time"),
+                    "created_at": reference("Time"),
+                    "secret": {"type": "string", "description": "What signs its requests. Shown only when it is new."},
+                },
+            }),
+        ),
+        ("Webhooks", list("webhooks", "Webhook")),
+        (
+            "Replay",
+            exactly(
+                &[],
+                json!({
+                    "ids": named_texts("Which; all if it is not said.", webhook::MAX_REPLAYED, reference("Ulid")),
+                }),
+            ),
         ),
     ]
 }

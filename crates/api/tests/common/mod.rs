@@ -3,9 +3,13 @@
 
 pub mod conformance;
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -14,12 +18,13 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use campanile_api::{
-    ApiState, Config, Node, Parts, Store, Version,
+    Answered, ApiState, Config, Node, Outgoing, Parts, Post, Store, Version,
     cluster::{self, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview},
     router,
 };
 use campanile_push::{
     app::AppName,
+    event::{Draft, Event, EventId},
     explanation::AtDevice,
     funnel::Life,
     id::PushId,
@@ -32,7 +37,12 @@ use campanile_push::{
         permission::{Permission, Permissions},
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
-    store::{Accept, Audience, Command, Idempotency, Outcome, Reader, Report, Stored, Unavailable},
+    series::Series,
+    store::{
+        Accept, Audience, Command, EventPage, Idempotency, Listed, Outcome, Past, Reader, Report,
+        Stored, Unavailable,
+    },
+    webhook::delivery,
 };
 use http_body_util::BodyExt;
 use roaring::RoaringBitmap;
@@ -67,6 +77,8 @@ struct Tables {
     key_lookups: usize,
     rows: MemoryRows,
     pushes: Vec<(Accept, u64)>,
+    events: Vec<Event>,
+    trimmed_to: u64,
     hanging: Vec<oneshot::Sender<Result<Outcome, Unavailable>>>,
 }
 
@@ -100,6 +112,18 @@ impl MemoryStore {
         carry_out(&context, submit, plan).unwrap();
     }
 
+    /// Something happens, whoever listens.
+    pub fn tell(&self, draft: Draft) {
+        self.0.lock().unwrap().tell(draft);
+    }
+
+    /// The event log has lost its beginning.
+    pub fn trim(&self, to: u64) {
+        let mut tables = self.0.lock().unwrap();
+        tables.events.retain(|event| event.id.place() > to);
+        tables.trimmed_to = to;
+    }
+
     pub fn key_lookups(&self) -> usize {
         self.0.lock().unwrap().key_lookups
     }
@@ -113,9 +137,29 @@ impl Tables {
     fn apply(&mut self, command: Command) -> Outcome {
         match command {
             Command::Accept(accept) => self.accept(*accept),
-            Command::Change(change) => self.rows.change(&change),
+            Command::Change(change) => {
+                let outcome = self.rows.change(&change);
+                for draft in self.rows.take_told() {
+                    self.tell(draft);
+                }
+                outcome
+            }
             Command::Target(_) | Command::Counted { .. } => Outcome::Done,
         }
+    }
+
+    fn tell(&mut self, draft: Draft) {
+        // Behind all versions of rows, as in one sequence with them.
+        let place = self
+            .events
+            .last()
+            .map_or(1_000_000, |event| event.id.place())
+            + 1;
+        self.events.push(Event {
+            id: EventId::new(NOW_MS, place),
+            at_ms: NOW_MS,
+            draft,
+        });
     }
 
     fn answered(&self, wanted: &Idempotency, now_ms: u64) -> Option<Outcome> {
@@ -274,8 +318,80 @@ impl Reader for MemoryStore {
             expires_ms: accept.expires_ms,
             targeted: *targeted,
             pending: *targeted,
+            info: accept.info.clone(),
             ..Report::default()
         }))
+    }
+
+    fn events(&self, _: &AppName, after: u64, limit: usize) -> Result<EventPage, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let events = tables.events.iter();
+        let events: Vec<Event> = events
+            .filter(|event| event.id.place() > after)
+            .take(limit)
+            .cloned()
+            .collect();
+        let end = tables.events.last().map_or(0, |event| event.id.place());
+        let last = events.last().map(|event| event.id.place());
+        Ok(EventPage {
+            read_to: last.unwrap_or(after.max(end)),
+            end,
+            gap: after < tables.trimmed_to,
+            events,
+        })
+    }
+
+    fn past(
+        &self,
+        _: &AppName,
+        device: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Past, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let events = tables.events.iter().rev();
+        let mut events: Vec<Event> = events
+            .filter(|event| before.is_none_or(|before| event.id.place() < before))
+            .filter(|event| device.is_none() || event.draft.device.as_deref() == device)
+            .take(limit + 1)
+            .cloned()
+            .collect();
+        let more = events.len() > limit;
+        events.truncate(limit);
+        let last = events.last().map(|event| event.id.place());
+        Ok(Past {
+            before: last.filter(|_| more),
+            events,
+        })
+    }
+
+    fn series(&self, _: &AppName, _: PushId) -> Result<Series, Unavailable> {
+        let mut series = Series::default();
+        series.load(1, Mark::Delivered, 3);
+        series.load(180, Mark::Clicked, 2);
+        Ok(series)
+    }
+
+    fn pushes(
+        &self,
+        app: &AppName,
+        before: Option<PushId>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, bool), Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let pushes = tables.pushes.iter().rev().map(|(accept, _)| accept);
+        let listed: Vec<Listed> = pushes
+            .filter(|accept| accept.app == *app)
+            .filter(|accept| before.is_none_or(|before| accept.id < before))
+            .map(|accept| Listed {
+                id: accept.id,
+                accepted_ms: accept.accepted_ms,
+                expires_ms: accept.expires_ms,
+                info: accept.info.clone(),
+            })
+            .collect();
+        let more = listed.len() > limit;
+        Ok((listed.into_iter().take(limit).collect(), more))
     }
 }
 
@@ -311,6 +427,10 @@ pub struct TestNode(pub Mutex<Vec<String>>);
 impl Node for TestNode {
     fn not_ready(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    fn is_stopping(&self) -> bool {
+        !self.not_ready().is_empty()
     }
 
     fn metrics(&self) -> String {
@@ -398,6 +518,34 @@ impl Cluster for TestCluster {
     }
 }
 
+/// Receivers of webhooks that answer as the test says, or take everything.
+#[derive(Default)]
+pub struct TestReceiver {
+    pub got: Mutex<Vec<Post>>,
+    /// Statuses of the next answers.
+    pub statuses: Mutex<Vec<u16>>,
+}
+
+impl Outgoing for TestReceiver {
+    fn post(&self, post: Post, _: Duration) -> Pin<Box<dyn Future<Output = Answered> + Send + '_>> {
+        self.got.lock().unwrap().push(post);
+        let mut statuses = self.statuses.lock().unwrap();
+        let code = match statuses.is_empty() {
+            true => 204,
+            false => statuses.remove(0),
+        };
+        Box::pin(async move {
+            Answered {
+                answer: delivery::Answer::Status {
+                    code,
+                    retry_after_seconds: None,
+                },
+                detail: format!("HTTP {code}"),
+            }
+        })
+    }
+}
+
 /// An API with an app `shop` and another, `bank`.
 pub struct Api {
     pub state: ApiState,
@@ -405,6 +553,7 @@ pub struct Api {
     pub store: Arc<MemoryStore>,
     pub node: Arc<TestNode>,
     pub cluster: Arc<TestCluster>,
+    pub receiver: Arc<TestReceiver>,
     pub now_ms: Arc<AtomicU64>,
     pub shop: ApiKey,
     pub bank: ApiKey,
@@ -418,6 +567,7 @@ pub fn api_with(config: Config) -> Api {
     let store = Arc::new(MemoryStore::default());
     let node = Arc::new(TestNode::default());
     let cluster = Arc::new(TestCluster::default());
+    let receiver = Arc::new(TestReceiver::default());
     let now_ms = Arc::new(AtomicU64::new(NOW_MS));
     let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
     for (app, key) in [("shop", &shop), ("bank", &bank)] {
@@ -444,6 +594,7 @@ pub fn api_with(config: Config) -> Api {
         cluster: cluster.clone(),
         now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
         new_id: Arc::new(move || PushId(ids.fetch_add(1, Ordering::Relaxed).into())),
+        outgoing: receiver.clone(),
         config,
     });
     Api {
@@ -452,6 +603,7 @@ pub fn api_with(config: Config) -> Api {
         store,
         node,
         cluster,
+        receiver,
         now_ms,
         shop,
         bank,

@@ -225,6 +225,20 @@ impl View for FjallKv {
         self.shared
             .with(|opened| scan(opened.keyspace.range::<&[u8], _>(range(from, to)), visit))
     }
+
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        self.shared.with(|opened| {
+            scan(
+                opened.keyspace.range::<&[u8], _>(range(from, to)).rev(),
+                visit,
+            )
+        })
+    }
 }
 
 impl Kv for FjallKv {
@@ -315,6 +329,17 @@ impl View for SnapshotView<'_> {
                 .range::<&[u8], _>(self.keyspace, range(from, to)),
             visit,
         )
+    }
+
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let range = range(from, to);
+        let entries = self.snapshot.range::<&[u8], _>(self.keyspace, range);
+        scan(entries.rev(), visit)
     }
 }
 
@@ -409,7 +434,7 @@ fn range<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>)
 }
 
 fn scan(
-    entries: fjall::Iter,
+    entries: impl Iterator<Item = fjall::Guard>,
     visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
 ) -> Result<(), KvError> {
     for entry in entries {

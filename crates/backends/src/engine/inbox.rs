@@ -8,7 +8,11 @@ use campanile_broker::{
     message::Kind,
     store::{InboxEntry, InboxItem, Notice, StoreError},
 };
-use campanile_push::receipt::{DropReason, Mark};
+use campanile_push::{
+    event::What,
+    id::PushId,
+    receipt::{DropReason, Mark},
+};
 
 use super::{
     keys::{ExpiryKind, Subject, Table, inbox_table},
@@ -102,9 +106,13 @@ impl Txn<'_> {
         let record: Option<InboxRecord> = self.record(inbox_table(lane), &entry, "inbox entry")?;
         let record = record.ok_or_else(|| damaged("collapse key"))?;
         self.take_out(&subject, meta, lane, offset, &record)?;
-        if let Some(push) = record.push_id()? {
-            let push = Subject::push(client.app.as_str(), push);
-            self.mark(&push, Mark::Collapsed, ordinal)?;
+        if let Some(id) = record.push_id()? {
+            let app = client.app.as_str();
+            let push = Subject::push(app, id);
+            if self.mark(&push, Mark::Collapsed, ordinal)? {
+                let what = What::PushCollapsed { by: PushId(by.0) };
+                self.tell_of_push(app, id, Some(&client.client_id), &what)?;
+            }
             let tail = ordinal.to_be_bytes();
             let by = by.0.to_be_bytes();
             self.put(
@@ -170,11 +178,12 @@ impl Txn<'_> {
                 survives &= offset != newest;
                 self.count_dropped();
                 if let Some(push) = record.push_id()? {
-                    self.mark(
-                        &Subject::push(client.app.as_str(), push),
-                        Mark::Dropped(DropReason::InboxFull),
-                        ordinal,
-                    )?;
+                    let (app, reason) = (client.app.as_str(), DropReason::InboxFull);
+                    let mark = Mark::Dropped(reason);
+                    if self.mark(&Subject::push(app, push), mark, ordinal)? {
+                        let what = What::PushDropped { reason };
+                        self.tell_of_push(app, push, Some(&client.client_id), &what)?;
+                    }
                 }
             }
         }

@@ -95,6 +95,12 @@ pub enum Table {
     Row = 0x70,
     /// App (empty: none), table of the domain → how many rows it has, eight bytes.
     RowCount = 0x71,
+    /// App → `EventLogRecord`.
+    EventLog = 0x72,
+    /// App, offset → `EventRecord`.
+    Event = 0x73,
+    /// App, push, stretch of time, [`Mark::code`] → how many devices were new, eight bytes.
+    Series = 0x74,
 }
 
 /// Under [`Table::Meta`]: the last sequence number given, eight bytes.
@@ -242,6 +248,11 @@ impl Subject {
     pub fn app_name(&self) -> Option<&str> {
         let (length, rest) = self.0.split_first_chunk::<2>()?;
         std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
+    }
+
+    /// The push that the subject ends with.
+    pub fn push_id(&self) -> Option<u128> {
+        self.0.last_chunk::<16>().copied().map(u128::from_be_bytes)
     }
 
     /// The table of a row: the subject without the row's name.

@@ -42,6 +42,14 @@ pub trait View {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
     ) -> Result<(), KvError>;
+
+    /// The same in descending order.
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError>;
 }
 
 /// An ordered key-value store with one writer. As a [`View`] it shows what is committed.

@@ -2,6 +2,7 @@
 
 mod at_device;
 mod cluster;
+mod events;
 mod inbox;
 pub(crate) mod keys;
 mod kv;
@@ -12,6 +13,7 @@ mod read;
 pub(crate) mod records;
 mod recover;
 mod rows;
+mod series;
 mod sessions;
 mod state;
 mod stored;
@@ -26,6 +28,8 @@ use campanile_broker::{
     ids::Millis,
     store::{Command, Recovery, StoreError},
 };
+
+use campanile_push::event::What;
 
 pub use self::kv::{Kv, KvError, Reads, Value, View, Writes};
 use self::{cluster::no_cluster, read::EngineReader, state::State, txn::Txn};
@@ -176,7 +180,9 @@ impl Txn<'_> {
         // A receipt is a fact, whoever brings it: what is refused from here on leaves it.
         let after_receipts = self.savepoint();
         let outcome = match request {
-            Request::Broker(command) => self.broker_command(command).map(Reply::Broker),
+            Request::Broker(command) => self
+                .broker_command(command)
+                .and_then(|outcome| self.tell_of(command).map(|()| Reply::Broker(outcome))),
             Request::Push(command) => self.push_command(command).map(Reply::Push),
         };
         outcome.inspect_err(|error| {
@@ -186,6 +192,18 @@ impl Txn<'_> {
                 start
             });
         })
+    }
+
+    /// Writes down what a command that was carried out means for a device's connection.
+    fn tell_of(&mut self, command: &Command) -> Result<(), StoreError> {
+        match command {
+            Command::Claim(claim) => self.tell_of_connection(&claim.client, &What::DeviceConnected),
+            Command::Release(release) => {
+                let what = What::DeviceDisconnected { reason: None };
+                self.tell_of_connection(&release.progress.client, &what)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn receive(&mut self, request: &Request) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use campanile_broker::{
     ids::{ClientKey, Generation, Millis},
     store::{Cursor, LogKind, Outcome, Progress, Release, StoreError},
 };
-use campanile_push::receipt::Mark;
+use campanile_push::{event::What, receipt::Mark};
 
 use super::{
     keys::{ExpiryKind, Subject, Table},
@@ -28,10 +28,23 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            self.mark(&push, mark, progress.ordinal)?;
+            let is_new = self.mark(&push, mark, progress.ordinal)?;
             if record.to_audience {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
                 self.mark(&push, Mark::Targeted, progress.ordinal)?;
+            }
+            if is_new && mark == Mark::Delivered {
+                self.count_in_series(&push, &record, mark)?;
+            }
+            let what = match mark {
+                Mark::Delivered => What::PushDelivered,
+                Mark::Dropped(reason) => What::PushDropped { reason },
+                Mark::Failed(reason) => What::PushFailed { reason },
+                _ => continue,
+            };
+            if is_new && self.is_marked(&push, Mark::Targeted, progress.ordinal)? {
+                let ClientKey { app, client_id } = &progress.client;
+                self.tell_of_push(app.as_str(), id.0, Some(client_id), &what)?;
             }
         }
         Ok(())

@@ -11,9 +11,11 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    event::{Draft, What},
     id::PushId,
     lanes::Priority,
     receipt::Mark,
+    rows::{Key, Table as RowTable},
     store::{Accept, Audience, Channel, Command, Idempotency, Outcome, Target},
 };
 use roaring::RoaringBitmap;
@@ -99,6 +101,7 @@ impl Txn<'_> {
             to_all: to_audience || accept.audience == Audience::All,
             to_audience,
             is_counted: false,
+            info: accept.info.clone(),
         };
         let now_or_never = accept.expires_ms <= accept.accepted_ms;
         let targeted = if accept.rows.is_some() {
@@ -133,12 +136,33 @@ impl Txn<'_> {
             (accept.expires_ms, ExpiryKind::Push)
         };
         self.put(push.expiry_key(at, kind), push.key(Table::Push).into())?;
+        self.tell_of_accepted(accept, (!to_audience).then_some(record.targeted))?;
         if let Some(idempotency) = &accept.idempotency {
             self.remember(accept, idempotency, &record)?;
         }
         Ok(Outcome::Accepted {
             targeted: (!to_audience).then_some(record.targeted),
         })
+    }
+
+    /// Tells that a push is accepted, and notes that its end is to be told.
+    fn tell_of_accepted(
+        &mut self,
+        accept: &Accept,
+        targeted: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let app = accept.app.as_str();
+        let has_listeners = self.has_listeners(app)?;
+        if has_listeners {
+            let what = What::PushAccepted { targeted };
+            self.append_event(app, &Draft::new(None, Some(accept.id), &what))?;
+        }
+        let to_names = matches!(accept.audience, Audience::Devices(_));
+        if accept.watched || has_listeners && !to_names {
+            let key = Key::new(RowTable::Open, format!("{:032x}", accept.id.0));
+            self.put_row(&accept.app, key, accept.info.clone())?;
+        }
+        Ok(())
     }
 
     fn replay(
@@ -374,7 +398,11 @@ impl Txn<'_> {
                 .split_off(waiting.clients.len().min(limit as usize));
             for client_id in waiting.clients {
                 let client = Subject::app(app.as_str()).text(&client_id);
-                self.remove_from_inbox(&client, &[offset])?;
+                if self.remove_from_inbox(&client, &[offset])? > 0
+                    && let Some(id) = push.push_id()
+                {
+                    self.tell_of_push(app.as_str(), id, Some(&client_id), &What::PushExpired)?;
+                }
                 self.forget_idle_device(&client)?;
                 removed += 1;
             }
@@ -418,7 +446,7 @@ impl Txn<'_> {
         if !self.remove_if_there(push.key(Table::Push))? {
             return Ok(0);
         }
-        for table in [Table::Receipts, Table::CollapsedBy] {
+        for table in [Table::Receipts, Table::CollapsedBy, Table::Series] {
             for (key, _) in self.list(table, push, usize::MAX)? {
                 self.remove(key)?;
             }

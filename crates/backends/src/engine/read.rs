@@ -15,7 +15,8 @@ use campanile_push::{
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
-    store::{Idempotency, Outcome, Report, Stored, Unavailable},
+    series::Series,
+    store::{EventPage, Idempotency, Listed, Outcome, Past, Report, Stored, Unavailable},
 };
 use roaring::RoaringBitmap;
 
@@ -25,6 +26,7 @@ use super::{
         WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
     },
+    events::{read_events, read_past},
     inbox::{inbox_entry, offset_of_key},
     keys::{Subject, Table, inbox_table},
     kv::{KvError, Reads, View, after_prefix},
@@ -35,6 +37,7 @@ use super::{
         MessageRecord, PushRecord, damaged, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
+    series::read_series,
     state::EphemeralClients,
     txn::decode_chunk,
 };
@@ -177,6 +180,77 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .reads
             .with_view(|view| read_report(view, &push, now_ms))?)
     }
+
+    fn events(&self, app: &AppName, after: u64, limit: usize) -> Result<EventPage, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_events(view, app, after, limit))?)
+    }
+
+    fn past(
+        &self,
+        app: &AppName,
+        device: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Past, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_past(view, app, device, before, limit))?)
+    }
+
+    fn series(&self, app: &AppName, id: PushId) -> Result<Series, Unavailable> {
+        Ok(self.reads.with_view(|view| read_series(view, app, id))?)
+    }
+
+    fn pushes(
+        &self,
+        app: &AppName,
+        before: Option<PushId>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, bool), Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_pushes(view, app, before, limit))?)
+    }
+}
+
+/// Pushes, the greatest ids first.
+fn read_pushes(
+    view: &dyn View,
+    app: &AppName,
+    before: Option<PushId>,
+    limit: usize,
+) -> Result<(Vec<Listed>, bool), KvError> {
+    let app = Subject::app(app.as_str());
+    let from = app.key(Table::Push);
+    let to = match before {
+        Some(id) => app.key_with(Table::Push, &id.0.to_be_bytes()),
+        None => after_prefix(&from),
+    };
+    let (mut found, mut more) = (Vec::new(), false);
+    let mut outcome = Ok(());
+    view.scan_back(&from, &to, &mut |key, value| {
+        if found.len() >= limit {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        let id = Subject::of_key(key).push_id();
+        match decode::<PushRecord>(value, "push") {
+            Ok(record) => found.extend(id.map(|id| Listed {
+                id: PushId(id),
+                accepted_ms: record.accepted_ms,
+                expires_ms: record.expires_ms,
+                info: record.info,
+            })),
+            Err(error) => {
+                outcome = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    outcome.map(|()| (found, more))
 }
 
 fn read_stored(view: &dyn View, app: &AppName) -> Result<Stored, KvError> {
@@ -465,6 +539,7 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         expires_ms: record.expires_ms,
         targeted: record.targeted,
         counting: record.to_audience && !record.is_counted,
+        info: record.info,
         ..Report::default()
     };
     let mut chunks = Vec::new();

@@ -127,6 +127,40 @@ pub struct RowRecord {
     pub value: prost::bytes::Bytes,
 }
 
+/// Where an app's event log stands.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EventLogRecord {
+    /// Place of the last event.
+    #[prost(uint64, tag = "1")]
+    pub end: u64,
+    /// Events up to here were removed.
+    #[prost(uint64, tag = "2")]
+    pub trimmed_to: u64,
+    /// Between what was written down before this place and after it there was nobody who listened.
+    #[prost(uint64, tag = "3")]
+    pub begun_at: u64,
+    /// Events that are there.
+    #[prost(uint64, tag = "4")]
+    pub entries: u64,
+}
+
+/// An event.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EventRecord {
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// `Kind::code`.
+    #[prost(uint32, tag = "2")]
+    pub kind: u32,
+    #[prost(string, optional, tag = "3")]
+    pub device: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub push: Option<Vec<u8>>,
+    /// A JSON object.
+    #[prost(string, optional, tag = "5")]
+    pub data: Option<String>,
+}
+
 /// A device with a session, or with pushes that wait for it, or one that is registered.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DeviceRecord {
@@ -613,6 +647,9 @@ pub struct PushRecord {
     /// That set is complete.
     #[prost(bool, tag = "7")]
     pub is_counted: bool,
+    /// What its sender wants to find again, opaque here.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub info: prost::bytes::Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -8,12 +8,14 @@ use campanile_broker::{
     store::{Change, StoreError},
 };
 use campanile_push::{
+    app::AppName,
     id::PushId,
     rows::{self, Key, Range, Row, Scope, Table as RowTable, Version, Write},
     store::Outcome,
 };
 
 use super::{
+    events::is_of_listeners,
     keys::{ExpiryKind, Subject, Table},
     kv::{KvError, Value, View, after_prefix},
     records::{RowRecord, damaged, decode, decode_u64},
@@ -42,6 +44,14 @@ impl Txn<'_> {
         let version = Version(self.next_offset().0);
         for write in &change.writes {
             self.write_row(&change.scope, write, version)?;
+        }
+        if let Scope::App(app) = &change.scope
+            && !change.events.is_empty()
+            && self.has_listeners(app.as_str())?
+        {
+            for event in &change.events {
+                self.append_event(app.as_str(), event)?;
+            }
         }
         Ok(Outcome::Changed { version })
     }
@@ -75,6 +85,17 @@ impl Txn<'_> {
         }
     }
 
+    /// Writes a row of an app beside a change of rows.
+    pub fn put_row(&mut self, app: &AppName, key: Key, value: Bytes) -> Result<(), StoreError> {
+        let version = Version(self.next_offset().0);
+        let write = Write {
+            key,
+            value: Some(value),
+            expires_ms: None,
+        };
+        self.write_row(&Scope::App(app.clone()), &write, version)
+    }
+
     fn write_row(
         &mut self,
         scope: &Scope,
@@ -86,6 +107,14 @@ impl Txn<'_> {
         let expired_before = before.as_ref().and_then(|row| row.expires_ms);
         if let Some(at) = expired_before.filter(|at| Some(*at) != write.expires_ms) {
             self.remove_if_there(subject.expiry_key(at, ExpiryKind::Row))?;
+        }
+        if let Scope::App(app) = scope
+            && before.is_none()
+            && write.value.is_some()
+            && is_of_listeners(write.key.table)
+            && !self.has_listeners(app.as_str())?
+        {
+            self.begin_events(app.as_str(), version.0)?;
         }
         match &write.value {
             Some(value) => {

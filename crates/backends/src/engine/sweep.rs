@@ -39,6 +39,7 @@ impl Txn<'_> {
             }
         }
         self.trim_topic_logs(now, left, &mut swept)?;
+        self.trim_event_logs(now, left, &mut swept)?;
         Ok(Outcome::Swept(swept))
     }
 

@@ -259,6 +259,11 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Whether anything can be written now.
+    pub fn is_writable(&self) -> bool {
+        self.read_only.is_none()
+    }
+
     fn check_writable(&self) -> Result<(), StoreError> {
         match &self.read_only {
             Some(reason) => Err(reason.clone().into()),
@@ -485,6 +490,26 @@ impl View for Txn<'_> {
             }
             if let Some(value) = value {
                 flow = visit(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// For questions of readers only, so that it may cost more than it has to.
+    fn scan_back(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let mut found = Vec::new();
+        self.scan(from, to, &mut |key, value| {
+            found.push((key.to_vec(), value.clone()));
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in found.iter().rev() {
+            if visit(key, value).is_break() {
+                break;
             }
         }
         Ok(())

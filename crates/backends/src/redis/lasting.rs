@@ -3,12 +3,16 @@
 //! A primary that was cut off goes on answering, and what it takes then is lost with it. Whoever has read of it delivers what nobody accepted, and goes on
 //! reading behind it, past what the next primary accepts meanwhile (`docs/adr/0010-only-what-replicas-have.md`).
 
-use campanile_broker::store::{Page, Query, StoreError};
+use campanile_broker::{
+    ids::Offset,
+    store::{Page, Query, StoreError},
+};
+use campanile_push::store::EventPage;
 use redis::Value;
 
 use super::{
     pack::{Malformed, Pack, Packed},
-    reader::{Failure, RedisReader, malformed, pack_query, page},
+    reader::{Failure, RedisReader, event_page, malformed, pack_query, page},
     reply,
     servers::{Server, send},
     waiting::{shortage, wait},
@@ -69,6 +73,22 @@ impl RedisReader {
             }
         }
         self.wait_for_replicas(tag, server).await?;
+        Ok(page)
+    }
+
+    /// Events that will outlive the server that they are read from: nobody is told of what is lost then.
+    pub(super) async fn lasting_events(
+        &self,
+        tag: &str,
+        packed: &[u8],
+    ) -> Result<EventPage, Failure> {
+        let (server, answer) = self.ask_primary(tag, packed).await?;
+        let page = event_page(answer).map_err(|Malformed| malformed())?;
+        let newest = page.events.last().map(|event| Offset(event.id.place()));
+        let known = self.replicated.place(tag, &server.run);
+        if self.config.waits() && newest > known {
+            self.wait_for_replicas(tag, &server).await?;
+        }
         Ok(page)
     }
 

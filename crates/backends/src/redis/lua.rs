@@ -6,6 +6,7 @@ static SCRIPT: LazyLock<String> = LazyLock::new(|| {
     [
         include_str!("lua/state.lua"),
         include_str!("lua/devices.lua"),
+        include_str!("lua/events.lua"),
         include_str!("lua/filters.lua"),
         include_str!("lua/cursors.lua"),
         include_str!("lua/inboxes.lua"),

@@ -608,14 +608,16 @@ async fn judge(servers: &Servers, config: &RedisConfig) -> Result<(), OpenError>
 
 fn packed_rules(rules: &Config) -> Vec<u8> {
     let mut pack = Pack::default();
-    pack.array(7)
+    pack.array(9)
         .number(rules.inbox_max_entries.into())
         .number(rules.inbox_max_bytes)
         .number(rules.push_retention_ms)
         .number(rules.topic_log_max_age_ms)
         .number(rules.topic_log_max_bytes)
         .number(rules.topic_partitions.into())
-        .truth(rules.shared);
+        .truth(rules.shared)
+        .number(rules.events_max_entries)
+        .number(rules.events_max_age_ms);
     pack.into_bytes()
 }
 

@@ -12,12 +12,16 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
+    event::{Draft, Event, EventId, Kind},
     explanation::AtDevice,
     funnel::Life,
     id::PushId,
     receipt::Mark,
     rows::{Key, Range, Row, Scope, Table, Version},
-    store::{Idempotency, Outcome, Report, Stored, Unavailable},
+    series::Series,
+    store::{
+        EventPage, Idempotency, Listed, MAX_LOOKED_AT, Outcome, Past, Report, Stored, Unavailable,
+    },
 };
 use redis::{Pipeline, Value};
 use roaring::RoaringBitmap;
@@ -196,6 +200,150 @@ impl campanile_push::store::Reader for RedisReader {
         let report = answer.option().map(|answer| report(answer, now_ms));
         Ok(report.transpose().map_err(|Malformed| malformed())?)
     }
+
+    fn events(&self, app: &AppName, after: u64, limit: usize) -> Result<EventPage, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(3)
+            .text("events")
+            .number(after)
+            .number(limit as u64);
+        Ok(self
+            .runtime
+            .block_on(self.lasting_events(app.as_str(), &pack.into_bytes()))?)
+    }
+
+    fn past(
+        &self,
+        app: &AppName,
+        device: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Past, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(5)
+            .text("past")
+            .option(device, |pack, device| {
+                pack.text(device);
+            })
+            .option(before, |pack, before| {
+                pack.number(before);
+            })
+            .number(limit as u64)
+            .number(MAX_LOOKED_AT as u64);
+        let past = |answer: Packed| {
+            let [events, before] = answer.tuple()?;
+            let before = before.option().map(|before| before.number()).transpose()?;
+            Ok(Past {
+                events: listed_events(events)?,
+                before,
+            })
+        };
+        Ok(past(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)
+    }
+
+    fn series(&self, app: &AppName, id: PushId) -> Result<Series, Unavailable> {
+        let mut pack = Pack::default();
+        let id = hex(campanile_broker::ids::MessageId(id.0));
+        pack.array(2).text("series").text(&id);
+        let answer = self.ask(app.as_str(), pack)?;
+        Ok(series(answer).map_err(|Malformed| malformed())?)
+    }
+
+    fn pushes(
+        &self,
+        app: &AppName,
+        before: Option<PushId>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, bool), Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(3)
+            .text("pushes")
+            .option(before, |pack, id| {
+                pack.text(&hex(campanile_broker::ids::MessageId(id.0)));
+            })
+            .number(limit as u64);
+        let listed = |answer: Packed| {
+            let [pushes, more] = answer.tuple()?;
+            let pushes = pushes.list(|push| {
+                let [id, accepted_ms, expires_ms, info] = push.tuple()?;
+                Ok(Listed {
+                    id: push_id(id)?,
+                    accepted_ms: accepted_ms.number()?,
+                    expires_ms: expires_ms.number()?,
+                    info: info.bytes()?.into(),
+                })
+            })?;
+            Ok((pushes, more.truth()?))
+        };
+        Ok(listed(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)
+    }
+}
+
+/// `STRETCH:SET` and its count, one after the other.
+fn series(answer: Packed) -> Result<Series, Malformed> {
+    let mut series = Series::default();
+    for pair in answer.array()?.chunks(2) {
+        let [field, count] = pair else {
+            return Err(Malformed);
+        };
+        let field = field.clone().text()?;
+        let (stretch, set) = field.split_once(':').ok_or(Malformed)?;
+        let mark = mark_of(set).ok_or(Malformed)?;
+        series.load(
+            stretch.parse().map_err(|_| Malformed)?,
+            mark,
+            count.number()?,
+        );
+    }
+    Ok(series)
+}
+
+fn push_id(id: Packed) -> Result<PushId, Malformed> {
+    let id = u128::from_str_radix(&id.text()?, 16).map_err(|_| Malformed)?;
+    Ok(PushId(id))
+}
+
+pub(super) fn event_page(answer: Packed) -> Result<EventPage, Malformed> {
+    let [events, read_to, end, gap] = answer.tuple()?;
+    Ok(EventPage {
+        events: listed_events(events)?,
+        read_to: read_to.number()?,
+        end: end.number()?,
+        gap: gap.truth()?,
+    })
+}
+
+/// Those of kinds that this version knows.
+fn listed_events(events: Packed) -> Result<Vec<Event>, Malformed> {
+    Ok(events.list(event)?.into_iter().flatten().collect())
+}
+
+fn event(event: Packed) -> Result<Option<Event>, Malformed> {
+    let [place, kind, device, push, data] = event.tuple()?;
+    let code = u8::try_from(kind.number()?).ok();
+    let Some(kind) = code.and_then(Kind::from_code) else {
+        return Ok(None);
+    };
+    let place = place.number()?;
+    let at_ms = time_of_place(place);
+    let text = |text: Option<Packed>| text.map(reply::text).transpose();
+    Ok(Some(Event {
+        id: EventId::new(at_ms, place),
+        at_ms,
+        draft: Draft {
+            device: text(device.option())?,
+            push: push.option().map(push_id).transpose()?,
+            kind,
+            data: text(data.option())?,
+        },
+    }))
+}
+
+/// When a place was taken, as `first_place_of_now` of the script has it.
+fn time_of_place(place: u64) -> u64 {
+    const FIRST_MS: u64 = 1_735_689_600_000;
+    const PLACES_OF_A_MS: u64 = 4096;
+    FIRST_MS + place / PLACES_OF_A_MS
 }
 
 /// A read failed, for this reason.
@@ -641,6 +789,7 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         clicked,
         dismissed,
         settled,
+        info,
     ] = answer.tuple()?;
     let mut counts = BTreeMap::new();
     for entry in settled.array()? {
@@ -660,6 +809,7 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         clicked: clicked.number()?,
         dismissed: dismissed.number()?,
         settled: counts,
+        info: info.bytes()?.into(),
         ..Report::default()
     };
     Ok(report.with_rest(now_ms))

@@ -26,7 +26,7 @@ use crate::{
         keys::log_number,
         pushes::{push_item, push_message},
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
-        told::marks_told,
+        told::{marks_told, told_event},
     },
 };
 
@@ -361,7 +361,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(10)
+    pack.array(12)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -384,9 +384,11 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         })
         .truth(matches!(accept.audience, Audience::Matching(_)))
         .option(accept.rows.as_deref(), |pack, change| {
-            pack.array(4);
+            pack.array(5);
             pack_rows(pack, change);
-        });
+        })
+        .bytes(&accept.info)
+        .truth(accept.watched);
 }
 
 /// What cannot be understood is a request too: it gets its answer in turn.
@@ -395,17 +397,22 @@ fn pack_tell(pack: &mut Pack, tell: &Tell) {
         pack.array(1).text("not_understood");
         return;
     };
-    pack.array(3).text("tell").number(tell.ordinal.into()).list(
-        told.iter(),
-        |pack, (push, marks)| {
-            let sets: Vec<&str> = marks.iter().filter_map(|mark| set_of(*mark)).collect();
-            pack.array(2)
+    pack.array(4)
+        .text("tell")
+        .text(&tell.client.client_id)
+        .number(tell.ordinal.into())
+        .list(told.iter(), |pack, (push, told)| {
+            let sets: Vec<&str> = told.marks.iter().filter_map(|mark| set_of(*mark)).collect();
+            let clicked = told_event(Mark::Clicked, told.action.as_deref());
+            pack.array(3)
                 .text(&hex(MessageId(push.0)))
                 .list(sets.into_iter(), |pack, set| {
                     pack.text(set);
+                })
+                .option(clicked.and_then(|what| what.data()), |pack, data| {
+                    pack.text(&data);
                 });
-        },
-    );
+        });
 }
 
 /// The name of the set of a mark, as a part of its keys; `None` for a mark that nothing sets yet.
@@ -445,7 +452,7 @@ fn pack_target(pack: &mut Pack, target: &Target) {
 }
 
 fn pack_change(pack: &mut Pack, change: &Change) {
-    pack.array(5).text("change");
+    pack.array(6).text("change");
     pack_rows(pack, change);
 }
 
@@ -470,6 +477,19 @@ fn pack_rows(pack: &mut Pack, change: &Change) {
         })
         .list(change.bounds.iter(), |pack, (table, rows)| {
             pack.array(2).number(*table as u64).number(*rows);
+        })
+        .list(change.events.iter(), |pack, event| {
+            pack.array(4)
+                .number(event.kind.code().into())
+                .option(event.device.as_ref(), |pack, device| {
+                    pack.text(device);
+                })
+                .option(event.push, |pack, push| {
+                    pack.text(&hex(MessageId(push.0)));
+                })
+                .option(event.data.as_ref(), |pack, data| {
+                    pack.text(data);
+                });
         });
 }
 

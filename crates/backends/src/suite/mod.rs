@@ -7,6 +7,7 @@ pub mod audiences;
 pub mod campaigns;
 pub mod changes;
 pub mod connections;
+pub mod events;
 pub mod inboxes;
 pub mod lanes;
 pub mod logs;
@@ -224,6 +225,7 @@ macro_rules! common_tests {
                 unacknowledged_pushes_expire
                 reports_survive_a_restart
                 what_a_device_tells_is_counted_once
+                receipts_are_counted_over_time
                 what_is_shown_was_delivered
                 strangers_have_nothing_to_tell
                 a_device_outside_the_audience_may_tell
@@ -235,6 +237,21 @@ macro_rules! common_tests {
                 a_push_to_one_device_may_have_every_mark
                 an_audience_is_known_at_each_device
                 a_set_may_span_chunks
+            }
+            events {
+                what_happens_is_written_down_while_somebody_listens
+                a_device_tells_once_in_the_event_log_too
+                events_tell_what_became_of_a_push_at_its_devices
+                strangers_make_no_events
+                connections_are_told_of
+                an_app_without_listeners_costs_nothing
+                a_full_event_log_forgets_the_oldest_loudly
+                old_events_are_swept_loudly
+                who_listens_anew_is_told_of_the_gap
+                a_change_tells_in_its_own_commit
+                the_past_is_read_newest_first
+                a_push_whose_end_is_to_be_told_is_open
+                pushes_are_listed_newest_first
             }
             rows {
                 a_row_is_written_if_it_is_what_was_read
@@ -594,6 +611,8 @@ impl World {
             idempotency: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         }
     }
 

@@ -146,6 +146,42 @@ pub fn what_a_device_tells_is_counted_once(world: &mut World) {
     assert_eq!(seen(world), [[2, 2, 2, 1, 1]; 2]);
 }
 
+/// Each once, and only of pushes to more than one device.
+pub fn receipts_are_counted_over_time(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 60));
+    let ids = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
+    let single = world.push(Some(&["a"]), 100);
+    for id in ids {
+        for _ in 0..2 {
+            world.acknowledge("a", &a, id);
+            world.told("b", &b, &format!(r#"{{"clicked":["{id}"]}}"#));
+        }
+    }
+    world.acknowledge("a", &a, single);
+    let total = |world: &mut World, id| -> Vec<(Mark, u64)> {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = world.backend().reader();
+        let series = reader.series(&app, id).expect("the backend reads");
+        let points = series.points();
+        assert!(points.len() <= 1, "no time passes: {points:?}");
+        points.into_iter().flat_map(|point| point.counts).collect()
+    };
+    let expected = [
+        (Mark::Delivered, 2),
+        (Mark::Displayed, 1),
+        (Mark::Clicked, 1),
+    ];
+    for id in ids {
+        assert_eq!(total(world, id), expected);
+    }
+    assert_eq!(total(world, single), []);
+    world.pass_seconds(101 + (world.config.push_retention_ms / 1000) as u32);
+    for _ in 0..2 {
+        while world.sweep().more {}
+    }
+    assert_eq!(total(world, ids[0]), []);
+}
+
 /// Even if its acknowledgement was lost, or its time was up.
 pub fn what_is_shown_was_delivered(world: &mut World) {
     let a = world.claim("a", 1000);
@@ -454,11 +490,13 @@ pub fn a_set_may_span_chunks(world: &mut World) {
 }
 
 impl World {
-    fn told(&mut self, client_id: &str, claimed: &Claimed, payload: &str) {
+    /// A device tells something.
+    pub fn told(&mut self, client_id: &str, claimed: &Claimed, payload: &str) {
         self.done(Command::Tell(tell(client_id, claimed, payload)));
     }
 
-    fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
+    /// A device acknowledges a push.
+    pub fn acknowledge(&mut self, client_id: &str, claimed: &Claimed, push: PushId) {
         self.done(acknowledgement(client_id, claimed, &[push]));
     }
 }

@@ -39,6 +39,19 @@ impl Fact {
         ("user", Fact::User),
     ];
 
+    /// The field of a device's JSON in which it stands.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Fact::Attribute(_) => "attributes",
+            Fact::Tag(_) => "tags",
+            Fact::Topic(_) => "topics",
+            built_in => {
+                let known = Fact::BUILT_IN.iter().find(|(_, fact)| fact == built_in);
+                known.map_or("", |(name, _)| name)
+            }
+        }
+    }
+
     /// Whether a text can be its value.
     pub fn check_text(&self, text: &str) -> Result<(), BadName> {
         let rule = match self {

@@ -238,6 +238,7 @@ pub fn delete(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refus
         (Table::Segment, "segments"),
         (Table::Upload, "uploads"),
         (Table::Schedule, "schedules"),
+        (Table::Webhook, "webhooks"),
     ] {
         let count = context.reader.count_rows(&Scope::App(app.clone()), table)?;
         if count > 0 {

@@ -13,6 +13,7 @@ use super::{Context, Planned, Refusal, apps};
 use crate::{
     app::AppName,
     device::{Fact, Patch, Profile, Value, names},
+    event::{Draft, What},
     expression::Expression,
     fields::invalid,
     request::Invalid,
@@ -111,9 +112,16 @@ fn with_device(
     before: Option<&Profile>,
     after: &Profile,
 ) -> Change {
+    let what = match before {
+        None => What::DeviceRegistered,
+        Some(before) => What::DeviceUpdated {
+            changed: before.changed_fields(after),
+        },
+    };
     let mut change = change
         .expect(row_of(device), version)
-        .put(row_of(device), after.encode());
+        .put(row_of(device), after.encode())
+        .tell(Draft::new(Some(&device.into()), None, &what));
     let (old, new) = (before.and_then(user_of), user_of(after));
     if old == new {
         return change;
@@ -204,7 +212,8 @@ pub fn delete(context: &Context<'_>, app: &AppName, device: &str) -> Result<Plan
     let mut change = context
         .change(scope_of(app))
         .expect(row_of(device), version)
-        .remove(row_of(device));
+        .remove(row_of(device))
+        .tell(Draft::new(Some(&device.into()), None, &What::DeviceDeleted));
     if let Some(user) = user_of(&profile) {
         change = change.remove(Key::pair(Table::UserDevice, user, device));
     }

@@ -9,12 +9,15 @@ pub mod audit;
 pub mod campaigns;
 pub mod census;
 pub mod devices;
+pub mod listeners;
+pub mod open;
 pub mod permission;
 pub mod schedules;
 pub mod segments;
 #[cfg(test)]
 mod testing;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -207,8 +210,14 @@ fn things(table: Table) -> &'static str {
         Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
-        Table::Count | Table::Collapse | Table::End => "pushes",
+        Table::Count | Table::Collapse | Table::End | Table::Open => "pushes",
         Table::Cancelled => "cancelled pushes",
         Table::Campaign => "campaigns under way",
+        Table::Webhook | Table::Told => "webhooks",
+        Table::Listener => "event streams",
+        Table::Retry => "events to be sent again",
+        Table::DeadLetter => "dead letters",
+        Table::Teller => "apps",
+        Table::CallbackSecret => "secrets",
     }
 }

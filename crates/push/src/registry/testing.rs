@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::{Context, Planned, Refusal, carry_out};
 use crate::{
+    event::Draft,
     rows::MemoryRows,
     store::{Command, Unavailable},
 };
@@ -50,6 +51,11 @@ impl World {
     /// Reads.
     pub fn read<T>(&self, read: impl FnOnce(&Context<'_>) -> Result<T, Unavailable>) -> T {
         read(&self.context()).expect("memory can be read")
+    }
+
+    /// What the changes since the last call told.
+    pub fn take_told(&mut self) -> Vec<Draft> {
+        self.rows.lock().unwrap().take_told()
     }
 
     fn context(&self) -> Context<'_> {

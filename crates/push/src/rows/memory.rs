@@ -10,10 +10,12 @@ use roaring::RoaringBitmap;
 use super::{Change, Key, Range, Row, Scope, Table, Version, Write};
 use crate::{
     app::AppName,
+    event::Draft,
     explanation::AtDevice,
     id::PushId,
     receipt::Mark,
-    store::{Idempotency, Outcome, Reader, Report, Stored, Unavailable},
+    series::Series,
+    store::{EventPage, Idempotency, Listed, Outcome, Past, Reader, Report, Stored, Unavailable},
 };
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
@@ -21,6 +23,8 @@ use crate::{
 pub struct MemoryRows {
     rows: BTreeMap<(Scope, Table, String), Kept>,
     last_version: u64,
+    /// What was told, of all apps.
+    told: Vec<Draft>,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,7 @@ impl MemoryRows {
         for write in &change.writes {
             self.write(&change.scope, write, version);
         }
+        self.told.extend(change.events.iter().cloned());
         Outcome::Changed { version }
     }
 
@@ -86,6 +91,11 @@ impl MemoryRows {
                 self.rows.insert(at, Kept { row, expires_ms });
             }
         }
+    }
+
+    /// What was told since the last call.
+    pub fn take_told(&mut self) -> Vec<Draft> {
+        std::mem::take(&mut self.told)
     }
 
     /// A row, if it is there.
@@ -124,7 +134,7 @@ impl MemoryRows {
     }
 }
 
-/// Only the rows: there are no pushes. A registered device's number is its place among them.
+/// Only the rows: there are no pushes, and no event log. A registered device's number is its place among them.
 impl Reader for Mutex<MemoryRows> {
     fn rows_at(
         &self,
@@ -186,6 +196,33 @@ impl Reader for Mutex<MemoryRows> {
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {
         Ok(None)
+    }
+
+    fn events(&self, _: &AppName, _: u64, _: usize) -> Result<EventPage, Unavailable> {
+        Ok(EventPage::default())
+    }
+
+    fn past(
+        &self,
+        _: &AppName,
+        _: Option<&str>,
+        _: Option<u64>,
+        _: usize,
+    ) -> Result<Past, Unavailable> {
+        Ok(Past::default())
+    }
+
+    fn series(&self, _: &AppName, _: PushId) -> Result<Series, Unavailable> {
+        Ok(Series::default())
+    }
+
+    fn pushes(
+        &self,
+        _: &AppName,
+        _: Option<PushId>,
+        _: usize,
+    ) -> Result<(Vec<Listed>, bool), Unavailable> {
+        Ok((Vec::new(), false))
     }
 }
 

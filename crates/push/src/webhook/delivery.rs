@@ -86,15 +86,36 @@ pub enum Next {
     Dead(Death),
 }
 
-/// Why an event was given up.
+/// Why an event was given up. Numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Death {
     /// The answer was final.
-    Refused,
+    Refused = 0,
     /// [`MAX_ATTEMPTS`].
-    TooOften,
+    TooOften = 1,
     /// [`MAX_AGE_MS`].
-    TooLong,
+    TooLong = 2,
+}
+
+impl Death {
+    /// As callers and labels have it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Death::Refused => "refused",
+            Death::TooOften => "too_often",
+            Death::TooLong => "too_long",
+        }
+    }
+
+    /// The one of a number.
+    pub fn from_code(code: u32) -> Death {
+        match code {
+            0 => Death::Refused,
+            1 => Death::TooOften,
+            _ => Death::TooLong,
+        }
+    }
 }
 
 impl Delivery {
@@ -232,20 +253,37 @@ impl<T> Outbox<T> {
 
     /// Appends an event, or gives it back if there is no room.
     pub fn append(&mut self, key: Key, event: T, now_ms: u64) -> Result<(), T> {
-        if self.count >= self.limit {
-            return Err(event);
+        match self.room() {
+            0 => Err(event),
+            _ => {
+                self.restore(key, event, Delivery::new(now_ms));
+                Ok(())
+            }
         }
+    }
+
+    /// How many more there is room for.
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.count)
+    }
+
+    /// Appends an event that was in it before, room or not. Where it is not the first of its key, `delivery` means nothing.
+    pub fn restore(&mut self, key: Key, event: T, delivery: Delivery) {
         self.count += 1;
         match self.lanes.get_mut(&key) {
             Some(lane) => lane.waiting.push_back(event),
             None => {
-                self.due.insert((now_ms, key.clone()));
-                let delivery = Delivery::new(now_ms);
+                self.due.insert((delivery.next_ms, key.clone()));
                 let waiting = [event].into();
                 self.lanes.insert(key, Lane { waiting, delivery });
             }
         }
-        Ok(())
+    }
+
+    /// The events of each key in order, with where the first stands.
+    pub fn lanes(&self) -> impl Iterator<Item = (Delivery, impl Iterator<Item = &T>)> {
+        let lanes = self.lanes.values();
+        lanes.map(|lane| (lane.delivery, lane.waiting.iter()))
     }
 
     /// Takes the key of an event that is to be sent now. Its lane stands still until [settled](Outbox::settle).
@@ -256,6 +294,11 @@ impl<T> Outbox<T> {
         let (_, key) = self.due.pop_first()?;
         let event = self.lanes.get(&key)?.waiting.front()?;
         Some((key, event))
+    }
+
+    /// Requests that were made for the first of a key.
+    pub fn attempts(&self, key: &Key) -> u32 {
+        self.lanes.get(key).map_or(0, |lane| lane.delivery.attempts)
     }
 
     /// When the next is due, in Unix milliseconds.

@@ -187,6 +187,8 @@ impl Settings {
             topic_log_max_age_ms: milliseconds(store.retention),
             topic_log_max_bytes: store.retention_bytes,
             topic_partitions: self.limits.topic_partitions,
+            events_max_entries: store.events_max_entries,
+            events_max_age_ms: milliseconds(store.events_retention),
             shared: self.cluster.is_member(),
         }
     }

@@ -100,6 +100,7 @@ impl Settings {
         root.section("limits", |keys| read_limits(limits, keys));
         root.section("clients", |keys| clients.read(keys));
         root.section("http", |keys| http.read(keys));
+        root.section("webhooks", |keys| http.read_webhooks(keys));
         root.section("log", |keys| log.read(keys));
     }
 }
@@ -186,6 +187,10 @@ pub struct Store {
     pub inbox_max_entries: u32,
     /// Bytes that wait for one device; the same is dropped at the limit.
     pub inbox_max_bytes: u64,
+    /// How long an event of an app is kept for those who read them.
+    pub events_retention: Duration,
+    /// Events of an app; the oldest are trimmed at the limit.
+    pub events_max_entries: u64,
     /// Embedded: free space on the disk below which nothing new is accepted.
     pub min_free_bytes: u64,
     /// Embedded: memory for what is read from the disk.
@@ -222,6 +227,8 @@ impl Default for Store {
             push_retention: 7 * DAY,
             inbox_max_entries: 1000,
             inbox_max_bytes: 4 << 20,
+            events_retention: 3 * DAY,
+            events_max_entries: 100_000,
             min_free_bytes: 64 << 20,
             cache_bytes: 64 << 20,
         }
@@ -264,6 +271,16 @@ impl Store {
             "inbox_max_bytes",
             &mut self.inbox_max_bytes,
             1 << 10..=1 << 32,
+        );
+        keys.duration(
+            "events_retention",
+            &mut self.events_retention,
+            SECOND..=3650 * DAY,
+        );
+        keys.integer(
+            "events_max_entries",
+            &mut self.events_max_entries,
+            1000..=100_000_000,
         );
         keys.bytes("min_free_bytes", &mut self.min_free_bytes, 0..=1 << 50);
         keys.bytes("cache_bytes", &mut self.cache_bytes, 1 << 20..=1 << 40);
@@ -352,6 +369,16 @@ impl Http {
         milliseconds("body_timeout", &mut api.body_timeout_ms, keys);
         milliseconds("store_timeout", &mut api.store_timeout_ms, keys);
         milliseconds("drain_timeout", &mut api.drain_timeout_ms, keys);
+        keys.integer("max_event_streams", &mut api.max_event_streams, 0..=100_000);
+    }
+
+    /// Section `webhooks`.
+    fn read_webhooks(&mut self, keys: &mut Reader<'_>) {
+        let webhooks = &mut self.api.webhooks;
+        milliseconds("timeout", &mut webhooks.timeout_ms, keys);
+        keys.integer("max_in_flight", &mut webhooks.max_in_flight, 1..=10_000);
+        keys.boolean("allow_http", &mut webhooks.allow_http);
+        keys.boolean("allow_private_targets", &mut webhooks.allow_private_targets);
     }
 }
 

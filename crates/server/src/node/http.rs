@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use campanile_api::{self as api, ApiState, Parts, Version};
@@ -13,7 +14,7 @@ use campanile_push::{app::AppName, id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::{Inner, StartError, metrics, quotas, store::Tag};
+use super::{Inner, StartError, metrics, outgoing::Receivers, quotas, store::Tag};
 
 /// Connections that the kernel keeps while none is accepted.
 const BACKLOG: i32 = 1024;
@@ -43,6 +44,10 @@ pub(super) fn state(node: &Arc<Inner>, config: api::Config) -> ApiState {
         cluster: node.cluster(),
         now_ms: Arc::new(move || clock.now().0),
         new_id: Arc::new(move || PushId(ids.next(id_clock.now()).0)),
+        outgoing: Arc::new(Receivers::new(
+            config.webhooks.allow_private_targets,
+            Duration::from_millis(config.webhooks.timeout_ms),
+        )),
         config,
     })
 }
@@ -90,6 +95,10 @@ impl api::Node for Health {
             reasons.push(format!("the store refuses writes: {reason}"));
         }
         reasons
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
     }
 
     fn metrics(&self) -> String {

@@ -30,9 +30,12 @@ pub fn recorder() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
         let name = Matcher::Full("campanile_http_request_seconds".to_owned());
+        let webhook = Matcher::Full("campanile_webhook_request_seconds".to_owned());
         let lag = Matcher::Full("campanile_schedule_lag_seconds".to_owned());
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(name, &HTTP_BUCKETS)
+            .expect("there are buckets")
+            .set_buckets_for_metric(webhook, &HTTP_BUCKETS)
             .expect("there are buckets")
             .set_buckets_for_metric(lag, &LAG_BUCKETS)
             .expect("there are buckets")

@@ -10,10 +10,11 @@ mod census;
 mod cluster;
 mod config;
 mod http;
+mod leading;
 mod metrics;
+mod outgoing;
 mod process;
 mod quotas;
-mod scheduler;
 mod signals;
 mod store;
 mod sys;
@@ -63,8 +64,8 @@ use self::{
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
+    leading::Leading,
     quotas::WithinQuotas,
-    scheduler::Scheduler,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
@@ -141,7 +142,7 @@ pub struct Node {
     is_drained: mpsc::Receiver<()>,
     runtime: Runtime,
     http: Option<Http>,
-    scheduler: Scheduler,
+    leading: Leading,
     ticker: Ticker,
     census: Census,
     reads: ReadPool<(ShardId, Ticket)>,
@@ -394,10 +395,15 @@ impl Node {
                 sys_every: config.sys_every,
             },
         )?;
-        let api = config.http.as_ref().map(|http| http.api.clone());
-        let scheduler = Scheduler::start(&runtime, &inner, api.unwrap_or_default());
+        let mut api = config.http.as_ref().map(|http| http.api.clone());
+        if let Some(api) = &mut api {
+            api.drain_timeout_ms = api.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
+        }
+        let api = api.unwrap_or_default();
+        let state = http::state(&inner, api.clone());
+        let leading = Leading::start(&runtime, &inner, &state);
         let http = match (config.http, http_socket) {
-            (Some(spec), Some(socket)) => Some(Http::start(&runtime, &inner, spec, socket)?),
+            (Some(_), Some(socket)) => Some(Http::start(&runtime, state, api, socket)?),
             _ => None,
         };
 
@@ -409,7 +415,7 @@ impl Node {
             is_drained,
             runtime,
             http,
-            scheduler,
+            leading,
             ticker,
             census,
             reads,
@@ -501,7 +507,7 @@ impl Node {
             drop(http.stop);
             http.task
         });
-        self.scheduler.stop(&self.runtime);
+        self.leading.stop(&self.runtime);
         self.ticker.stop();
         self.census.stop();
         for mailbox in &self.inner.shared.mailboxes {
@@ -675,14 +681,12 @@ fn random() -> io::Result<u64> {
 impl Http {
     fn start(
         runtime: &Runtime,
-        inner: &Arc<Inner>,
-        spec: HttpSpec,
+        state: campanile_api::ApiState,
+        config: campanile_api::Config,
         socket: std::net::TcpListener,
     ) -> Result<Http, StartError> {
-        let mut config = spec.api;
-        config.drain_timeout_ms = config.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
         let address = socket.local_addr()?;
-        let router = campanile_api::router(http::state(inner, config.clone()));
+        let router = campanile_api::router(state);
         let _in_runtime = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let (stop, stopped) = oneshot::channel::<()>();

@@ -11,3 +11,4 @@ mod partitions;
 mod schedules;
 mod setup;
 mod tls;
+mod webhooks;

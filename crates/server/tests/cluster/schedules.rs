@@ -54,7 +54,7 @@ fn now_ms() -> u64 {
 }
 
 /// The node that leads, once one does.
-fn leader(cluster: &mut Nodes) -> Option<usize> {
+pub fn leader(cluster: &mut Nodes) -> Option<usize> {
     let status = cluster.node(0).operate(&["status", "--json"]).ok()?;
     let status: Value = serde_json::from_str(&status).unwrap();
     let nodes = status["nodes"].as_array().unwrap();

@@ -22,4 +22,5 @@ mod sessions;
 mod shared;
 mod transport;
 mod violations;
+mod webhooks;
 mod websocket;

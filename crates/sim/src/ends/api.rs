@@ -125,6 +125,8 @@ impl Ends {
             }),
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         self.trace.note(|| {
             format!(

@@ -302,6 +302,8 @@ impl Stage {
             idempotency: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         node.push(Command::Accept(Box::new(accept)));
     }

@@ -17,6 +17,7 @@ use crate::engine::{
     state::{Ephemeral, State},
     txn::Txn,
 };
+use campanile_push::event::{Disconnection, What};
 
 impl Txn<'_> {
     /// A client's connection, if it has one.
@@ -157,6 +158,8 @@ impl Txn<'_> {
         for (_, value) in rows {
             let record: ClientRecord = decode(&value, "connection")?;
             self.lose_connection(&record.client(), now, &mut voided)?;
+            let reason = Some(Disconnection::NodeLost);
+            self.tell_of_connection(&record.client(), &What::DeviceDisconnected { reason })?;
         }
         if !voided.more {
             self.remove_mailbox(node)?;

@@ -21,6 +21,7 @@ end
 
 -- How many entries a lane has, and its last one or 0.
 local function lane_of(device, lane)
+  if lane == NORMAL and not device.high and not device.low then return device.entries or 0, device.last or 0 end
   local field = LANE_FIELDS[lane]
   if field then
     if not device[field] then return 0, 0 end
@@ -33,8 +34,9 @@ local function lane_of(device, lane)
   return entries, device.last or 0
 end
 
--- The lanes that hold anything.
+-- The lanes that hold anything. Most devices have none but the normal one.
 local function lanes_of(device)
+  if not device.high and not device.low then return device.entries and device.entries > 0 and { NORMAL } or {} end
   local lanes = {}
   for _, lane in ipairs(LANES) do
     if lane_of(device, lane) > 0 then lanes[#lanes + 1] = lane end
@@ -67,8 +69,11 @@ end
 
 -- Adds a device to a set. Marks are written at the end of the script, those of a push together: `is_marked` does not know them before. By push: `sets` of
 -- numbers to add, and all the `devices` in them.
-local marks = {}
-local function mark(push, name, number)
+--
+-- `client` is the device's name, `data` belongs to the event that tells of it. What is new in a set is told, in the order of the marks.
+local marks, told = {}, {}
+local function mark(push, name, number, client, data)
+  if events.has_listeners() then told[#told + 1] = { push, name, number, client, data } end
   local of_push = marks[push] or { sets = {}, devices = {} }
   marks[push] = of_push
   local numbers = of_push.sets[name] or {}
@@ -80,7 +85,8 @@ end
 local function is_about_to_be_marked(push, number) return marks[push] ~= nil and marks[push].devices[number] == true end
 
 local BITS_AT_ONCE = 500
-local function save_bits(key, numbers)
+-- `on_new` gets each number whose bit was not set.
+local function save_bits(key, numbers, on_new)
   local by_chunk = {}
   for _, number in ipairs(numbers) do
     local chunk = math.floor(number / NUMBERS_IN_CHUNK)
@@ -90,7 +96,10 @@ local function save_bits(key, numbers)
   end
   for chunk, bits in pairs(by_chunk) do
     for first = 1, #bits, BITS_AT_ONCE * 4 do
-      write('BITFIELD', key .. ':' .. chunk, unpack(bits, first, math.min(first + BITS_AT_ONCE * 4 - 1, #bits)))
+      local before = write('BITFIELD', key .. ':' .. chunk, unpack(bits, first, math.min(first + BITS_AT_ONCE * 4 - 1, #bits)))
+      for place, bit in ipairs(before) do
+        if bit == 0 then on_new(chunk * NUMBERS_IN_CHUNK + bits[first + place * 4 - 2]) end
+      end
     end
   end
 end
@@ -100,33 +109,77 @@ local function raise_chunks(push, chunk)
   if tonumber(call('HGET', push_key(push), 'c') or 0) <= chunk then write('HSET', push_key(push), 'c', chunk + 1) end
 end
 
-local function save_marks()
-  for push, of_push in pairs(marks) do
-    local key = push_key(push)
-    local row = call('HMGET', key, 'l', 't', 'g')
-    -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
-    if row[3] then
-      local targeted, last = {}, 0
-      for number in pairs(of_push.devices) do
-        targeted[#targeted + 1] = number
-        last = math.max(last, number)
+local save_marks
+do
+  local EVENT_OF_SET = {
+    d = events.delivered, x = events.dropped, r = events.collapsed, s = events.displayed, k = events.clicked, w = events.dismissed,
+    b = events.failed, f = events.dropped, q = events.dropped, p = events.dropped,
+  }
+
+  -- Whether a push is for a device, or its audience is counted by those who tell.
+  local function is_targeted(push, row, number)
+    if row[3] then return true end
+    return row[1] == TO_ONE and tonumber(row[2]) == number or row[1] ~= TO_ONE and is_marked(push, row[1], 't', number)
+  end
+
+  -- How many devices were new to a set, by stretches of time since acceptance: the hash `P:ID:h` of `STRETCH:SET`. The first 180 are minutes, the others hours.
+  -- Of a push to one device the sets say all there is to know.
+  local IN_SERIES = { d = true, s = true, k = true, w = true }
+  local function count_in_series(key, row, name, count)
+    if count == 0 or not IN_SERIES[name] or row[1] == TO_ONE then return end
+    local minute = math.floor(math.max(server_ms - tonumber(row[4]), 0) / 60000)
+    local stretch = minute < 180 and minute or math.min(177 + math.floor(minute / 60), 872)
+    write('HINCRBY', key .. ':h', digits(stretch) .. ':' .. name, count)
+  end
+
+  save_marks = function()
+    local rows, new = {}, {}
+    for push, of_push in pairs(marks) do
+      local key = push_key(push)
+      local row = call('HMGET', key, 'l', 't', 'g', 'a')
+      rows[push] = row
+      -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
+      if row[3] then
+        local targeted, last = {}, 0
+        for number in pairs(of_push.devices) do
+          targeted[#targeted + 1] = number
+          last = math.max(last, number)
+        end
+        of_push.sets.t = targeted
+        raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
       end
-      of_push.sets.t = targeted
-      raise_chunks(push, math.floor(last / NUMBERS_IN_CHUNK))
+      for name, numbers in pairs(of_push.sets) do
+        local count = 0
+        local function on_new(number)
+          new[push .. name .. number] = true
+          count = count + 1
+        end
+        if not row[1] then
+          -- Nobody asks for that report any more.
+        elseif row[1] == TO_ALL then
+          save_bits(key .. ':' .. name, numbers, on_new)
+        elseif row[1] == TO_FEW and events.has_listeners() then
+          for _, number in ipairs(numbers) do
+            if write('SADD', key .. ':' .. name, number) == 1 then on_new(number) end
+          end
+        elseif row[1] == TO_FEW then
+          for first = 1, #numbers, BITS_AT_ONCE do
+            count = count + write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
+          end
+        else
+          for _, number in ipairs(numbers) do
+            if number == tonumber(row[2]) and write('HSET', key, name, 1) == 1 then on_new(number) end
+          end
+        end
+        count_in_series(key, row, name, count)
+      end
     end
-    for name, numbers in pairs(of_push.sets) do
-      if not row[1] then
-        -- Nobody asks for that report any more.
-      elseif row[1] == TO_ALL then
-        save_bits(key .. ':' .. name, numbers)
-      elseif row[1] == TO_FEW then
-        for first = 1, #numbers, BITS_AT_ONCE do
-          write('SADD', key .. ':' .. name, unpack(numbers, first, math.min(first + BITS_AT_ONCE - 1, #numbers)))
-        end
-      else
-        for _, number in ipairs(numbers) do
-          if number == tonumber(row[2]) then write('HSET', key, name, 1) end
-        end
+    for _, one in ipairs(told) do
+      local push, name, number, client, data = unpack(one, 1, 5)
+      local at = push .. name .. number
+      if new[at] and EVENT_OF_SET[name] and is_targeted(push, rows[push], number) then
+        new[at] = nil
+        events.append(EVENT_OF_SET[name], client, push, data)
       end
     end
   end
@@ -186,7 +239,7 @@ local function replace(device, key, by)
   if not member then return false end
   local _, _, push = parse_entry(member)
   remove_entries(device, lane, { member })
-  mark(push, 'r', device.number)
+  mark(push, 'r', device.number, device.client, '{"by":"' .. events.ulid(by) .. '"}')
   write('HSET', push_key(push), 'b' .. digits(device.number), by)
   return tonumber(place)
 end
@@ -206,7 +259,7 @@ local function drop_oldest(device, newest)
       remove_entries(device, lane, { member })
       survives = survives and oldest ~= newest
       dropped = dropped + 1
-      if push ~= '' then mark(push, 'x', device.number) end
+      if push ~= '' then mark(push, 'x', device.number, device.client, '{"reason":"inbox_full"}') end
     end
   end
   return survives

@@ -22,6 +22,7 @@ end
 local c = cmsgpack.unpack(ARGV[4])
 config = {
   inbox_entries = c[1], inbox_bytes = c[2], retention = c[3], log_age = c[4], log_bytes = c[5], partitions = c[6], shared = c[7],
+  events = c[8], events_age = c[9],
 }
 local replies = {}
 for i, command in ipairs(input) do

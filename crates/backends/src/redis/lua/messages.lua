@@ -107,7 +107,7 @@ end
 -- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, r, s, k, w
 -- as it is in these sets. b<number> is the push that took its place at a device. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
 -- the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its n
--- means nothing.
+-- means nothing. j is what its sender wants to find again.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -121,6 +121,8 @@ local function target_all(push)
 end
 
 local IDEMPOTENCY = K .. 'k'
+-- Ids of all pushes in order; the table of those whose end is to be told.
+local PUSHES, OPEN_TABLE = K .. 'u', 42
 
 local first_answer = function(key, body_hash, now)
   local used = call('HGET', IDEMPOTENCY, key)
@@ -132,7 +134,7 @@ end
 
 -- idempotency: key, hash of the body, expiry
 -- rows: of a campaign, as of a change; it is no entry anywhere
-run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows)
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows, info, watched)
   if idempotency then
     local answer = first_answer(idempotency[1], idempotency[2], accepted_at)
     if answer == 'K' then return answer end
@@ -206,7 +208,12 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     add('c', chunks)
   end
   add('n', targeted or 0)
+  if info ~= '' then add('j', info) end
   write('HSET', key, unpack(fields))
+  write('ZADD', PUSHES, 0, push)
+  events.tell(events.accepted, nil, push, targeted and '{"targeted":' .. digits(targeted) .. '}')
+  -- Of a push to named devices each event tells.
+  if watched or not clients and events.has_listeners() then put_row(OPEN_TABLE, push, info, nil, next_place()) end
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))
@@ -228,14 +235,14 @@ run.target = function(push, chunk, devices)
 end
 
 -- What a device tells of pushes. Of those that are for others, or not known any more, it has nothing to tell.
-run.tell = function(number, told)
-  for _, entry in ipairs(told) do
+run.tell = function(client, number, entries)
+  for _, entry in ipairs(entries) do
     local push = entry[1]
     local row = call('HMGET', push_key(push), 'l', 'g', 'k')
     -- Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
     local is_for_it = row[2] and (not row[3] or is_about_to_be_marked(push, number)) or row[1] and is_marked(push, row[1], 't', number)
     if is_for_it then
-      for _, name in ipairs(entry[2]) do mark(push, name, number) end
+      for _, name in ipairs(entry[2]) do mark(push, name, number, client, name == 'k' and entry[3] or nil) end
     end
   end
   return true

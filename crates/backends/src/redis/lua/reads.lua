@@ -201,7 +201,7 @@ end
 
 read.report = function(push)
   local key = push_key(push)
-  local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k')
+  local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k', 'j')
   if not row[1] then return false end
   local targeted, delivered = tonumber(row[3]), 0
   local settled = {}
@@ -265,6 +265,7 @@ read.report = function(push)
   end
   return {
     tonumber(row[1]), tonumber(row[2]), targeted, delivered, settled.x, row[6] and not row[7] or false, seen.s, seen.k, seen.w, others,
+    row[8] or '',
   }
 end
 
@@ -294,6 +295,50 @@ read.marked = function(push, name)
     for place, number in ipairs(call('SMEMBERS', key .. ':' .. name)) do numbers[place] = tonumber(number) end
   end
   return { numbers, bitmaps }
+end
+
+read.series = function(push) return call('HGETALL', push_key(push) .. ':h') end
+
+-- The greatest ids first.
+read.pushes = function(before, limit)
+  local found, from = {}, before and '(' .. before or '+'
+  local ids = call('ZREVRANGEBYLEX', K .. 'u', from, '-', 'LIMIT', 0, limit + 1)
+  for number, push in ipairs(ids) do
+    local row = call('HMGET', push_key(push), 'a', 'e', 'j')
+    if number > limit then return { found, true } end
+    if row[1] then found[#found + 1] = { push, tonumber(row[1]), tonumber(row[2]), row[3] or '' } end
+  end
+  return { found, false }
+end
+
+read.events = function(after, limit)
+  local found, full, add = page(limit)
+  local trimmed, begun = counter('vt'), counter('vb')
+  local last = math.max(counter('v'), begun)
+  local at_end = each_entry(events.key, math.max(after, trimmed), function(place, fields)
+    if full() then return false end
+    add(64 + (fields.j and #fields.j or 0), events.parts(place, fields))
+    return true
+  end)
+  local read_to = math.max(after, last)
+  if not at_end then read_to = #found > 0 and found[#found][1] or after end
+  return { found, read_to, last, after < math.max(trimmed, begun) }
+end
+
+-- Newest first. Looks at so many at most.
+read.past = function(device, before, limit, look_at)
+  local found, looked, from = {}, 0, before and '(' .. stream_id(before) or '+'
+  while true do
+    local entries = call('XREVRANGE', events.key, from, '-', 'COUNT', 128)
+    for _, entry in ipairs(entries) do
+      local place, fields = place_of(entry[1]), fields_of(entry[2])
+      if #found >= limit or looked >= look_at then return { found, place + 1 } end
+      looked = looked + 1
+      if not device or fields.d == device then found[#found + 1] = { events.parts(place, fields) } end
+      from = '(' .. entry[1]
+    end
+    if #entries < 128 then return { found, false } end
+  end
 end
 
 -- What is known of a push at a device.

@@ -13,12 +13,11 @@ local function row_at(number, name, now)
   return version, version and string.sub(stored, value_at)
 end
 
-local function row_subject(number, name) return 'X' .. number .. ':' .. name end
-
 local function remove_row(number, name)
   if write('HDEL', rows_key(number), name) == 0 then return false end
   write('ZREM', names_key(number), name)
   unindex(row_subject(number, name))
+  events.after_listener(number)
   if number == DEVICE_TABLE then
     local device = load(name)
     profile_changed(device, false)
@@ -40,8 +39,9 @@ local function is_overfull(rows, number, bound)
   return added > 0 and call('HLEN', rows_key(number)) + added > bound
 end
 
--- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false; bounds: table, rows it may have
-run.change = function(now, expected, rows, bounds)
+-- expected: table, name, version (0: not there); rows: table, name, value or false, expiry or false; bounds: table, rows it may have; news: kind,
+-- device or false, push or false, data or false
+run.change = function(now, expected, rows, bounds, news)
   for _, row in ipairs(expected) do
     if (row_at(row[1], row[2], now) or 0) ~= row[3] then return 'C' end
   end
@@ -52,15 +52,14 @@ run.change = function(now, expected, rows, bounds)
   for _, row in ipairs(rows) do
     local number, name, value, expires_at = row[1], row[2], row[3], row[4]
     if value then
-      write('HSET', rows_key(number), name, digits(version) .. ':' .. (expires_at and digits(expires_at) or '') .. ':' .. value)
-      write('ZADD', names_key(number), 0, name)
-      if expires_at then index(expires_at, row_subject(number, name)) else unindex(row_subject(number, name)) end
+      put_row(number, name, value, expires_at, version)
       if number == DEVICE_TABLE then profile_changed(device_for_inbox(name), value) end
       if TOLD_TABLES[number] then change('C', name, 'v', value) end
     else
       remove_row(number, name)
     end
   end
+  for _, each in ipairs(news) do events.tell(unpack(each, 1, 4)) end
   return version
 end
 

@@ -146,6 +146,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local ends = {}
   for partition = 1, config.partitions do ends[partition] = end_of(partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
+  events.tell(events.connected, client)
   return {
     epoch, device.number, resumed, ended, owed, cursor, ends, lanes_of(device), previous,
     not is_new and profile_of(client),
@@ -181,9 +182,12 @@ run.subscribe = function(client, epoch, add, remove, inbox)
   return known
 end
 
-local function receive(number, receipts, settled)
-  for _, push in ipairs(receipts) do mark(push, 'd', number) end
-  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number) end
+local SETTLED = {
+  b = '{"reason":"too_large"}', f = '{"reason":"frequency_cap"}', q = '{"reason":"quiet_hours"}', p = '{"reason":"local_time_past"}',
+}
+local function receive(client, number, receipts, settled)
+  for _, push in ipairs(receipts) do mark(push, 'd', number, client) end
+  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number, client, SETTLED[entry[2]]) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
@@ -224,7 +228,7 @@ end
 -- With the first that it saves, the session is what its owner says: what the node that had it before still has to say comes too late.
 run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
   -- A receipt is a fact, whoever brings it.
-  receive(number, receipts, settled)
+  receive(client, number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   if cursors or unfinished then set(device, 'may_hand_over', nil) end
@@ -234,7 +238,7 @@ end
 
 -- The same from the node that had the client before this epoch, as long as its owner has saved nothing.
 run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
-  receive(number, receipts, settled)
+  receive(client, number, receipts, settled)
   local device = fence(client, epoch)
   if not device or device.expiry and not device.may_hand_over then return 'F' end
   set(device, 'may_hand_over', nil)
@@ -243,7 +247,7 @@ run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done,
 end
 
 run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory, ends_at, now, will_at)
-  receive(number, receipts, settled)
+  receive(client, number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   set(device, 'may_hand_over', nil)
@@ -261,6 +265,7 @@ run.release = function(client, epoch, number, cursors, unfinished, inbox_done, r
   else
     disconnect(device, ends_at, now)
   end
+  events.tell(events.disconnected, client)
   return true
 end
 
@@ -313,6 +318,7 @@ run.void = function(owner, now, limit)
       else
         disconnect(device, ends_at, now, true)
       end
+      events.tell(events.disconnected, client, nil, '{"reason":"node_lost"}')
     else
       write('SREM', connected_key(owner), client)
     end

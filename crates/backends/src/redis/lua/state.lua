@@ -83,15 +83,15 @@ local function fields_of(list)
   return fields
 end
 
--- Appends to a bounded stream. `lost` is the counter that remembers what was dropped.
+-- Appends to a stream of at most so many entries. `lost` is the counter that remembers what was dropped.
 local STREAM_ENTRIES = 65536
 local stream_entries = {}
-local function append_bounded(key, place, lost, ...)
+local function append_bounded(key, place, lost, most, ...)
   write('XADD', key, stream_id(place), ...)
   local entries = stream_entries[key]
   entries = entries and entries + 1 or call('XLEN', key)
-  if entries > STREAM_ENTRIES then
-    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', entries - STREAM_ENTRIES)) do
+  if entries > most then
+    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', entries - most)) do
       write('XDEL', key, entry[1])
       set_counter(lost, place_of(entry[1]))
       entries = entries - 1
@@ -109,7 +109,7 @@ local function note(owner, client, place, lane)
   local is_first = not stream_entries[mailbox]
   local fields = { 'c', client, 'e', digits(place) }
   if lane and lane ~= 0 then fields[5], fields[6] = 'l', lane end
-  append_bounded(mailbox, next_place(), 'nt' .. owner, unpack(fields))
+  append_bounded(mailbox, next_place(), 'nt' .. owner, STREAM_ENTRIES, unpack(fields))
   if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 
@@ -119,7 +119,7 @@ local function change(kind, subject, ...)
   local previous, place = 0, 0
   if config.shared then
     previous, place = counter('h'), next_place()
-    append_bounded(CHANGES, place, 'ht', 'k', kind, 's', subject, ...)
+    append_bounded(CHANGES, place, 'ht', STREAM_ENTRIES, 'k', kind, 's', subject, ...)
     set_counter('h', place)
   elseif kind ~= 'R' and kind ~= 'P' and kind ~= 'C' then
     return

@@ -54,7 +54,7 @@ expire.P = function(push, _, limit)
   else
     local clients = row[3] == TO_ONE and { row[4] } or call('LRANGE', key .. ':c', 0, limit - 1)
     for _, client in ipairs(clients) do
-      expire_from_inbox(client, place)
+      if expire_from_inbox(client, place) > 0 then events.tell(events.expired, client, push) end
       removed = removed + 1
     end
     if row[3] == TO_FEW then
@@ -76,7 +76,8 @@ expire.R = function(push)
     for number, name in ipairs(SETS) do keys[number] = key .. ':' .. name .. tail end
     write('DEL', unpack(keys))
   end
-  write('DEL', key)
+  write('DEL', key, key .. ':h')
+  write('ZREM', PUSHES, push)
   if row[3] == TO_FEW then remove_sets('') end
   for chunk = 0, tonumber(row[2] or 0) - 1 do remove_sets(':' .. chunk) end
   return 1, true
@@ -140,6 +141,7 @@ run.sweep = function(now, limit)
   local swept = { ended = {}, wills = {} }
   local left, removed_in_all, more = math.min(limit, MOST_AT_ONCE), 0, begin_hours(now)
   trim_changes()
+  removed_in_all = removed_in_all + events.trim()
   local due = call('ZRANGEBYSCORE', INDEX, '-inf', digits(now), 'LIMIT', 0, left + 1)
   if #due > left then
     more = true

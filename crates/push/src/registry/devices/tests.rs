@@ -72,6 +72,35 @@ fn put_registers_and_replaces_and_patch_changes_what_is_there() {
 }
 
 #[test]
+fn what_changes_of_a_device_is_told() {
+    let mut world = World::default();
+    let told = |world: &mut World| -> Vec<String> {
+        let line = |draft: Draft| {
+            let (kind, data) = (draft.kind.name(), draft.data.unwrap_or_default());
+            format!("{} {kind} {data}", draft.device.unwrap_or_default())
+        };
+        world.take_told().into_iter().map(line).collect()
+    };
+    world
+        .put_device("d1", r#"{"language": "en", "tags": ["a"]}"#)
+        .unwrap();
+    assert_eq!(told(&mut world), ["d1 device.registered "]);
+    world
+        .put_device("d1", r#"{"language": "de", "tokens": {"fcm": "t"}}"#)
+        .unwrap();
+    assert_eq!(
+        told(&mut world),
+        [r#"d1 device.updated {"changed":["language","tags","tokens"]}"#]
+    );
+    world
+        .put_device("d1", r#"{"language": "de", "tokens": {"fcm": "t"}}"#)
+        .unwrap();
+    assert_eq!(told(&mut world), [""; 0], "nothing changed");
+    world.run(|context| delete(context, &shop(), "d1")).unwrap();
+    assert_eq!(told(&mut world), ["d1 device.deleted "]);
+}
+
+#[test]
 fn a_quota_holds_up_new_devices_only() {
     let mut world = World::default();
     let quotas = Quotas {
