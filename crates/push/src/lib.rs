@@ -17,6 +17,7 @@ pub mod audience;
 pub mod clock;
 pub mod compat;
 pub mod device;
+pub mod device_key;
 pub mod event;
 pub mod explanation;
 pub mod expression;

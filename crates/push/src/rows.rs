@@ -51,11 +51,17 @@ pub enum Table {
     Count = 29,
     /// Idempotency key → the schedule that its request made.
     ScheduleKey = 30,
+    /// Client identifier → hashes of a device's token.
+    DeviceToken = 40,
+    /// `kid` → a key that the app's backend signs for devices with.
+    DeviceKey = 41,
+    /// Name of a part → the app's settings of it.
+    AppSetting = 42,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 14] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -67,6 +73,9 @@ impl Table {
         Table::Audit,
         Table::Count,
         Table::ScheduleKey,
+        Table::DeviceToken,
+        Table::DeviceKey,
+        Table::AppSetting,
     ];
 }
 

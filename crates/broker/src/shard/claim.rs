@@ -247,6 +247,7 @@ impl Shard {
         let resumed = claimed.resumed.unwrap_or_default();
         self.restore(&mut live, &resumed, window);
         self.set_patience(slot, live.keep_alive);
+        self.note_expiry(conn, &live.identity);
         if live.is_durable() {
             self.stats.durable_sessions_live += 1;
         }

@@ -29,7 +29,7 @@ mod timers;
 mod wills;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -111,6 +111,8 @@ pub struct Shard {
     /// Clients, by app, whose profiles could not be read.
     unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
+    /// Connections by the end of the credentials that they came with.
+    expiring: BTreeSet<(Millis, ConnId)>,
     wills: wills::Delayed,
     late: late::LateMessages,
     /// Figures under `$SYS`.
@@ -260,6 +262,7 @@ impl Shard {
             unfinished_replays: Vec::new(),
             unread_profiles: BTreeMap::new(),
             sweep_due: now,
+            expiring: BTreeSet::new(),
             wills: wills::Delayed::default(),
             late: late::LateMessages::default(),
             sys: BTreeMap::new(),

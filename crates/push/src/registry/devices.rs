@@ -9,10 +9,10 @@ pub use self::bulk::{CHUNK, Edited, MAX_AT_A_TIME, edit, parse_list};
 
 use std::sync::Arc;
 
-use super::{Context, Planned, Refusal, apps};
+use super::{Context, Planned, Refusal, apps, tokens};
 use crate::{
     app::AppName,
-    device::{Fact, Patch, Profile, Value, names},
+    device::{Patch, Profile, names},
     expression::Expression,
     fields::invalid,
     request::Invalid,
@@ -84,14 +84,6 @@ fn device_of(row: Row) -> Result<Device, Unavailable> {
     })
 }
 
-/// The user that a device is bound to.
-fn user_of(profile: &Profile) -> Option<&str> {
-    match &profile.fact(&Fact::User)?.value {
-        Value::Text(user) => Some(user),
-        Value::Bool(_) | Value::Number(_) => None,
-    }
-}
-
 fn read(
     context: &Context<'_>,
     app: &AppName,
@@ -114,7 +106,7 @@ fn with_device(
     let mut change = change
         .expect(row_of(device), version)
         .put(row_of(device), after.encode());
-    let (old, new) = (before.and_then(user_of), user_of(after));
+    let (old, new) = (before.and_then(Profile::user), after.user());
     if old == new {
         return change;
     }
@@ -197,15 +189,20 @@ pub fn patch(
     Ok(Planned::change(change, answer))
 }
 
-/// Forgets what is known of a device. It may connect and be pushed to by name as before.
+/// Forgets what is known of a device, and its token. It may be pushed to by name as before, and connect if it can prove who it is without.
 pub fn delete(context: &Context<'_>, app: &AppName, device: &str) -> Result<Planned<()>, Refusal> {
     let (profile, version) = read(context, app, device)?;
-    let profile = profile.ok_or_else(|| missing(device))?;
+    let token = tokens::version(context, app, device)?;
+    if profile.is_none() && token == Version::ABSENT {
+        return Err(missing(device));
+    }
     let mut change = context
         .change(scope_of(app))
         .expect(row_of(device), version)
-        .remove(row_of(device));
-    if let Some(user) = user_of(&profile) {
+        .remove(row_of(device))
+        .expect(tokens::row(device), token)
+        .remove(tokens::row(device));
+    if let Some(user) = profile.as_ref().and_then(Profile::user) {
         change = change.remove(Key::pair(Table::UserDevice, user, device));
     }
     Ok(Planned::change(change, ()))
@@ -318,7 +315,7 @@ pub fn unbind(
 ) -> Result<Planned<Device>, Refusal> {
     check_user(user)?;
     let found = get(context, app, device)?;
-    if user_of(&found.profile) != Some(user) {
+    if found.profile.user() != Some(user) {
         return Err(Refusal::Missing {
             what: "device of that user",
             name: device.to_owned(),

@@ -7,12 +7,15 @@ pub mod apps;
 pub mod audiences;
 pub mod audit;
 pub mod census;
+pub mod device_keys;
+pub mod device_rules;
 pub mod devices;
 pub mod permission;
 pub mod schedules;
 pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod uploads;
 
 use std::sync::Arc;
@@ -207,5 +210,8 @@ fn things(table: Table) -> &'static str {
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
         Table::Count => "pushes",
+        Table::DeviceToken => "tokens of devices",
+        Table::DeviceKey => "device keys",
+        Table::AppSetting => "settings",
     }
 }

@@ -65,6 +65,7 @@ use self::{
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
 };
+use crate::auth::{DeviceCredentials, REFRESH_EVERY};
 use crate::net::{
     clock::Clock,
     driver::{self, Driver, Shared},
@@ -140,6 +141,7 @@ pub struct Node {
     census: Census,
     reads: ReadPool<(ShardId, Ticket)>,
     auth: Vec<JoinHandle<()>>,
+    credentials: Arc<DeviceCredentials>,
     worker: StoreWorker<Tag>,
     hub: Option<HubThread>,
 }
@@ -286,12 +288,12 @@ impl Node {
                 hub: hub.clone(),
             },
         )?;
-        let (auth_pool, auth) = AuthPool::spawn(
-            &config.access,
-            shared.clone(),
-            config.auth_threads,
-            config.auth_queue,
-        )?;
+        let apps = shared.listeners.iter().map(|listener| listener.app.clone());
+        let apps: std::collections::BTreeSet<_> = apps.collect();
+        let credentials = config.credentials.clone();
+        credentials.start(reader.clone(), shared.clock.clone(), apps.iter().cloned());
+        runtime.spawn(keep_fresh(credentials.clone()));
+        let (auth_pool, auth) = AuthPool::spawn(&config, shared.clone())?;
         let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
             census,
@@ -319,12 +321,6 @@ impl Node {
                     letters: hub_letters,
                     failed: failed.clone(),
                 };
-                let apps = inner
-                    .shared
-                    .listeners
-                    .iter()
-                    .map(|listener| listener.app.clone());
-                let apps: std::collections::BTreeSet<_> = apps.collect();
                 let partitions = config.broker.topic_partitions;
                 let (member, thread) = joined.start(
                     surroundings,
@@ -389,6 +385,7 @@ impl Node {
             census,
             reads,
             auth,
+            credentials,
             worker,
             hub,
         };
@@ -500,6 +497,7 @@ impl Node {
         } else {
             tracing::error!("a shard does not stop; its clients are cut off");
         }
+        self.credentials.stop();
         let closed = self.worker.shutdown();
         match &closed {
             Ok(()) => {
@@ -548,6 +546,17 @@ impl Node {
 }
 
 type Opened = (Box<dyn Backend>, Option<Arc<redis::Figures>>);
+
+/// Reads the keys and rules of devices again and again, as long as the runtime lives.
+async fn keep_fresh(credentials: Arc<DeviceCredentials>) {
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let credentials = credentials.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || credentials.refresh_all()).await {
+            tracing::error!(%error, "reading the credentials of devices again panicked");
+        }
+    }
+}
 
 /// The store, and its own figures if it has some.
 fn open(spec: &StoreSpec) -> Result<Opened, StartError> {
