@@ -44,6 +44,7 @@ mod samples;
 pub mod schedule;
 pub mod series;
 pub mod store;
+pub mod sync;
 pub mod targeting;
 pub mod time;
 pub mod webhook;

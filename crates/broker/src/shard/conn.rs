@@ -106,6 +106,8 @@ pub struct Live {
     pub identity: Identity,
     /// Seconds; 0: never times out.
     pub keep_alive: u16,
+    /// Unix seconds of its CONNACK, or a moment before.
+    pub since: u32,
     pub problem_information: bool,
     /// The socket is full: only control packets are written.
     pub blocked: bool,
@@ -310,6 +312,8 @@ pub struct Replay {
     pub inbox_noticed: bool,
     pub log: VecDeque<LogEntry>,
     pub reading: bool,
+    /// The read under way, if it is of the log, begins at a place that counts no more.
+    pub outdated: bool,
 }
 
 impl Live {

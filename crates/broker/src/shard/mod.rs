@@ -13,6 +13,7 @@ mod claim;
 mod cluster;
 mod conn;
 mod connect;
+mod devices;
 mod facts;
 mod groups;
 mod late;
@@ -168,6 +169,12 @@ enum Pending {
         /// Of QoS 1 and 2.
         packet_id: Option<PacketId>,
         retained: bool,
+    },
+    /// A statement of a device is being taken.
+    Statement {
+        conn: ConnId,
+        /// Of QoS 1 and 2.
+        packet_id: Option<PacketId>,
     },
     PubComp {
         conn: ConnId,

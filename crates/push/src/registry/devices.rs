@@ -4,6 +4,7 @@
 //! devices are found without a look at all.
 
 mod bulk;
+pub mod told;
 
 pub use self::bulk::{CHUNK, Edited, MAX_AT_A_TIME, edit, parse_list};
 
@@ -145,18 +146,27 @@ pub fn put(
     if before.as_ref() == Some(&after) {
         return Ok(Planned::nothing(written(device, after, created)));
     }
-    let mut change = with_device(
-        context.change(scope_of(app)),
-        device,
-        version,
-        before.as_ref(),
-        &after,
-    );
-    let quotas = apps::app(context, app)?.map(|app| app.quotas);
-    if let Some(most) = quotas.map(|quotas| quotas.devices).filter(|most| *most > 0) {
-        change = change.at_most(Table::Device, most);
-    }
+    let change = registered(context, app, device, version, before.as_ref(), &after)?;
     Ok(Planned::change(change, written(device, after, created)))
+}
+
+/// Writes the row of a device that may be new, within the app's quota.
+fn registered(
+    context: &Context<'_>,
+    app: &AppName,
+    device: &str,
+    version: Version,
+    before: Option<&Profile>,
+    after: &Profile,
+) -> Result<Change, Refusal> {
+    let change = context.change(scope_of(app));
+    let change = with_device(change, device, version, before, after);
+    let quotas = apps::app(context, app)?.map(|app| app.quotas);
+    let most = quotas.map(|quotas| quotas.devices).filter(|most| *most > 0);
+    Ok(match most {
+        Some(most) => change.at_most(Table::Device, most),
+        None => change,
+    })
 }
 
 fn written(device: &str, profile: Profile, created: bool) -> Written {

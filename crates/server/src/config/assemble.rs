@@ -265,7 +265,8 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_parts() {
         let settings = Settings::default();
-        let ours = settings.node_config(Arc::new(Open)).unwrap();
+        let access = ClientAccess::open(&settings.clients, &settings.listeners).unwrap();
+        let ours = settings.node_config(Arc::new(access)).unwrap();
         let theirs = NodeConfig::new(Arc::new(Open));
         assert_eq!(settings.embedded(), EmbeddedConfig::new("campanile-data"));
         assert_eq!(ours.broker, theirs.broker);

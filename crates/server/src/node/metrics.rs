@@ -123,6 +123,7 @@ impl Text {
                 ("reason=\"protocol_error\"", shard.protocol_errors),
                 ("reason=\"keep_alive_timeout\"", shard.keep_alive_timeouts),
                 ("reason=\"credentials_expired\"", shard.credentials_expired),
+                ("reason=\"kicked\"", shard.kicked),
             ],
         );
         self.gauge(

@@ -12,6 +12,7 @@ mod config;
 mod http;
 mod metrics;
 mod process;
+mod registrar;
 mod scheduler;
 mod signals;
 mod store;
@@ -60,6 +61,7 @@ use self::{
     cluster::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
+    registrar::Registrar,
     scheduler::Scheduler,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
@@ -162,6 +164,8 @@ struct Inner {
     /// The way to the hub of a member of a cluster.
     hub: Option<HubMailbox>,
     census: CensusMailbox,
+    /// Of a node alone, to its shards.
+    questions: Arc<alone::Questions>,
 }
 
 impl Inner {
@@ -191,6 +195,12 @@ impl Inner {
             .is_some_and(|leader| leader == self.name);
         leads || !membership.reachable
     }
+}
+
+/// Who does for shards what takes long.
+struct Aides {
+    auth: AuthPool,
+    registrar: Registrar,
 }
 
 /// What a shard's thread holds while it lives.
@@ -297,6 +307,7 @@ impl Node {
         let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
             census,
+            questions: Arc::default(),
             name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
@@ -352,10 +363,15 @@ impl Node {
 
         let (running, shards_ended) = std::sync::mpsc::channel();
         let alarm = Alarm { failed, running };
-        let shards = spawn_shards(
-            &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
-        )?;
-        drop(alarm);
+        let api = config.http.as_ref().map(|http| http.api.clone());
+        let api = api.unwrap_or_default();
+        let state = http::state(&inner, api.clone());
+        let aides = Aides {
+            auth: auth_pool,
+            registrar: Registrar::start(&runtime, state, inner.shared.clone()),
+        };
+        let shards = spawn_shards(&config, &inner, polls, recovery, generation, &aides, &alarm)?;
+        drop((alarm, aides));
         let census = Census::spawn(inner.clone(), orders)?;
         let ticker = Ticker::spawn(
             inner.clone(),
@@ -365,8 +381,7 @@ impl Node {
                 sys_every: config.sys_every,
             },
         )?;
-        let api = config.http.as_ref().map(|http| http.api.clone());
-        let scheduler = Scheduler::start(&runtime, &inner, api.unwrap_or_default());
+        let scheduler = Scheduler::start(&runtime, &inner, api);
         let http = match (config.http, http_socket) {
             (Some(spec), Some(socket)) => Some(Http::start(&runtime, &inner, spec, socket)?),
             _ => None,
@@ -579,7 +594,7 @@ fn spawn_shards(
     polls: Vec<mio::Poll>,
     recovery: Recovery,
     cluster: Option<Generation>,
-    auth: &AuthPool,
+    aides: &Aides,
     alarm: &Alarm,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let recovery = Arc::new(recovery);
@@ -604,7 +619,9 @@ fn spawn_shards(
             shared: inner.shared.clone(),
             store: inner.store.clone(),
             reads: inner.reads.clone(),
-            auth: auth.clone(),
+            auth: aides.auth.clone(),
+            registrar: aides.registrar.clone(),
+            questions: inner.questions.clone(),
             hub: inner.hub.clone(),
         };
         let (shared, recovery, alarm) = (inner.shared.clone(), recovery.clone(), alarm.clone());

@@ -4,6 +4,7 @@
 
 mod crashes;
 mod crossing;
+mod identity;
 mod operations;
 mod outages;
 mod partitions;

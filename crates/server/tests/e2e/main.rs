@@ -9,6 +9,7 @@ mod clients;
 mod command_line;
 mod crashes;
 mod harness;
+mod identity;
 mod lifecycle;
 mod pushes;
 mod retained_and_wills;

@@ -43,7 +43,7 @@ pub fn root() -> PathBuf {
 }
 
 /// A tool that `./test` installs.
-fn installed(path: PathBuf) -> PathBuf {
+pub fn installed(path: PathBuf) -> PathBuf {
     assert!(
         path.exists(),
         "{} is missing: run ./test once, it installs the clients",
