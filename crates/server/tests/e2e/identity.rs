@@ -133,11 +133,9 @@ fn a_token_lets_a_device_in_and_registers_it() {
         let is_logged = |line: &String| line.contains("device refused") && line.contains(why);
         assert!(why.is_empty() || node.log().iter().any(is_logged), "{why}");
     }
-    // MQTT 3.1.1 has return code 4 for it.
-    assert_eq!(
-        code(&node, Kind::Paho, Protocol::V311, "phone-2", &secret),
-        4
-    );
+    // Return code 4 of MQTT 3.1.1, as Paho shows it.
+    let refused = code(&node, Kind::Paho, Protocol::V311, "phone-2", &secret);
+    assert_eq!(refused, BAD_CREDENTIALS);
     let metrics = node.get("/metrics").body;
     assert!(
         metrics.contains(
@@ -219,8 +217,8 @@ fn a_signed_token_lets_in_whom_it_names() {
 fn a_connection_ends_with_its_signed_token() {
     let node = node();
     add_key(&node, "k1");
-    // The leeway for clocks is half a minute, so that this one has a second left.
-    let short = signed("phone-1", -29, json!({}));
+    // The leeway for clocks is half a minute, so that this one has some seconds left.
+    let short = signed("phone-1", -22, json!({}));
     let device = connect(&node, Kind::Paho, Protocol::V5, "phone-1", &short);
     assert_eq!(device.await_disconnected(), Some(EXPIRED));
 }
