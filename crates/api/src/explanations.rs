@@ -47,7 +47,7 @@ pub(crate) async fn explain(
     }
     let mut explanation = decide(&facts);
     if explanation == (Explanation::Away { since: None }) {
-        // The store does not know of connections without a session; the nodes do, and a device is said to be away only if none of them has it.
+        // A node that was given up for lost may still serve the device, which the store does not know; it is said to be away only if no node has it.
         let located = state.cluster().locate(&app, &device).await;
         if located.is_ok_and(|located| located.connection.is_some()) {
             facts.presence = Presence::Connected;

@@ -3,11 +3,11 @@
 mod common;
 
 use axum::http::StatusCode;
+use axum::http::{Request, header};
 use campanile_push::{
     key::ApiKey,
     registry::permission::{Permission, Permissions},
 };
-use axum::http::{Request, header};
 use common::{Answer, Api, api};
 use serde_json::{Value, json};
 
@@ -36,15 +36,27 @@ async fn a_token_is_shown_once_replaced_and_revoked() {
     assert_eq!(second["old_valid_until"], "2026-11-23T06:01:00.000Z");
     assert_ne!(first["token"], second["token"]);
     // The device is not registered by that.
-    refused(&api.get("/v1/apps/shop/devices/phone%2F1").await, 404, "missing");
-    let gone = api.call("DELETE", "devices/phone%2F1/token", json!({})).await;
+    refused(
+        &api.get("/v1/apps/shop/devices/phone%2F1").await,
+        404,
+        "missing",
+    );
+    let gone = api
+        .call("DELETE", "devices/phone%2F1/token", json!({}))
+        .await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
-    let again = api.call("DELETE", "devices/phone%2F1/token", json!({})).await;
+    let again = api
+        .call("DELETE", "devices/phone%2F1/token", json!({}))
+        .await;
     refused(&again, 404, "missing");
     let audit = api.get("/v1/apps/shop/audit").await.json();
     let actions = audit["entries"].as_array().unwrap().iter();
     let actions: Vec<_> = actions.map(|entry| entry["action"].clone()).collect();
-    for action in ["device.token_made", "device.token_rotated", "device.token_revoked"] {
+    for action in [
+        "device.token_made",
+        "device.token_rotated",
+        "device.token_revoked",
+    ] {
         assert!(actions.contains(&json!(action)), "{actions:?}");
     }
 }
@@ -52,10 +64,20 @@ async fn a_token_is_shown_once_replaced_and_revoked() {
 #[tokio::test]
 async fn mistakes_are_told() {
     let api = api();
-    let answer = api.call("POST", "devices/d:token", json!({"grace": -1})).await;
+    let answer = api
+        .call("POST", "devices/d:token", json!({"grace": -1}))
+        .await;
     refused(&answer, 400, "invalid_field");
-    refused(&api.call("POST", "devices/d:burn", json!({})).await, 404, "not_found");
-    refused(&api.call("POST", "devices/d", json!({})).await, 404, "not_found");
+    refused(
+        &api.call("POST", "devices/d:burn", json!({})).await,
+        404,
+        "not_found",
+    );
+    refused(
+        &api.call("POST", "devices/d", json!({})).await,
+        404,
+        "not_found",
+    );
     let reader = ApiKey::from_random([9; 32]);
     let permissions: Permissions = [Permission::Read].into_iter().collect();
     api.store.add_key("shop", &reader, permissions);
@@ -86,13 +108,22 @@ async fn keys_are_added_listed_without_secrets_and_removed() {
     refused(&api.call("POST", "device-keys", body).await, 409, "exists");
     let listed = api.get("/v1/apps/shop/device-keys").await;
     assert!(!listed.body.contains(SECRET));
-    let shown = json!({"kid": "k1", "algorithm": "HS256", "created_at": "2026-11-23T06:00:00.000Z"});
+    let shown =
+        json!({"kid": "k1", "algorithm": "HS256", "created_at": "2026-11-23T06:00:00.000Z"});
     assert_eq!(listed.json(), json!({"device_keys": [shown]}));
     let wrong = json!({"kid": "k2", "algorithm": "ES256", "public_key": "x"});
-    refused(&api.call("POST", "device-keys", wrong).await, 400, "invalid_field");
+    refused(
+        &api.call("POST", "device-keys", wrong).await,
+        400,
+        "invalid_field",
+    );
     let removed = api.call("DELETE", "device-keys/k1", json!({})).await;
     assert_eq!(removed.status, StatusCode::NO_CONTENT);
-    refused(&api.call("DELETE", "device-keys/k1", json!({})).await, 404, "missing");
+    refused(
+        &api.call("DELETE", "device-keys/k1", json!({})).await,
+        404,
+        "missing",
+    );
 }
 
 #[tokio::test]
@@ -105,7 +136,9 @@ async fn rules_are_set_and_shown() {
     let set = api.call("PUT", "device-rules", body).await;
     assert_eq!(set.status, StatusCode::OK, "{set:?}");
     assert_eq!(rules().await.json(), set.json());
-    let wrong = api.call("PUT", "device-rules", json!({"publish": ["a#"]})).await;
+    let wrong = api
+        .call("PUT", "device-rules", json!({"publish": ["a#"]}))
+        .await;
     refused(&wrong, 400, "invalid_field");
     assert_eq!(wrong.json()["field"], "/publish/0");
 }

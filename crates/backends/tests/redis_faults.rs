@@ -443,6 +443,28 @@ fn a_primary_that_was_replaced_and_does_not_know_it_is_not_read_from() {
     assert!(!told.is_empty() && told.iter().all(|(id, _)| *id == 4));
 }
 
+/// Over a connection that it had before, a server answers as a replica, too.
+#[test]
+fn whoever_read_from_a_primary_before_it_was_replaced_reads_from_the_next_one() {
+    let (old, replicas) = with_replicas(2);
+    let [new, other] = &replicas[..] else {
+        unreachable!()
+    };
+    let mut redis = replicated(&[&old, new]);
+    accept(&mut redis, 1);
+    // Nothing has to be waited for, so that this is the only connection for reads.
+    let (_, first) = *news(&redis, Offset(0)).unwrap().last().unwrap();
+    new.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    follow(other, new);
+    follow(&old, new);
+    accept(&mut replicated(&[new]), 2);
+    wait_for("the new primary to be read", PATIENCE, || {
+        let told = news(&redis, first);
+        Ok(told.ok().filter(|told| told.iter().any(|(id, _)| *id == 2)))
+    })
+    .unwrap();
+}
+
 #[test]
 fn what_a_promoted_replica_lacks_is_carried_out_there() {
     let (old, replicas) = with_replicas(2);

@@ -10,6 +10,7 @@ use campanile_backends::{
 };
 use campanile_broker::{
     ids::{AppId, Epoch, Generation, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Publish, QoS,
@@ -19,6 +20,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     receipt::Mark,
     store::{self as push, Accept, Audience, Target},
 };
@@ -70,7 +72,7 @@ impl Side {
             owed_will: None,
             push_cursor: cursor(LogKind::Push, Offset(0)),
             topic_ends: vec![],
-            inbox_waiting: false,
+            inbox_waiting: LaneSet::NONE,
             previous: None,
             profile: None,
             changes: Offset(0),
@@ -135,9 +137,13 @@ impl Side {
                     *changes = self.rank(*changes);
                 }
                 Notice::Inbox {
-                    previous, entry, ..
+                    previous,
+                    entry,
+                    replaced,
+                    ..
                 } => {
                     (*previous, entry.offset) = (self.rank(*previous), self.rank(entry.offset));
+                    *replaced = replaced.map(|place| self.rank(place));
                 }
                 Notice::Change {
                     previous, offset, ..
@@ -234,7 +240,7 @@ impl Side {
     fn read(&self, pushes: &[PushId], now: Millis) -> Vec<String> {
         let reader = self.backend.reader();
         let app = AppId::new(APP);
-        let (mut seen, mut stored) = (Vec::new(), Vec::new());
+        let mut seen = Vec::new();
         for log in [LogKind::Push, LogKind::Topic(0), LogKind::Topic(1)] {
             let query = Query::Log {
                 app: app.clone(),
@@ -260,19 +266,27 @@ impl Side {
             ));
         }
         for name in CLIENTS.iter().chain(&["unknown"]) {
-            let query = Query::Inbox {
-                client: client(name),
-                after: Offset(0),
-                limit: 100,
-            };
-            let Page::Inbox { entries, more } = reader.read(&query).unwrap() else {
-                panic!()
-            };
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|entry| (self.rank(entry.offset), &entry.item))
-                .collect();
-            seen.push(format!("{name} {entries:?} {more}"));
+            for lane in Lane::ALL {
+                let query = Query::Inbox {
+                    client: client(name),
+                    lane,
+                    after: Offset(0),
+                    limit: 100,
+                };
+                let Page::Inbox {
+                    entries,
+                    more,
+                    lanes,
+                } = reader.read(&query).unwrap()
+                else {
+                    panic!()
+                };
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|entry| (self.rank(entry.offset), &entry.item))
+                    .collect();
+                seen.push(format!("{name} {lane:?} {entries:?} {more} {lanes:?}"));
+            }
             let Page::Session(session) = reader
                 .read(&Query::Session {
                     client: client(name),
@@ -281,8 +295,6 @@ impl Side {
             else {
                 panic!()
             };
-            // What is known at a device without a stored session, the model has in memory and does not read.
-            stored.extend(session.is_some().then_some(*name));
             seen.push(format!(
                 "{:?}",
                 session.map(|session| (
@@ -302,16 +314,25 @@ impl Side {
             .sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         seen.push(format!("{:?} {:?}", snapshot.filters, snapshot.members));
         let app = AppName::new(APP).unwrap();
+        let numbers = reader.device_numbers(&app, &CLIENTS.map(Arc::from));
+        let keep_theirs = numbers.unwrap().into_iter().map(|number| number.is_some());
+        seen.push(format!("{:?}", keep_theirs.collect::<Vec<_>>()));
         for id in pushes {
             seen.push(format!("{:?}", reader.report(&app, *id, now.0).unwrap()));
-            for name in &stored {
+            for name in CLIENTS {
                 let mut at = reader.at_device(&app, *id, name).unwrap();
                 // Other marks of a push that is for others count nowhere, and need not be kept.
                 if !at.marks.contains(&Mark::Targeted) {
                     at.marks.clear();
                 }
-                let is = (at.counting, at.is_connected, at.is_passed);
-                seen.push(format!("{name} {:?} {:?} {is:?}", at.life, at.marks));
+                let is = (
+                    at.number.is_some(),
+                    at.counting,
+                    at.is_connected,
+                    at.is_passed,
+                );
+                let marks = (&at.marks, at.collapsed_by);
+                seen.push(format!("{name} {:?} {marks:?} {is:?}", at.life));
             }
         }
         seen
@@ -482,6 +503,8 @@ impl World {
                         _ => Audience::Devices(names),
                     },
                     payload: vec![b'p'; usize::from(c)].into(),
+                    priority: Priority::ALL[usize::from(c % 3)],
+                    collapse_key: (d % 4 > 1).then(|| format!("key {}", c % 2)),
                     idempotency: None,
                 }))));
             }

@@ -12,6 +12,7 @@ use campanile_backends::{
 use campanile_broker::store::{PacketId, QoS};
 use campanile_broker::{
     ids::{Epoch, Generation, MessageId, Millis, Offset},
+    lane::Lane,
     message::{Kind, Message},
     store::{
         Claim, Claimed, Command, LogKind, Notice, Outcome, Page, Progress, Publish, Query,
@@ -21,6 +22,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     rows,
     store::{self as push, Accept, Audience, Idempotency},
 };
@@ -89,6 +91,8 @@ enum Step {
         devices: u8,
         ttl: u32,
         key: Option<u8>,
+        priority: Priority,
+        collapses: bool,
     },
     Rows {
         name: u8,
@@ -124,14 +128,18 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(|client| Step::SpendWill { client }),
         1 => who.prop_map(|client| Step::DropWill { client }),
         2 => prop::sample::select(vec![1u32, 3, 1000]).prop_map(|limit| Step::Sweep { limit }),
-        5 => (prop::bool::weighted(0.3), 1..32u8, seconds.clone(), prop::option::weighted(0.3, 0..2u8))
-            .prop_map(|(all, devices, ttl, key)| Step::Push { all, devices, ttl, key }),
+        5 => (prop::bool::weighted(0.3), 1..32u8, seconds.clone(), prop::option::weighted(0.3, 0..2u8), priority(), any::<bool>())
+            .prop_map(|(all, devices, ttl, key, priority, collapses)| Step::Push { all, devices, ttl, key, priority, collapses }),
         4 => (0..6u8, prop::bool::weighted(0.3), prop::bool::weighted(0.3), prop::option::weighted(0.3, seconds.clone()))
             .prop_map(|(name, expect_absent, remove, ttl)| Step::Rows { name, expect_absent, remove, ttl }),
         3 => seconds.prop_map(|seconds| Step::Pass { seconds }),
         10 => Just(Step::Commit),
         1 => Just(Step::Restart),
     ]
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(&Priority::ALL[..])
 }
 
 /// Both backends, and what the next steps refer to.
@@ -243,19 +251,26 @@ impl Both {
             }
         }
         for name in CLIENTS {
-            let page = read(&Query::Inbox {
-                client: client(name),
-                after: Offset(0),
-                limit: 100,
-            });
-            let Page::Inbox { entries, more } = page else {
-                panic!("no inbox")
-            };
-            assert!(!more && entries.len() <= self.config.inbox_max_entries as usize);
-            let places = entries
-                .iter()
-                .map(|entry| (Source::Inbox, entry.offset))
-                .collect();
+            let mut places = Vec::new();
+            for lane in Lane::ALL {
+                let page = read(&Query::Inbox {
+                    client: client(name),
+                    lane,
+                    after: Offset(0),
+                    limit: 100,
+                });
+                let Page::Inbox {
+                    entries,
+                    more,
+                    lanes,
+                } = page
+                else {
+                    panic!("no inbox")
+                };
+                assert_eq!((more, lanes.contains(lane)), (false, !entries.is_empty()));
+                places.extend(entries.iter().map(|entry| (Source::Inbox, entry.offset)));
+            }
+            assert!(places.len() <= self.config.inbox_max_entries as usize);
             read(&Query::Entries {
                 client: client(name),
                 places,
@@ -268,7 +283,11 @@ impl Both {
                 .map(|reader| reader.report(&app, *id, self.now.0).unwrap());
             assert_eq!(embedded, memory);
             if let Some(report) = memory {
-                let sum = report.delivered + report.pending + report.expired + report.dropped;
+                let sum = report.delivered
+                    + report.pending
+                    + report.expired
+                    + report.collapsed
+                    + report.dropped;
                 assert_eq!(sum, report.targeted, "{report:?}");
             }
         }
@@ -563,7 +582,15 @@ impl Both {
                 devices,
                 ttl,
                 key,
-            } => return self.push(all, devices, ttl, key),
+                priority,
+                collapses,
+            } => {
+                let mut accept = self.push(all, devices, ttl, key);
+                accept.priority = priority;
+                accept.collapse_key = collapses.then(|| "score".to_owned());
+                let accept = push::Command::Accept(Box::new(accept));
+                return self.batch.push(Request::Push(accept));
+            }
             Step::Rows {
                 name,
                 expect_absent,
@@ -600,7 +627,7 @@ impl Both {
         self.batch.push(Request::Broker(request));
     }
 
-    fn push(&mut self, all: bool, devices: u8, ttl: u32, key: Option<u8>) {
+    fn push(&mut self, all: bool, devices: u8, ttl: u32, key: Option<u8>) -> Accept {
         self.last_id += 1;
         let id = PushId(self.last_id);
         self.pushes.push(id);
@@ -608,7 +635,7 @@ impl Both {
         let named = names
             .filter(|(bit, _)| devices >> bit & 1 == 1)
             .map(|(_, name)| (*name).into());
-        let accept = Accept {
+        Accept {
             app: AppName::new(APP).unwrap(),
             id,
             accepted_ms: self.now.0,
@@ -619,14 +646,14 @@ impl Both {
                 Audience::Devices(named.collect())
             },
             payload: Bytes::from(format!("push {id}")),
+            priority: Priority::Normal,
+            collapse_key: None,
             idempotency: key.map(|key| Idempotency {
                 key: "key".to_owned(),
                 body_hash: [key; 32],
                 expires_ms: self.now.plus_seconds(20).0,
             }),
-        };
-        self.batch
-            .push(Request::Push(push::Command::Accept(Box::new(accept))));
+        }
     }
 }
 

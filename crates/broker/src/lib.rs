@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod effects;
 pub mod ids;
+pub mod lane;
 pub mod mail;
 pub mod message;
 pub mod outbox;

@@ -7,6 +7,7 @@ use campanile_mqtt::QoS;
 use crate::{
     cluster::peer::Connected,
     ids::{AppId, ClientKey, ConnId, Epoch, Generation, Millis, Offset, ShardId},
+    lane::Lane,
     message::Message,
     store::{Notice, OwedWill, Previous, Snapshot},
 };
@@ -85,8 +86,10 @@ pub enum ClusterMail {
     InboxWaits {
         /// Whose.
         client: ClientKey,
-        /// The place; the largest there is: perhaps.
+        /// The place.
         entry: Offset,
+        /// Its lane.
+        lane: Lane,
     },
     /// To shards: a client may have been claimed through another node: ask whose it is.
     Recheck(ClientKey),

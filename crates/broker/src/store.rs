@@ -26,6 +26,7 @@ use smallvec::SmallVec;
 
 use crate::{
     ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::Message,
 };
 
@@ -301,6 +302,8 @@ pub struct InboxItem {
     pub retain: bool,
     /// Subscription identifiers of the delivery.
     pub subscription_ids: SmallVec<[u32; 1]>,
+    /// The lane of the inbox in which it waits.
+    pub lane: Lane,
 }
 
 /// An entry of an inbox.
@@ -359,8 +362,8 @@ pub struct Claimed {
     pub push_cursor: Cursor,
     /// The end of each topic log partition now. Indexed by partition.
     pub topic_ends: Vec<Offset>,
-    /// Whether the inbox holds anything.
-    pub inbox_waiting: bool,
+    /// Lanes of the inbox that hold anything.
+    pub inbox_waiting: LaneSet,
     /// The client's connection that this claim takes over, if the store knows of one.
     pub previous: Option<Previous>,
     /// What the push domain knows of the device.
@@ -430,10 +433,12 @@ pub enum Query {
         /// Which ones.
         places: Vec<(Source, Offset)>,
     },
-    /// Entries of a client's inbox after an offset, ascending.
+    /// Entries of a lane of a client's inbox after an offset, ascending.
     Inbox {
         /// Whose.
         client: ClientKey,
+        /// Which lane.
+        lane: Lane,
         /// Read from the first entry after this.
         after: Offset,
         /// At most this many entries; backends also stop after about 1 MiB, but return at least one.
@@ -480,6 +485,8 @@ pub enum Page {
         entries: Vec<InboxEntry>,
         /// Whether there are more.
         more: bool,
+        /// Lanes of the inbox that hold anything, read or not.
+        lanes: LaneSet,
     },
     /// Of [`Query::Session`]; `None`: there is no stored session.
     Session(Option<Box<SessionState>>),
@@ -519,10 +526,13 @@ pub enum Notice {
         client: ClientKey,
         /// The run of the node that has the client's connection; a node alone is its own.
         owner: Generation,
-        /// The entry before it in this inbox, which tells whether the one who reads it has missed any. 0: there is none, or only one node writes.
+        /// The entry before it in this lane of the inbox, which tells whether the one who reads it has missed any. 0: there is none, or only one node
+        /// writes.
         previous: Offset,
         /// The entry.
         entry: InboxEntry,
+        /// An older entry of the inbox that it took the place of, and that is to be sent no more.
+        replaced: Option<Offset>,
     },
     /// To all shards: something changed that is routed by.
     Change {

@@ -393,7 +393,7 @@ impl fmt::Display for Explanation {
             E::Capped => f.write_str("the device had as many pushes as its frequency cap allows"),
             E::DroppedByQuota { quota } => match quota {
                 DropReason::StoredBytes => f.write_str("the app's quota of stored bytes was used up"),
-                _ => f.write_str("the device's inbox was full, and the oldest entry gave way"),
+                _ => f.write_str("the device's inbox was full, and it was the first to give way"),
             },
             E::LogTrimmed => f.write_str(
                 "the device was away for longer than the log is kept; it was told that it missed something",

@@ -3,7 +3,7 @@
 //! Start at [`request::Request::parse`], which turns the JSON of an app server into a checked push, and at [`store`], the ports
 //! through which it becomes durable. [`payload`] is what a device reads. What an app keeps beside its pushes is [`rows`], by the rules of [`registry`].
 //!
-//! Rules that no node carries out yet: [`pacing`], [`quiet`], [`frequency`], [`lanes`], [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
+//! Rules that no node carries out yet: [`pacing`], [`quiet`], [`frequency`], [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
 //!
 //! Whom a push is for: an [`audience`] as it is asked for becomes a [`targeting`], which looks at what is known of a [`device`] by an
 //! [`expression`]; [`live`] finds those that it admits among the connected ones.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use crate::{
+    audience::Audience,
     clock::TimeOfDay,
     fields::{Fields, invalid},
     frequency::FrequencyCap,
@@ -43,6 +44,8 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 /// The options that this version carries out. A push that asks for another is refused: an option that is taken and not kept would
 /// be worse than none.
 const CARRIED_OUT: &[&str] = &["ttl", "not_before"];
+/// Those that it carries out for a push to devices or users, whose inboxes have lanes.
+const CARRIED_OUT_IN_INBOXES: &[&str] = &["collapse_key", "priority"];
 
 const NAMES: &[&str] = &[
     "ttl",
@@ -65,7 +68,7 @@ const NAMES: &[&str] = &[
 pub struct Options {
     /// Seconds from acceptance, at most 28 days; 0: now or never, only to devices that are connected.
     pub ttl_seconds: u64,
-    /// A push replaces an undelivered one of the same key, 1..=64 bytes.
+    /// A push replaces an undelivered one of the same key at each of its devices, 1..=64 bytes.
     pub collapse_key: Option<String>,
     /// What goes before what.
     pub priority: Priority,
@@ -220,21 +223,32 @@ impl Options {
         Ok(options)
     }
 
-    /// Refuses an option that this version knows and does not carry out.
-    pub(crate) fn check_carried_out(value: &Node) -> Result<(), Invalid> {
+    /// Refuses an option that this version knows and does not carry out for this audience. `value` is what the options were read from.
+    pub(crate) fn check_carried_out(
+        &self,
+        value: &Node,
+        audience: &Audience,
+    ) -> Result<(), Invalid> {
         let Node::Object(fields) = value else {
             return Ok(());
         };
-        match fields
-            .keys()
-            .find(|name| !CARRIED_OUT.contains(&name.as_str()))
-        {
-            None => Ok(()),
-            Some(name) => Err(invalid(
-                &crate::json::pointer_to("/options", name),
-                format!("\"{name}\" is not carried out by this version: leave it out"),
-            )),
+        let has_inboxes = matches!(audience, Audience::Devices(_) | Audience::Users(_));
+        for name in fields.keys().map(String::as_str) {
+            let in_inboxes = CARRIED_OUT_IN_INBOXES.contains(&name);
+            // What every push has that does not say is not asked for.
+            let is_usual = name == "priority" && self.priority == Priority::default();
+            if CARRIED_OUT.contains(&name) || in_inboxes && has_inboxes || is_usual {
+                continue;
+            }
+            let why = match in_inboxes {
+                true => format!(
+                    "\"{name}\" is carried out for \"devices\" and \"users\" only by this version: name those, or leave it out"
+                ),
+                false => format!("\"{name}\" is not carried out by this version: leave it out"),
+            };
+            return Err(invalid(&crate::json::pointer_to("/options", name), why));
         }
+        Ok(())
     }
 
     fn check_contradictions(&self) -> Result<(), Invalid> {

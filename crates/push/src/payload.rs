@@ -30,8 +30,8 @@ impl Content {
     }
 }
 
-/// The device's document: `{"id": .., "notification": {..}?, "data": {..}?, "sent_at": RFC 3339}`.
-pub fn document(id: PushId, content: &Content, sent_ms: u64) -> Bytes {
+/// The device's document: `{"id": .., "notification": {..}?, "data": {..}?, "collapse_key": ..?, "sent_at": RFC 3339}`.
+pub fn document(id: PushId, content: &Content, collapse_key: Option<&str>, sent_ms: u64) -> Bytes {
     let mut text = String::with_capacity(content.len() + 128);
     text.push_str("{\"id\":\"");
     text.push_str(&id.to_string());
@@ -47,6 +47,10 @@ pub fn document(id: PushId, content: &Content, sent_ms: u64) -> Bytes {
             text.push_str(object);
         }
     }
+    if let Some(key) = collapse_key {
+        text.push_str(",\"collapse_key\":");
+        text.push_str(&serde_json::Value::from(key).to_string());
+    }
     text.push_str(",\"sent_at\":\"");
     text.push_str(&rfc3339(sent_ms));
     text.push_str("\"}");
@@ -57,12 +61,17 @@ pub fn document(id: PushId, content: &Content, sent_ms: u64) -> Bytes {
 mod tests {
     use super::*;
 
-    fn check(notification: Option<&str>, data: Option<&str>, expected: &str) {
+    fn check(
+        notification: Option<&str>,
+        data: Option<&str>,
+        collapse_key: Option<&str>,
+        expected: &str,
+    ) {
         let content = Content {
             notification: notification.map(Into::into),
             data: data.map(Into::into),
         };
-        assert_eq!(document(PushId(1), &content, 0), expected);
+        assert_eq!(document(PushId(1), &content, collapse_key, 0), expected);
     }
 
     #[test]
@@ -72,16 +81,19 @@ mod tests {
         check(
             Some(r#"{"title":"é"}"#),
             None,
+            None,
             &format!(r#"{{{id},"notification":{{"title":"é"}},{sent}}}"#),
         );
         check(
             None,
             Some(r#"{"n":1e3}"#),
-            &format!(r#"{{{id},"data":{{"n":1e3}},{sent}}}"#),
+            Some("a\"b"),
+            &format!(r#"{{{id},"data":{{"n":1e3}},"collapse_key":"a\"b",{sent}}}"#),
         );
         check(
             Some("{}"),
             Some("{}"),
+            None,
             &format!(r#"{{{id},"notification":{{}},"data":{{}},{sent}}}"#),
         );
     }

@@ -11,6 +11,7 @@
 
 pub mod batch;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -122,7 +123,7 @@ impl Request {
             None => Options::default(),
             Some(value) => {
                 let options = Options::parse(value, limits)?;
-                Options::check_carried_out(value)?;
+                options.check_carried_out(value, &audience)?;
                 options
             }
         };
@@ -149,10 +150,17 @@ impl Request {
             id,
             accepted_ms: now_ms,
             expires_ms: self.expires_ms(now_ms),
-            payload: payload::document(id, &self.content, now_ms),
+            payload: self.document(id, now_ms),
             audience,
+            priority: self.options.priority,
+            collapse_key: self.options.collapse_key,
             idempotency,
         }
+    }
+
+    fn document(&self, id: PushId, now_ms: u64) -> Bytes {
+        let collapse_key = self.options.collapse_key.as_deref();
+        payload::document(id, &self.content, collapse_key, now_ms)
     }
 
     /// When a push that is accepted then runs out, in Unix milliseconds.

@@ -12,6 +12,7 @@ use crate::{
     explanation::AtDevice,
     funnel::Funnel,
     id::PushId,
+    lanes::Priority,
     receipt::DropReason,
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
@@ -96,6 +97,13 @@ pub struct Accept {
     pub audience: Audience,
     /// What the devices get on `push/in`: the JSON document.
     pub payload: Bytes,
+    /// The lane of the devices' inboxes in which it waits. The log has only one.
+    pub priority: Priority,
+    /// It takes the place of the push of the same key that waits in a device's inbox, which is [`Mark::Collapsed`] there from then on. Not if it is now or
+    /// never: it might reach nobody. The log has no such keys.
+    ///
+    /// [`Mark::Collapsed`]: crate::receipt::Mark::Collapsed
+    pub collapse_key: Option<String>,
     /// What makes a retry harmless.
     pub idempotency: Option<Idempotency>,
 }
@@ -158,7 +166,7 @@ pub enum Outcome {
     },
 }
 
-/// What became of a push so far. `targeted = delivered + pending + expired + dropped`.
+/// What became of a push so far. `targeted = delivered + pending + expired + collapsed + dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Unix milliseconds of acceptance.
@@ -175,7 +183,9 @@ pub struct Report {
     pub pending: u64,
     /// Devices whose time ran out.
     pub expired: u64,
-    /// Devices whose full inbox dropped it (oldest first).
+    /// Devices at which a newer push of the same collapse key took its place.
+    pub collapsed: u64,
+    /// Devices whose full inbox dropped it (the least urgent first, of those the oldest).
     pub dropped: u64,
     /// Of the delivered: devices that showed it.
     pub displayed: u64,
@@ -194,6 +204,7 @@ impl Report {
             delivered: self.delivered,
             pending: self.pending,
             expired: self.expired,
+            collapsed: self.collapsed,
             dropped: dropped.into_iter().collect(),
             displayed: self.displayed,
             clicked: self.clicked,
@@ -221,7 +232,7 @@ pub trait Reader: Send + Sync {
     fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
     /// How many rows a table has, with those whose time has run out and that are not swept yet.
     fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
-    /// The numbers of devices that have one, in the order of the names.
+    /// The numbers of devices that keep theirs, in the order of the names: those with a session, with pushes that wait for them, or registered.
     fn device_numbers(
         &self,
         app: &AppName,

@@ -6,6 +6,7 @@ use campanile_mqtt::Property;
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     rows::{self, Key, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Report, Target},
 };
@@ -51,6 +52,8 @@ fn post_push(pair: &mut Pair, audience: &str, payload: &str, ttl_ms: u64) -> Pus
         expires_ms: now.0 + ttl_ms,
         audience: Audience::Matching(Bytes::from(audience.to_owned())),
         payload: Bytes::from(payload.to_owned()),
+        priority: Priority::Normal,
+        collapse_key: None,
         idempotency: None,
     };
     pair.node.push(Command::Accept(Box::new(accept)));

@@ -10,6 +10,7 @@ use campanile_mqtt::{Packet, QoS, Reason, Split, Version, split};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     rows::{self, Key, Scope, Table},
     store::{Accept, Audience, Command},
 };
@@ -184,6 +185,8 @@ impl Town {
             expires_ms: clock.0 + 3_600_000,
             audience,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
+            priority: Priority::Normal,
+            collapse_key: None,
             idempotency: None,
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));

@@ -5,6 +5,7 @@ use campanile_mqtt::{Reason, Version};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{Accept, Audience, Command, Outcome, Report},
 };
 use campanile_sim::{
@@ -27,6 +28,8 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         expires_ms: now.0 + 60_000,
         audience: Audience::Devices(vec![device.into()]),
         payload: Bytes::from_static(b"hello"),
+        priority: Priority::Normal,
+        collapse_key: None,
         idempotency: None,
     };
     pair.node.push(Command::Accept(Box::new(accept)));

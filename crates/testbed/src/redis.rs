@@ -178,9 +178,13 @@ impl Redis {
                     .map(|_| ()))
             });
         }
+        // Another one that was given the same port may answer while this one is about to fail.
+        let own = format!("process_id:{}", self.process.id());
         self.process.wait_until("redis to answer", || {
-            let answer = ask(port, password.as_deref(), &["PING"]);
-            Ok(answer.ok().filter(|answer| answer == "PONG").map(|_| ()))
+            let answer = |command: &[&str]| ask(port, password.as_deref(), command);
+            let is_up = answer(&["PING"]).is_ok_and(|answer| answer == "PONG");
+            let info = answer(&["INFO", "server"]).unwrap_or_default();
+            Ok((is_up && info.lines().any(|line| line.trim() == own)).then_some(()))
         })
     }
 

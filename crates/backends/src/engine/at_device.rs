@@ -12,19 +12,21 @@ use campanile_push::{
 
 use super::{
     keys::{Subject, Table, receipt_tail},
-    kv::{KvError, View},
-    records::{DeviceRecord, LogRecord, PushRecord, decode},
+    kv::{KvError, Value, View},
+    records::{DeviceRecord, LogRecord, PushRecord, damaged, decode},
     rows::read_profile,
+    state::Ephemeral,
     stored::read_cursors,
     txn::decode_chunk,
 };
 
-/// Reads it.
+/// Reads it. `without_session`: what is known of the device if it is connected without a stored session.
 pub fn read_at_device(
     view: &dyn View,
     app: &AppName,
     id: PushId,
     device: &str,
+    without_session: Option<Ephemeral>,
 ) -> Result<AtDevice, KvError> {
     let push = Subject::push(app.as_str(), id.0);
     let Some(bytes) = view.get(&push.key(Table::Push))? else {
@@ -36,8 +38,13 @@ pub fn read_at_device(
     let known = known.map(|bytes| decode::<DeviceRecord>(&bytes, "device"));
     let known = known.transpose()?;
     let number = known.as_ref().map(|device| device.ordinal);
+    let number = number.or(without_session.map(|client| client.ordinal));
     let session = known.and_then(|device| device.session);
     let entry = Offset(record.offset);
+    let marks = match number {
+        Some(number) => marks_of(view, &push, number)?,
+        None => BTreeSet::new(),
+    };
     Ok(AtDevice {
         life: Some(Life {
             accepted_ms: record.accepted_ms,
@@ -46,11 +53,12 @@ pub fn read_at_device(
         }),
         counting: record.to_audience && !record.is_counted,
         number,
-        marks: match number {
-            Some(number) => marks_of(view, &push, number)?,
-            None => BTreeSet::new(),
+        collapsed_by: match number {
+            Some(number) if marks.contains(&Mark::Collapsed) => collapsed_by(view, &push, number)?,
+            _ => None,
         },
-        is_connected: session.is_some_and(|session| session.connected),
+        marks,
+        is_connected: without_session.is_some() || session.is_some_and(|session| session.connected),
         is_passed: record.to_audience && record.offset > 0 && is_passed(view, &client, entry)?,
         targeting: match record.to_audience {
             true => {
@@ -77,6 +85,13 @@ fn marks_of(view: &dyn View, push: &Subject, number: u32) -> Result<BTreeSet<Mar
         }
     }
     Ok(marks)
+}
+
+fn collapsed_by(view: &dyn View, push: &Subject, number: u32) -> Result<Option<PushId>, KvError> {
+    let by = view.get(&push.key_with(Table::CollapsedBy, &number.to_be_bytes()))?;
+    let id = |by: Value| by.as_ref().try_into().map(u128::from_be_bytes);
+    let by = by.map(id).transpose();
+    Ok(by.map_err(|_| damaged("push"))?.map(PushId))
 }
 
 fn is_passed(view: &dyn View, client: &Subject, entry: Offset) -> Result<bool, KvError> {

@@ -6,6 +6,7 @@
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Generation, MessageId, Offset},
+    lane::Lane,
     store::LogKind,
 };
 use campanile_push::receipt::Mark;
@@ -34,7 +35,7 @@ pub enum Table {
     Will = 0x23,
     /// Client → `InboxMetaRecord`.
     InboxMeta = 0x24,
-    /// Client, offset → `InboxRecord`.
+    /// Client, offset → `InboxRecord`: the normal lane of an inbox.
     Inbox = 0x25,
     /// Client → `CursorsRecord`.
     Cursors = 0x26,
@@ -42,6 +43,12 @@ pub enum Table {
     Unfinished = 0x27,
     /// Client, message id → `WillRecord` that nothing can avert any more and that is not published yet.
     OwedWill = 0x28,
+    /// Client, offset → `InboxRecord`: the high lane.
+    InboxHigh = 0x29,
+    /// Client, offset → `InboxRecord`: the low lane.
+    InboxLow = 0x2a,
+    /// Client, collapse key → `KeyedRecord`: the entry of the inbox that has it.
+    Keyed = 0x2b,
     /// App, log → `LogMetaRecord`.
     LogMeta = 0x30,
     /// App, log, offset → `LogRecord`.
@@ -58,6 +65,8 @@ pub enum Table {
     PushMessage = 0x42,
     /// App, push → `PushClientsRecord`, whose inboxes may still hold it.
     PushClients = 0x43,
+    /// App, push, device number → the push that took its place there, sixteen bytes.
+    CollapsedBy = 0x45,
     /// App, idempotency key → `IdempotencyRecord`.
     Idempotency = 0x44,
     /// Time, kind, subject → key of the subject.
@@ -288,6 +297,15 @@ pub fn log_of_number(number: u16) -> Option<LogKind> {
     match number {
         0 => Some(LogKind::Push),
         _ => u8::try_from(number - 1).ok().map(LogKind::Topic),
+    }
+}
+
+/// The table of the entries of a lane.
+pub fn inbox_table(lane: Lane) -> Table {
+    match lane {
+        Lane::High => Table::InboxHigh,
+        Lane::Normal => Table::Inbox,
+        Lane::Low => Table::InboxLow,
     }
 }
 

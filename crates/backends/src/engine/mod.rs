@@ -152,6 +152,7 @@ impl<K: Kv> Backend for Engine<K> {
     fn reader(&self) -> Arc<dyn Reader> {
         Arc::new(EngineReader {
             reads: self.kv.reads(),
+            connected: self.state.connected.clone(),
             shared: self.config.shared.then(|| self.state.shared.clone()),
         })
     }

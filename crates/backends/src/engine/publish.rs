@@ -61,7 +61,7 @@ impl Txn<'_> {
             if self.has_session(&client)? {
                 let ordinal = self.device_for_inbox(&client)?;
                 let offset = self.next_offset();
-                self.append_to_inbox(&client, ordinal, offset, item, false)?;
+                self.append_to_inbox(&client, ordinal, offset, item, false, None)?;
             }
         }
         if publish.retain {

@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use campanile_broker::store::QoS;
 use campanile_broker::{
     ids::{AppId, ClientKey, MessageId, Millis, Offset},
+    lane::Lane,
     message::{Kind, Message},
     store::{InboxItem, LogKind, Notice, StoreError},
 };
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     receipt::Mark,
     store::{Accept, Audience, Command, Idempotency, Outcome, Target},
 };
@@ -74,7 +76,7 @@ impl Txn<'_> {
                 Audience::All => self.push_to_all(&app, &message, &record)?,
                 Audience::Matching(_) => self.push_to_audience(&app, &message, &record)?,
                 Audience::Devices(devices) => {
-                    self.push_to_devices(&app, devices, &push, &message, &record)?
+                    self.push_to_devices(accept, devices, &message, &record)?
                 }
             }
         };
@@ -218,27 +220,23 @@ impl Txn<'_> {
     /// One inbox entry per device, all at the same place; the message is stored once.
     fn push_to_devices(
         &mut self,
-        app: &AppId,
+        accept: &Accept,
         devices: &[Arc<str>],
-        push: &Subject,
         message: &Arc<Message>,
         record: &PushRecord,
     ) -> Result<RoaringBitmap, StoreError> {
+        let app = AppId::new(accept.app.as_str());
+        let push = Subject::push(app.as_str(), accept.id.0);
         let shared = devices.len() > 1;
         if shared {
-            self.put_record(Table::PushMessage, push, &MessageRecord::of(message))?;
+            self.put_record(Table::PushMessage, &push, &MessageRecord::of(message))?;
         }
         let clients = devices
             .iter()
             .map(|device| device.as_ref().to_owned())
             .collect();
-        self.put_record(Table::PushClients, push, &PushClientsRecord { clients })?;
-        let item = InboxItem {
-            message: message.clone(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            subscription_ids: SmallVec::new(),
-        };
+        self.put_record(Table::PushClients, &push, &PushClientsRecord { clients })?;
+        let item = push_item(message, accept.priority);
         let offset = Offset(record.offset);
         let mut targeted = RoaringBitmap::new();
         for device in devices {
@@ -248,7 +246,8 @@ impl Txn<'_> {
             };
             let ordinal = self.device_for_inbox(&client)?;
             targeted.insert(ordinal);
-            self.append_to_inbox(&client, ordinal, offset, &item, shared)?;
+            let collapse_key = accept.collapse_key.as_deref();
+            self.append_to_inbox(&client, ordinal, offset, &item, shared, collapse_key)?;
         }
         Ok(targeted)
     }
@@ -375,8 +374,10 @@ impl Txn<'_> {
         if !self.remove_if_there(push.key(Table::Push))? {
             return Ok(0);
         }
-        for (key, _) in self.list(Table::Receipts, push, usize::MAX)? {
-            self.remove(key)?;
+        for table in [Table::Receipts, Table::CollapsedBy] {
+            for (key, _) in self.list(table, push, usize::MAX)? {
+                self.remove(key)?;
+            }
         }
         Ok(1)
     }
@@ -392,6 +393,21 @@ pub fn push_message(accept: &Accept) -> Arc<Message> {
         message.audience = Some(targeting.clone());
     }
     Arc::new(message)
+}
+
+/// A push as an inbox takes it.
+pub fn push_item(message: &Arc<Message>, priority: Priority) -> InboxItem {
+    InboxItem {
+        message: message.clone(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        subscription_ids: SmallVec::new(),
+        lane: match priority {
+            Priority::High => Lane::High,
+            Priority::Normal => Lane::Normal,
+            Priority::Low => Lane::Low,
+        },
+    }
 }
 
 /// The parts of a bitmap by chunks of 65,536 numbers.

@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Offset},
+    lane::Lane,
     message::Message,
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
 };
@@ -23,7 +24,7 @@ use super::{
         read::{read_changes, read_session, read_snapshot},
     },
     inbox::{inbox_entry, offset_of_key},
-    keys::{Subject, Table},
+    keys::{Subject, Table, inbox_table},
     kv::{KvError, Reads, View},
     publish::{ALL_FILTERS, posting},
     records::{
@@ -31,6 +32,7 @@ use super::{
         PushRecord, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
+    state::EphemeralClients,
     txn::decode_chunk,
 };
 
@@ -41,6 +43,8 @@ const PAGE_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct EngineReader<R> {
     pub reads: R,
+    /// Of clients without a stored session nothing is committed.
+    pub connected: Arc<EphemeralClients>,
     /// What a store that nodes share is asked beside the rest needs it.
     pub shared: Option<Arc<WithReaders>>,
 }
@@ -64,9 +68,10 @@ impl<R: Reads> crate::Reader for EngineReader<R> {
             Query::Entries { client, places } => read_entries(view, client, places),
             Query::Inbox {
                 client,
+                lane,
                 after,
                 limit,
-            } => read_inbox(view, client, *after, *limit),
+            } => read_inbox(view, client, *lane, *after, *limit),
             Query::Session { client } => {
                 self.shared.as_ref().ok_or_else(no_cluster)?;
                 read_session(view, client)
@@ -127,9 +132,10 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
+        let without_session = self.connected.get(&AppId::new(app.as_str()), device);
         Ok(self
             .reads
-            .with_view(|view| read_at_device(view, app, id, device))?)
+            .with_view(|view| read_at_device(view, app, id, device, without_session))?)
     }
 
     fn report(
@@ -244,31 +250,35 @@ fn read_matching(
 fn read_inbox(
     view: &dyn View,
     client: &ClientKey,
+    lane: Lane,
     after: Offset,
     limit: u32,
 ) -> Result<Page, KvError> {
     let subject = Subject::client(client);
-    let Some(meta) = view.get(&subject.key(Table::InboxMeta))? else {
-        return Ok(Page::Inbox {
-            entries: Vec::new(),
-            more: false,
-        });
-    };
-    let meta: InboxMetaRecord = decode(&meta, "inbox")?;
-    let start = after.0.saturating_add(1).max(meta.first);
-    let from = subject.clone().offset(Offset(start)).key(Table::Inbox);
-    let to = subject.offset(Offset(u64::MAX)).key(Table::Inbox);
+    let meta = view.get(&subject.key(Table::InboxMeta))?;
+    let meta: InboxMetaRecord = meta
+        .map(|bytes| decode(&bytes, "inbox"))
+        .transpose()?
+        .unwrap_or_default();
     let mut entries = Vec::new();
-    let at_end = read_page(view, &from, &to, limit, |key, value| {
-        let (offset, record) = inbox_entry(key, value)?;
-        if let Some(item) = item(view, client, &record)? {
-            entries.push(InboxEntry { offset, item });
-        }
-        Ok(record.size_bytes as usize)
-    })?;
+    let mut at_end = true;
+    if meta.lanes().contains(lane) {
+        let start = after.0.saturating_add(1).max(meta.lane(lane).first);
+        let from = subject.clone().offset(Offset(start));
+        let to = subject.offset(Offset(u64::MAX));
+        let (from, to) = (from.key(inbox_table(lane)), to.key(inbox_table(lane)));
+        at_end = read_page(view, &from, &to, limit, |key, value| {
+            let (offset, record) = inbox_entry(key, value)?;
+            if let Some(item) = item(view, client, &record, lane)? {
+                entries.push(InboxEntry { offset, item });
+            }
+            Ok(record.size_bytes as usize)
+        })?;
+    }
     Ok(Page::Inbox {
         entries,
         more: !at_end,
+        lanes: meta.lanes(),
     })
 }
 
@@ -314,10 +324,17 @@ fn read_entries(
     let mut found = Vec::new();
     for &(source, offset) in places {
         let item = match source {
-            Source::Inbox => match view.get(&inbox.clone().offset(offset).key(Table::Inbox))? {
-                Some(bytes) => item(view, client, &decode(&bytes, "inbox entry")?)?,
-                None => None,
-            },
+            Source::Inbox => {
+                let mut found = None;
+                for lane in Lane::ALL {
+                    let key = inbox.clone().offset(offset).key(inbox_table(lane));
+                    if let Some(bytes) = view.get(&key)? {
+                        found = item(view, client, &decode(&bytes, "inbox entry")?, lane)?;
+                        break;
+                    }
+                }
+                found
+            }
             Source::Log(log) => {
                 let key = Subject::log(&client.app, log)
                     .offset(offset)
@@ -347,6 +364,7 @@ fn log_item(bytes: &[u8]) -> Result<InboxItem, KvError> {
         qos: message.qos,
         retain: message.retain,
         subscription_ids: Default::default(),
+        lane: Lane::Normal,
         message,
     })
 }
@@ -355,6 +373,7 @@ fn item(
     view: &dyn View,
     client: &ClientKey,
     record: &InboxRecord,
+    lane: Lane,
 ) -> Result<Option<InboxItem>, KvError> {
     let message: Option<Arc<Message>> = match (&record.message, record.push_id()?) {
         (Some(message), _) => Some(message.message()?),
@@ -367,7 +386,9 @@ fn item(
         }
         (None, None) => None,
     };
-    message.map(|message| record.item(message)).transpose()
+    message
+        .map(|message| record.item(message, lane))
+        .transpose()
 }
 
 fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Report>, KvError> {
@@ -405,14 +426,16 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         };
         let delivered = set(Mark::Delivered)?;
         report.delivered += delivered.len();
-        report.dropped += (set(Mark::Dropped(DropReason::InboxFull))? - delivered).len();
+        let dropped = set(Mark::Dropped(DropReason::InboxFull))? - &delivered;
+        report.dropped += dropped.len();
+        report.collapsed += (set(Mark::Collapsed)? - delivered - dropped).len();
         report.displayed += set(Mark::Displayed)?.len();
         report.clicked += set(Mark::Clicked)?.len();
         report.dismissed += set(Mark::Dismissed)?.len();
     }
     let rest = report
         .targeted
-        .saturating_sub(report.delivered + report.dropped);
+        .saturating_sub(report.delivered + report.dropped + report.collapsed);
     match now_ms >= record.expires_ms {
         true => report.expired = rest,
         false => report.pending = rest,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use campanile_broker::store::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
     ids::{MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{Cursor, InboxItem, Source, StoredSubscription, Unfinished, Will},
 };
@@ -380,16 +381,111 @@ impl UnfinishedRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct InboxMetaRecord {
+    /// Of all lanes.
     #[prost(uint32, tag = "1")]
     pub entries: u32,
+    /// Of all lanes.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// No entry lies before this offset; saves the scan over what was removed.
+    /// Of the normal lane, as in a [`LaneRecord`].
     #[prost(uint64, tag = "3")]
     pub first: u64,
-    /// The entry that was appended last; 0 in the store of a node alone.
+    /// The same.
     #[prost(uint64, tag = "4")]
     pub last: u64,
+    #[prost(message, optional, tag = "5")]
+    pub high: Option<LaneRecord>,
+    #[prost(message, optional, tag = "6")]
+    pub low: Option<LaneRecord>,
+}
+
+/// A lane of an inbox that is not empty.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct LaneRecord {
+    #[prost(uint32, tag = "1")]
+    pub entries: u32,
+    /// No entry lies before this offset; saves the scan over what was removed.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// The entry that was appended last; 0 in the store of a node alone.
+    #[prost(uint64, tag = "3")]
+    pub last: u64,
+}
+
+impl InboxMetaRecord {
+    /// What is known of a lane.
+    pub fn lane(&self, lane: Lane) -> LaneRecord {
+        let entries = |lane: &Option<LaneRecord>| lane.map_or(0, |lane| lane.entries);
+        match lane {
+            Lane::High => self.high.unwrap_or_default(),
+            Lane::Low => self.low.unwrap_or_default(),
+            Lane::Normal => LaneRecord {
+                entries: self
+                    .entries
+                    .saturating_sub(entries(&self.high) + entries(&self.low)),
+                first: self.first,
+                last: self.last,
+            },
+        }
+    }
+
+    /// The lanes that hold anything.
+    pub fn lanes(&self) -> LaneSet {
+        let holds = |lane: &Lane| self.lane(*lane).entries > 0;
+        Lane::ALL.into_iter().filter(holds).collect()
+    }
+
+    /// Counts an entry that comes. Returns the one before it in its lane.
+    pub fn add(&mut self, lane: Lane, offset: Offset, bytes: u64, shared: bool) -> Offset {
+        let mut record = self.lane(lane);
+        let previous = record.last;
+        if record.entries == 0 {
+            record.first = offset.0;
+        }
+        if shared {
+            record.last = offset.0;
+        }
+        record.entries += 1;
+        self.entries += 1;
+        self.bytes += bytes;
+        self.set_lane(lane, record);
+        Offset(previous)
+    }
+
+    /// Counts an entry that goes.
+    pub fn remove(&mut self, lane: Lane, offset: Offset, bytes: u64) {
+        let mut record = self.lane(lane);
+        record.entries = record.entries.saturating_sub(1);
+        if offset.0 == record.first {
+            record.first += 1;
+        }
+        self.entries = self.entries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.set_lane(lane, record);
+    }
+
+    /// `record.entries` of the normal lane follow from the rest.
+    fn set_lane(&mut self, lane: Lane, record: LaneRecord) {
+        let record = (record.entries > 0).then_some(record);
+        match lane {
+            Lane::High => self.high = record,
+            Lane::Low => self.low = record,
+            Lane::Normal => {
+                let record = record.unwrap_or_default();
+                (self.first, self.last) = (record.first, record.last);
+            }
+        }
+    }
+}
+
+/// An entry of an inbox with a collapse key.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct KeyedRecord {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// [`Lane::code`].
+    #[prost(uint32, tag = "2")]
+    pub lane: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -409,11 +505,16 @@ pub struct InboxRecord {
     /// Bytes of the message, wherever it is.
     #[prost(uint64, tag = "6")]
     pub size_bytes: u64,
+    /// Of the push.
+    #[prost(string, optional, tag = "7")]
+    pub collapse_key: Option<String>,
 }
 
 impl InboxRecord {
+    /// Without a collapse key. The lane is where the record is.
     pub fn of(item: &InboxItem, shared: bool) -> InboxRecord {
         InboxRecord {
+            collapse_key: None,
             message: (!shared).then(|| MessageRecord::of(&item.message)),
             push: shared.then(|| item.message.id.0.to_be_bytes().to_vec()),
             qos: item.qos as u32,
@@ -438,8 +539,9 @@ impl InboxRecord {
     }
 
     /// What is to be delivered, once the message is at hand.
-    pub fn item(&self, message: Arc<Message>) -> Result<InboxItem, KvError> {
+    pub fn item(&self, message: Arc<Message>, lane: Lane) -> Result<InboxItem, KvError> {
         Ok(InboxItem {
+            lane,
             message,
             qos: qos(self.qos)?,
             retain: self.retain,

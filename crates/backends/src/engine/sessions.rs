@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Offset},
+    lane::{Lane, LaneSet},
     store::{Claim, Claimed, Cursor, LogKind, Outcome, Previous, StoreError, Subscribe},
 };
 
@@ -38,7 +39,7 @@ impl Txn<'_> {
         if let Some(previous) = previous.filter(|previous| {
             previous.generation != claim.owner && previous.generation != Generation::ALONE
         }) {
-            self.append_note(previous.generation, client, Offset(0))?;
+            self.append_note(previous.generation, client, Offset(0), Lane::Normal)?;
         }
         let session = device.as_mut().and_then(|device| device.session.take());
         let epoch = self.next_epoch(session.as_ref())?;
@@ -147,7 +148,12 @@ impl Txn<'_> {
             push_cursor,
             topic_ends,
             // Whoever has something in the inbox has a record.
-            inbox_waiting: device.is_some() && self.inbox(&subject)?.is_some(),
+            inbox_waiting: match device {
+                Some(_) => self
+                    .inbox(&subject)?
+                    .map_or(LaneSet::NONE, |inbox| inbox.lanes()),
+                None => LaneSet::NONE,
+            },
             previous,
             // A registered device has a record.
             profile: match device {
@@ -340,7 +346,7 @@ impl Txn<'_> {
             let ordinal = self.device_for_inbox(client)?;
             for item in &subscribe.inbox {
                 let offset = self.next_offset();
-                self.append_to_inbox(client, ordinal, offset, item, false)?;
+                self.append_to_inbox(client, ordinal, offset, item, false, None)?;
             }
         }
         Ok(Outcome::Done)

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use campanile_broker::{
@@ -26,6 +26,8 @@ pub struct State {
     pub clock: Millis,
     /// What readers must know of it, and it of them.
     pub shared: Arc<WithReaders>,
+    /// Clients that are connected without a stored session, for readers too.
+    pub connected: Arc<EphemeralClients>,
     /// State by app. Ordered, so that sweeping is deterministic.
     pub apps: BTreeMap<AppId, AppState>,
 }
@@ -43,8 +45,6 @@ pub struct AppState {
     pub stored: RoaringBitmap,
     /// Devices that are connected without a stored session.
     pub ephemeral: RoaringBitmap,
-    /// The same by client identifier.
-    pub ephemeral_clients: HashMap<Arc<str>, Ephemeral>,
     /// Logs that have, or had, entries.
     pub logs: BTreeMap<LogKind, LogState>,
     /// Pushes to all since the store was opened.
@@ -64,6 +64,37 @@ pub struct Ephemeral {
     pub since_push: u64,
     /// The number is in a record, or in the set of a push.
     pub is_known: bool,
+}
+
+/// Clients that are connected without a stored session, by app. A reader may see one whose claim is about to be taken back.
+#[derive(Debug, Default)]
+pub struct EphemeralClients(Mutex<ByApp>);
+
+type ByApp = HashMap<AppId, HashMap<Arc<str>, Ephemeral>>;
+
+impl EphemeralClients {
+    /// A client's entry.
+    pub fn get(&self, app: &AppId, client_id: &str) -> Option<Ephemeral> {
+        self.lock().get(app)?.get(client_id).copied()
+    }
+
+    /// Replaces a client's entry. Returns the one before.
+    fn set(&self, client: &ClientKey, entry: Option<Ephemeral>) -> Option<Ephemeral> {
+        let mut apps = self.lock();
+        // Not `entry`: it would clone the key every time.
+        if !apps.contains_key(&client.app) {
+            apps.insert(client.app.clone(), HashMap::new());
+        }
+        let clients = apps.get_mut(&client.app).expect("inserted above");
+        match entry {
+            Some(entry) => clients.insert(client.client_id.clone(), entry),
+            None => clients.remove(&client.client_id),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ByApp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where a log stands.
@@ -103,11 +134,24 @@ pub enum Undo {
 impl State {
     /// The client's entry, if it is connected without a stored session.
     pub fn ephemeral(&self, client: &ClientKey) -> Option<Ephemeral> {
-        self.apps
-            .get(&client.app)?
-            .ephemeral_clients
-            .get(&client.client_id)
-            .copied()
+        self.connected.get(&client.app, &client.client_id)
+    }
+
+    /// Replaces a client's entry. Returns the one before.
+    pub fn set_ephemeral(
+        &mut self,
+        client: &ClientKey,
+        entry: Option<Ephemeral>,
+    ) -> Option<Ephemeral> {
+        let before = self.connected.set(client, entry);
+        let app = self.app(&client.app);
+        if let Some(before) = before {
+            app.ephemeral.remove(before.ordinal);
+        }
+        if let Some(entry) = entry {
+            app.ephemeral.insert(entry.ordinal);
+        }
+        before
     }
 
     /// Where a log stands.
@@ -144,8 +188,7 @@ impl State {
                 self.app(&app).set_stored(ordinal, was);
             }
             Undo::Ephemeral(client, before) => {
-                self.app(&client.app)
-                    .set_ephemeral(&client.client_id, before);
+                self.set_ephemeral(&client, before);
             }
             Undo::Log(app, log, before) => {
                 self.app(&app).logs.insert(log, before);
@@ -162,24 +205,5 @@ impl AppState {
             true => !self.stored.insert(ordinal),
             false => self.stored.remove(ordinal),
         }
-    }
-
-    /// Replaces a client's entry. Returns the one before.
-    pub fn set_ephemeral(
-        &mut self,
-        client_id: &Arc<str>,
-        entry: Option<Ephemeral>,
-    ) -> Option<Ephemeral> {
-        let before = match entry {
-            Some(entry) => self.ephemeral_clients.insert(client_id.clone(), entry),
-            None => self.ephemeral_clients.remove(client_id),
-        };
-        if let Some(before) = before {
-            self.ephemeral.remove(before.ordinal);
-        }
-        if let Some(entry) = entry {
-            self.ephemeral.insert(entry.ordinal);
-        }
-        before
     }
 }

@@ -376,10 +376,7 @@ impl<'a> Txn<'a> {
         client: &ClientKey,
         entry: Option<Ephemeral>,
     ) -> Result<(), StoreError> {
-        let before = self
-            .state
-            .app(&client.app)
-            .set_ephemeral(&client.client_id, entry);
+        let before = self.state.set_ephemeral(client, entry);
         self.undo
             .push(Change::State(Undo::Ephemeral(client.clone(), before)));
         self.put_ephemeral(client, entry)

@@ -88,7 +88,13 @@ impl RedisReader {
             }
         };
         if server.run != read.run {
-            let reason = format!("redis {}: is not the primary any more", read.address);
+            // One of the two is from before the primary was replaced, and goes on answering: only new connections can agree on who it is now.
+            self.marking.disconnect(&server);
+            self.servers.disconnect(read);
+            let reason = format!(
+                "redis {}: is not the primary any more, or {} is not yet",
+                read.address, server.address
+            );
             return Err(Failure(reason.into()));
         }
         let mut query = Pack::default();
@@ -176,12 +182,13 @@ fn part_up_to(place: Offset, query: &Query, page: &Page) -> Option<Page> {
                 gap: *gap,
             })
         }
-        (Query::Inbox { .. }, Page::Inbox { entries, .. }) => {
+        (Query::Inbox { .. }, Page::Inbox { entries, lanes, .. }) => {
             let entries = entries.iter().filter(|entry| entry.offset <= place);
             let entries: Vec<_> = entries.cloned().collect();
             (!entries.is_empty()).then_some(Page::Inbox {
                 entries,
                 more: true,
+                lanes: *lanes,
             })
         }
         _ => None,

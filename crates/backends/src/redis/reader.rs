@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Millis},
+    lane::Lane,
     store::{
         ChangeEntry, Changes, InboxEntry, InboxItem, LogNews, Note, Page, Query, SessionState,
         Snapshot, Source, StoreError,
@@ -311,12 +312,14 @@ pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) 
         }
         Query::Inbox {
             client,
+            lane,
             after,
             limit,
         } => {
-            pack.array(4)
+            pack.array(5)
                 .text("inbox")
                 .text(&client.client_id)
+                .number(lane.code().into())
                 .number(after.0)
                 .number((*limit).into());
             client.app.as_str()
@@ -370,28 +373,31 @@ pub(super) fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
         Query::Entries { places, .. } => {
             let mut found = Vec::new();
             for entry in answer.array()? {
-                let [number, stored, shared] = entry.tuple()?;
+                let [number, stored, shared, lane] = entry.tuple()?;
                 let place = *places.get(number.number()? as usize).ok_or(Malformed)?;
                 let item = match place.0 {
-                    Source::Inbox => reply::inbox_item(stored, shared)?,
+                    Source::Inbox => reply::inbox_item(stored, shared, reply::lane(&lane)?)?,
                     Source::Log(_) => Some(log_item(stored)?),
                 };
                 found.extend(item.map(|item| (place, item)));
             }
             Page::Entries(found)
         }
-        Query::Inbox { .. } => {
-            let [stored, more] = answer.tuple()?;
+        Query::Inbox { lane, .. } => {
+            let [stored, more, lanes] = answer.tuple()?;
             let mut entries = Vec::new();
             for entry in stored.array()? {
                 let [place, stored, shared] = entry.tuple()?;
-                if let Some(item) = reply::inbox_item(stored, shared)? {
+                if let Some(item) = reply::inbox_item(stored, shared, *lane)? {
                     let offset = reply::offset(place)?;
                     entries.push(InboxEntry { offset, item });
                 }
             }
-            let more = more.truth()?;
-            Page::Inbox { entries, more }
+            Page::Inbox {
+                entries,
+                more: more.truth()?,
+                lanes: reply::lanes(lanes)?,
+            }
         }
         Query::Session { .. } => {
             Page::Session(answer.option().map(session).transpose()?.map(Box::new))
@@ -418,6 +424,7 @@ fn log_item(stored: Packed) -> Result<InboxItem, Malformed> {
         qos: message.qos,
         retain: message.retain,
         subscription_ids: Default::default(),
+        lane: Lane::Normal,
         message,
     })
 }
@@ -430,7 +437,7 @@ fn session(answer: Packed) -> Result<SessionState, Malformed> {
         owner: owner.transpose()?,
         state: reply::resumed(state)?,
         push_cursor: reply::cursor(cursor)?,
-        inbox_waiting: waiting.truth()?,
+        inbox_waiting: reply::lanes(waiting)?,
     })
 }
 
@@ -476,11 +483,12 @@ fn changes(
             })
             .collect::<Result<_, _>>()?,
         notes: notes.list(|note| {
-            let [place, client_id, entry] = note.tuple()?;
+            let [place, client_id, entry, lane] = note.tuple()?;
             Ok(Note {
                 offset: reply::offset(place)?,
                 client: ClientKey::new(&query.app, &client_id.text()?),
                 entry: reply::offset(entry)?,
+                lane: reply::lane(&lane)?,
             })
         })?,
         notes_lost: notes_lost.truth()?,
@@ -520,6 +528,7 @@ fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
         passed,
         entry,
         profile,
+        collapsed_by,
     ] = answer.tuple()?;
     let number = number.option().map(|number| number.number());
     let entry = entry.option().map(reply::message).transpose()?;
@@ -537,6 +546,10 @@ fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
         is_passed: passed.truth()?,
         targeting: entry.and_then(|message| message.audience.clone()),
         profile: reply::profile_of(profile)?,
+        collapsed_by: collapsed_by
+            .option()
+            .map(|by| reply::push_id(&by.bytes()?))
+            .transpose()?,
     })
 }
 
@@ -551,12 +564,14 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         displayed,
         clicked,
         dismissed,
+        collapsed,
     ] = answer.tuple()?;
     let mut report = Report {
         accepted_ms: accepted_ms.number()?,
         expires_ms: expires_ms.number()?,
         targeted: targeted.number()?,
         delivered: delivered.number()?,
+        collapsed: collapsed.number()?,
         dropped: dropped.number()?,
         counting: counting.truth()?,
         displayed: displayed.number()?,
@@ -566,7 +581,7 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
     };
     let rest = report
         .targeted
-        .saturating_sub(report.delivered + report.dropped);
+        .saturating_sub(report.delivered + report.dropped + report.collapsed);
     match now_ms >= report.expires_ms {
         true => report.expired = rest,
         false => report.pending = rest,

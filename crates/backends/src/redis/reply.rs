@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::Message,
     store::{
         Change, Claimed, Command, Cursor, DurableMember, InboxEntry, InboxItem, LogEntry, Notice,
@@ -18,15 +19,12 @@ use campanile_push::{
     store::{self as push, Audience},
 };
 
-use super::{
-    pack::{Malformed, Packed},
-    request::push_item,
-};
+use super::pack::{Malformed, Packed};
 use crate::{
     Reply, Request,
     engine::{
         keys::log_of_number,
-        pushes::push_message,
+        pushes::{push_item, push_message},
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
     },
 };
@@ -93,7 +91,7 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                     targeted: figure(targeted)?,
                 },
                 [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
-                    id: PushId(id_of_hex(id)?),
+                    id: push_id(id)?,
                     targeted: figure(targeted)?,
                     accepted_ms: accepted_ms.number()?,
                 },
@@ -127,9 +125,11 @@ fn figure(answer: &Packed) -> Result<Option<u64>, Malformed> {
     }
 }
 
-fn id_of_hex(hex: &[u8]) -> Result<u128, Malformed> {
+/// A push by its id as the scripts write it.
+pub fn push_id(hex: &[u8]) -> Result<PushId, Malformed> {
     let hex = std::str::from_utf8(hex).map_err(|_| Malformed)?;
-    u128::from_str_radix(hex, 16).map_err(|_| Malformed)
+    let id = u128::from_str_radix(hex, 16).map_err(|_| Malformed)?;
+    Ok(PushId(id))
 }
 
 fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
@@ -154,11 +154,21 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         owed_will: owed.option().map(will).transpose()?,
         push_cursor: cursor(push_cursor)?,
         topic_ends: ends.list(offset)?,
-        inbox_waiting: waiting.truth()?,
+        inbox_waiting: lanes(waiting)?,
         previous: previous.option().map(previous_of).transpose()?,
         profile: profile_of(profile)?,
         changes: offset(changes)?,
     })
+}
+
+/// Lanes of an inbox that hold anything: their codes.
+pub fn lanes(answer: Packed) -> Result<LaneSet, Malformed> {
+    Ok(answer.list(|code| lane(&code))?.into_iter().collect())
+}
+
+/// A lane of an inbox by its code.
+pub fn lane(code: &Packed) -> Result<Lane, Malformed> {
+    Lane::from_code(code.number()?).ok_or(Malformed)
 }
 
 /// A device's profile.
@@ -261,14 +271,18 @@ pub fn log_entry(answer: Packed) -> Result<LogEntry, Malformed> {
 }
 
 /// An inbox record with the message that is stored elsewhere; `None` if that is gone.
-pub fn inbox_item(stored: Packed, shared: Packed) -> Result<Option<InboxItem>, Malformed> {
+pub fn inbox_item(
+    stored: Packed,
+    shared: Packed,
+    lane: Lane,
+) -> Result<Option<InboxItem>, Malformed> {
     let stored: InboxRecord = record(stored)?;
     let message = match (&stored.message, shared.option()) {
         (Some(own), _) => own.message().map_err(|_| Malformed)?,
         (None, Some(shared)) => message(shared)?,
         (None, None) => return Ok(None),
     };
-    stored.item(message).map(Some).map_err(|_| Malformed)
+    stored.item(message, lane).map(Some).map_err(|_| Malformed)
 }
 
 /// A will that is owed: client, record, when it is due, when the session ends, whether it is final.
@@ -397,6 +411,7 @@ impl Announcer {
                 let owner = Generation(next()?.number()?);
                 let previous = offset(next()?)?;
                 let place = offset(next()?)?;
+                let replaced = next()?.option().map(offset).transpose()?;
                 let (client_id, item) = self.inbox_entry(index, request, number)?;
                 Notice::Inbox {
                     client: ClientKey { app, client_id },
@@ -406,6 +421,7 @@ impl Announcer {
                         offset: place,
                         item,
                     },
+                    replaced,
                 }
             }
             b"T" => {
@@ -465,7 +481,8 @@ impl Announcer {
                     return Err(Malformed);
                 };
                 let client_id = devices.get(number).ok_or(Malformed)?.clone();
-                Ok((client_id, push_item(&self.message_of(index, request)?)))
+                let message = self.message_of(index, request)?;
+                Ok((client_id, push_item(&message, accept.priority)))
             }
             _ => Err(Malformed),
         }

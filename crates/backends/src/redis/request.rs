@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use campanile_broker::{
     ids::{Generation, MessageId, Millis},
-    message::{Kind, Message},
+    message::Kind,
     store::{
-        Claim, Command, Cursor, InboxItem, LogKind, MAX_POSTED_FILTERS, Progress, Publish, QoS,
-        Release, StoredSubscription, Subscribe, Tell, Will,
+        Claim, Command, Cursor, InboxItem, LogKind, MAX_POSTED_FILTERS, Progress, Publish, Release,
+        StoredSubscription, Subscribe, Tell, Will,
     },
 };
 use campanile_push::{
@@ -24,7 +24,7 @@ use crate::{
     Request,
     engine::{
         keys::log_number,
-        pushes::push_message,
+        pushes::{push_item, push_message},
         records::{InboxRecord, MessageRecord, SubscriptionRecord, UnfinishedRecord, WillRecord},
         told::marks_told,
     },
@@ -200,7 +200,7 @@ fn pack_subscribe(pack: &mut Pack, subscribe: &Subscribe) {
             pack.text(filter);
         })
         .list(subscribe.inbox.iter(), |pack, item| {
-            pack_item(pack, item, false);
+            pack_item(pack, item, false, None);
         });
 }
 
@@ -295,7 +295,7 @@ fn pack_publish(pack: &mut Pack, publish: &Publish, clock: Millis) {
         })
         .list(publish.inboxes.iter(), |pack, (client_id, item)| {
             pack.array(2).text(client_id);
-            pack_item(pack, item, false);
+            pack_item(pack, item, false, None);
         })
         .number(retained)
         .text(message.topic())
@@ -319,10 +319,10 @@ pub fn pack_log(pack: &mut Pack, log: LogKind) {
 }
 
 /// `shared`: the message is stored once, with the push.
-fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool) {
+fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool, collapse_key: Option<&str>) {
     let record = InboxRecord::of(item, shared);
     let is_push = item.message.kind == Kind::Push;
-    pack.array(4)
+    pack.array(6)
         .bytes(&record.encode_to_vec())
         .number(record.size_bytes)
         .text(&match is_push {
@@ -331,6 +331,10 @@ fn pack_item(pack: &mut Pack, item: &InboxItem, shared: bool) {
         })
         .option(item.message.expires_at.filter(|_| !is_push), |pack, at| {
             pack.number(at.0);
+        })
+        .number(item.lane.code().into())
+        .option(collapse_key, |pack, key| {
+            pack.text(key);
         });
 }
 
@@ -358,7 +362,8 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         })
         .bytes(&record)
         .option(devices, |pack, _| {
-            pack_item(pack, &push_item(&message), shared);
+            let item = push_item(&message, accept.priority);
+            pack_item(pack, &item, shared, accept.collapse_key.as_deref());
         })
         .option(accept.idempotency.as_ref(), |pack, idempotency| {
             pack.array(3)
@@ -397,6 +402,7 @@ pub fn set_of(mark: Mark) -> Option<&'static str> {
         Mark::Displayed => "s",
         Mark::Clicked => "k",
         Mark::Dismissed => "w",
+        Mark::Collapsed => "r",
         _ => return None,
     })
 }
@@ -443,16 +449,6 @@ fn pack_change(pack: &mut Pack, change: &Change) {
         .list(change.bounds.iter(), |pack, (table, rows)| {
             pack.array(2).number(*table as u64).number(*rows);
         });
-}
-
-/// A push as an inbox takes it.
-pub fn push_item(message: &Arc<Message>) -> InboxItem {
-    InboxItem {
-        message: message.clone(),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        subscription_ids: Default::default(),
-    }
 }
 
 /// An id in 32 hexadecimal digits.

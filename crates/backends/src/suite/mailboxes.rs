@@ -2,8 +2,10 @@
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Generation, Offset},
+    lane::{Lane, LaneSet},
     store::{Changes, ChangesQuery, Command, Cursor, LogKind, Progress, Publish, StoreError},
 };
+use campanile_push::lanes::Priority;
 
 use super::{APP, World, client, item, progress, publish};
 use crate::{MAX_NOTES, Request};
@@ -37,6 +39,24 @@ pub fn notes_wait_for_the_node_of_a_connection(world: &mut World) {
     assert_eq!(clients(&news), ["elsewhere", "durable"].map(client));
     let news = world.notes(Generation(0x303), Offset(0), 100);
     assert_eq!((news.notes, news.notes_lost), (vec![], false));
+}
+
+/// So that the node knows which lane to read.
+pub fn a_note_tells_the_lane(world: &mut World) {
+    let claimed = world.claim_by(OTHER, "a", 60);
+    for priority in [Priority::High, Priority::Normal, Priority::Low] {
+        world.push_with(&["a"], Some(priority), None);
+    }
+    let notes = world.notes(OTHER, Offset(0), 100).notes;
+    let places: Vec<_> = world.inbox("a").iter().map(|entry| entry.offset).collect();
+    let told: Vec<_> = notes.iter().map(|note| (note.entry, note.lane)).collect();
+    let expected: Vec<_> = places.into_iter().zip(Lane::ALL).collect();
+    assert_eq!(told, expected);
+    let session = world.session("a").expect("it is stored");
+    assert_eq!(
+        (session.epoch, session.inbox_waiting),
+        (claimed.epoch, LaneSet::ALL)
+    );
 }
 
 /// Should nobody be able to tell it, it finds the note; its own claims leave none.

@@ -7,6 +7,7 @@ pub mod audiences;
 pub mod changes;
 pub mod connections;
 pub mod inboxes;
+pub mod lanes;
 pub mod logs;
 pub mod mailboxes;
 pub mod pushes;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use campanile_broker::store::{QoS, RetainHandling, SubscriptionOptions};
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{
         Change, Changes, ChangesQuery, Claim, Claimed, Command, Cursor, InboxEntry, InboxItem,
@@ -34,6 +36,7 @@ use campanile_push::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
+    lanes::Priority,
     store::{self as push, Accept, Audience, Report},
 };
 
@@ -90,6 +93,7 @@ macro_rules! shared_conformance_tests {
             mailboxes {
                 notes_wait_for_the_node_of_a_connection
                 notes_that_are_known_are_removed
+                a_note_tells_the_lane
                 a_claim_leaves_word_for_the_node_that_had_the_client
                 a_hand_over_comes_before_the_owner_has_saved_anything
                 a_full_mailbox_forgets_the_oldest
@@ -164,6 +168,16 @@ macro_rules! common_tests {
                 an_expired_inbox_message_is_swept
                 retained_messages_come_with_the_subscription
             }
+            lanes {
+                a_push_waits_in_its_lane
+                a_notice_names_the_entry_before_it_in_its_lane
+                a_full_inbox_drops_the_least_urgent
+                a_push_takes_the_place_of_one_of_the_same_key
+                a_late_receipt_beats_a_collapse
+                a_key_is_forgotten_with_its_entry
+                a_push_for_now_replaces_nothing
+                pushes_of_one_commit_replace_each_other
+            }
             pushes {
                 a_push_waits_for_a_device_that_was_never_seen
                 a_push_to_several_devices_is_delivered_to_each
@@ -206,6 +220,7 @@ macro_rules! common_tests {
                 what_nobody_understands_changes_nothing
                 what_was_told_is_forgotten_with_the_push
                 a_push_is_known_at_each_device
+                a_push_is_known_at_a_device_without_a_session
                 a_push_to_one_device_may_have_every_mark
                 an_audience_is_known_at_each_device
                 a_set_may_span_chunks
@@ -219,6 +234,7 @@ macro_rules! common_tests {
                 a_row_may_expire
                 a_table_may_be_full
                 a_registered_device_keeps_its_number
+                only_a_number_that_is_kept_is_given_out
                 a_removed_device_keeps_its_session
             }
         }
@@ -562,6 +578,8 @@ impl World {
                 None => Audience::All,
             },
             payload: Bytes::from(format!("push {id}")),
+            priority: Priority::Normal,
+            collapse_key: None,
             idempotency: None,
         }
     }
@@ -657,28 +675,52 @@ impl World {
             .collect()
     }
 
-    /// A page of an inbox.
+    /// A page of the normal lane of an inbox.
     pub fn read_inbox(
         &mut self,
         client_id: &str,
         after: Offset,
         limit: u32,
     ) -> (Vec<InboxEntry>, bool) {
+        let (entries, more, _) = self.read_lane(client_id, Lane::Normal, after, limit);
+        (entries, more)
+    }
+
+    /// A page of a lane of an inbox, and the lanes that hold anything.
+    pub fn read_lane(
+        &mut self,
+        client_id: &str,
+        lane: Lane,
+        after: Offset,
+        limit: u32,
+    ) -> (Vec<InboxEntry>, bool, LaneSet) {
         match self.read(&Query::Inbox {
             client: client(client_id),
+            lane,
             after,
             limit,
         }) {
-            Page::Inbox { entries, more } => (entries, more),
+            Page::Inbox {
+                entries,
+                more,
+                lanes,
+            } => {
+                assert!(entries.iter().all(|entry| entry.item.lane == lane));
+                assert!(entries.is_empty() || lanes.contains(lane));
+                (entries, more, lanes)
+            }
             other => panic!("no inbox: {other:?}"),
         }
     }
 
-    /// Everything in an inbox.
+    /// Everything in an inbox, lane by lane.
     pub fn inbox(&mut self, client_id: &str) -> Vec<InboxEntry> {
-        let (entries, more) = self.read_inbox(client_id, Offset(0), 10_000);
-        assert!(!more);
-        entries
+        let lane = |lane| {
+            let (entries, more, _) = self.read_lane(client_id, lane, Offset(0), 10_000);
+            assert!(!more);
+            entries
+        };
+        Lane::ALL.into_iter().flat_map(lane).collect()
     }
 
     /// Payloads of everything in an inbox.
@@ -743,6 +785,7 @@ pub fn item(message: &Arc<Message>) -> InboxItem {
         message: message.clone(),
         qos: QoS::AtLeastOnce,
         retain: true,
+        lane: Lane::Normal,
         subscription_ids: [7, 8].into_iter().collect(),
     }
 }

@@ -311,6 +311,37 @@ pub fn a_push_is_known_at_each_device(world: &mut World) {
     assert_eq!(world.at_device(PushId(99), "a"), AtDevice::default());
 }
 
+/// As long as it is connected, or something waits for it.
+pub fn a_push_is_known_at_a_device_without_a_session(world: &mut World) {
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 0));
+    let [all, listed] = [world.push(None, 100), world.push(Some(&["a"]), 100)];
+    world.acknowledge("a", &a, all);
+    let delivered = [Mark::Targeted, Mark::Delivered];
+    for (id, device, claimed, marks) in [
+        (all, "a", &a, &delivered[..]),
+        (listed, "a", &a, &delivered[..1]),
+        (all, "b", &b, &delivered[..1]),
+        (listed, "b", &b, &[]),
+    ] {
+        let at = world.at_device(id, device);
+        assert_eq!(at.marks, marks.iter().copied().collect(), "{device}");
+        let is = (at.number, at.is_connected, at.is_passed);
+        assert_eq!(is, (Some(claimed.ordinal), true, false), "{device}");
+    }
+    world.release("a", &a, 0);
+    world.release("b", &b, 0);
+    let at = world.at_device(all, "a");
+    assert_eq!(at.marks, delivered.into());
+    assert_eq!((at.number, at.is_connected), (Some(a.ordinal), false));
+    let at = world.at_device(all, "b");
+    assert_eq!((at.marks.len(), at.number), (0, None));
+    world.claim("b", 0);
+    assert!(world.at_device(all, "b").is_connected);
+    world.restart();
+    let at = world.at_device(all, "b");
+    assert_eq!((at.number, at.is_connected), (None, false));
+}
+
 /// None of them stands for another, or for the end of the push.
 pub fn a_push_to_one_device_may_have_every_mark(world: &mut World) {
     world.config.inbox_max_entries = 1;

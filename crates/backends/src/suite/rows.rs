@@ -71,6 +71,17 @@ impl World {
     }
 }
 
+/// One of a connection without a session may be another device's next, and must not be written down.
+pub fn only_a_number_that_is_kept_is_given_out(world: &mut World) {
+    let a = world.claim("a", 0);
+    let b = world.claim("b", 60);
+    let number = |world: &mut World| (world.number("a"), world.number("b"));
+    assert_eq!(number(world), (None, Some(b.ordinal)));
+    assert_eq!(world.number("nobody"), None);
+    world.push(Some(&["a"]), 100);
+    assert_eq!(number(world), (Some(a.ordinal), Some(b.ordinal)));
+}
+
 /// Whoever comes second reads again.
 pub fn a_row_is_written_if_it_is_what_was_read(world: &mut World) {
     let write = |world: &World, version, value: &'static str| {

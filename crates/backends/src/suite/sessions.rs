@@ -21,7 +21,7 @@ pub fn a_new_client_has_no_session(world: &mut World) {
     assert_eq!(claimed.owed_will, None);
     assert_eq!(claimed.push_cursor, cursor(LogKind::Push, Offset(0)));
     assert_eq!(claimed.topic_ends, vec![end]);
-    assert!(!claimed.inbox_waiting);
+    assert!(claimed.inbox_waiting.is_empty());
 }
 
 /// Subscriptions, cursors and exchanges come back as they were saved.

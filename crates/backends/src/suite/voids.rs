@@ -55,7 +55,7 @@ pub fn a_void_ends_what_ends_with_the_connection(world: &mut World) {
         assert_eq!(outcome, Err(StoreError::Fenced));
         let next = world.claim_by(OTHER, client_id, 60);
         assert_eq!((next.resumed, next.previous), (None, None));
-        assert!(!next.inbox_waiting);
+        assert!(next.inbox_waiting.is_empty());
     }
 }
 

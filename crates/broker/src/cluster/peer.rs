@@ -91,10 +91,12 @@ pub enum PeerMessage {
     Inbox {
         /// Whose.
         client: ClientKey,
-        /// The entry before it in the inbox.
+        /// The entry before it in this lane of the inbox.
         previous: Offset,
         /// The entry.
         entry: InboxEntry,
+        /// An older entry that it took the place of.
+        replaced: Option<Offset>,
     },
     /// A push for whoever is connected now.
     Instant {

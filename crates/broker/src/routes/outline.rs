@@ -3,8 +3,9 @@
 //! A topic name is looked for under the hash of each filter that could match it: the name itself, and for each *shape* of a filter with wildcards
 //! (`a/+/#` and `b/+/#` have one) the name with the shape's wildcards put in. So the text of a filter that is found is known, too.
 //!
-//! Two filters may have the same hash, of 64 bits under a secret key: among a million filters at a chance of one in forty million. Until the last of
-//! them is removed that means a message too many for a peer, which looks itself; after the first is removed, one that the other does not get.
+//! Two filters with the same hash would be one here, and the first that is removed would hide the other. How many there are cannot be counted: a peer may say
+//! more than once that it wants a filter. So a hash is long: of 96 bits under a secret key, which among a million filters two share at a chance of one in
+//! 10^17.
 
 use std::{
     collections::HashMap,
@@ -19,9 +20,12 @@ const MOST_SHAPES: usize = 32;
 /// Levels that a filter with wildcards may have, one bit each.
 const MOST_LEVELS: usize = 64;
 
-/// A hash in two halves, so that an entry takes 12 bytes.
+/// A hash in parts, so that an entry takes 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Print([u32; 2]);
+struct Print([u32; 3]);
+
+/// Makes another hash of the same filter.
+const FURTHER: u8 = 1;
 
 /// Who wants a filter, a bit each.
 type Wanted = HashMap<Print, u32, foldhash::fast::RandomState>;
@@ -86,13 +90,13 @@ impl Shape {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Outline {
-    secret: RandomState,
+pub struct Outline<S = RandomState> {
+    secret: S,
     exact: Wanted,
     shapes: Vec<(Shape, Wanted)>,
 }
 
-impl Outline {
+impl<S: BuildHasher> Outline<S> {
     /// Notes that somebody, a bit, wants a filter. Whether there is room for its shape.
     pub fn add(&mut self, filter: &str, bit: u32) -> bool {
         let print = self.print(filter);
@@ -184,8 +188,11 @@ impl Outline {
     }
 
     fn print(&self, filter: &str) -> Print {
-        let hash = self.secret.hash_one(filter);
-        Print([(hash >> 32) as u32, hash as u32])
+        let (hash, more) = (
+            self.secret.hash_one(filter),
+            self.secret.hash_one((FURTHER, filter)),
+        );
+        Print([(hash >> 32) as u32, hash as u32, more as u32])
     }
 }
 
@@ -201,12 +208,15 @@ fn remove(wanted: &mut Wanted, print: Print, bit: u32) {
     }
 }
 
-const _: () = assert!(mem::size_of::<(Print, u32)>() == 12);
+const _: () = assert!(mem::size_of::<(Print, u32)>() == 16);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::hash::{DefaultHasher, Hasher};
+
     use proptest::prelude::*;
+
+    use super::*;
 
     fn level() -> impl Strategy<Value = String> {
         prop_oneof!["[ab]{0,2}", Just("+".to_owned()), Just("$x".to_owned())]
@@ -226,47 +236,120 @@ mod tests {
             .prop_map(|levels| levels.join("/"))
     }
 
-    proptest! {
-        #[test]
-        fn finds_what_a_naive_matcher_finds_and_forgets_what_was_removed(
-            filters in proptest::collection::vec((filter(), 0..4u32), 1..24),
-            names in proptest::collection::vec(name(), 1..8),
-            removed in any::<u32>(),
-            forgotten in 0..4u32,
-        ) {
-            let mut outline = Outline::default();
-            let mut wanted = std::collections::BTreeMap::<&str, u32>::new();
-            for (filter, who) in &filters {
-                prop_assert!(outline.add(filter, 1 << who));
-                *wanted.entry(filter).or_default() |= 1 << who;
+    /// Filters, each with who wants it; which of them are removed; and who is forgotten then.
+    type Wishes = (Vec<(String, u32)>, u32, u32);
+
+    fn wishes() -> impl Strategy<Value = Wishes> {
+        let filters = proptest::collection::vec((filter(), 0..4u32), 1..24);
+        (filters, any::<u32>(), 0..4u32)
+    }
+
+    fn names() -> impl Strategy<Value = Vec<String>> {
+        proptest::collection::vec(name(), 1..8)
+    }
+
+    fn check<S: BuildHasher>(
+        mut outline: Outline<S>,
+        (filters, removed, forgotten): &Wishes,
+        names: &[String],
+    ) -> Result<(), TestCaseError> {
+        let mut wanted = std::collections::BTreeMap::<&str, u32>::new();
+        for (filter, who) in filters {
+            prop_assert!(outline.add(filter, 1 << who));
+            *wanted.entry(filter).or_default() |= 1 << who;
+        }
+        for (at, (filter, who)) in filters.iter().enumerate() {
+            if removed >> at & 1 == 1 {
+                outline.remove(filter, 1 << who);
+                *wanted.get_mut(filter.as_str()).unwrap() &= !(1 << who);
             }
-            for (at, (filter, who)) in filters.iter().enumerate() {
-                if removed >> at & 1 == 1 {
-                    outline.remove(filter, 1 << who);
-                    *wanted.get_mut(filter.as_str()).unwrap() &= !(1 << who);
-                }
-            }
-            outline.forget(1 << forgotten);
-            wanted.values_mut().for_each(|bits| *bits &= !(1 << forgotten));
-            wanted.retain(|_, bits| *bits != 0);
-            prop_assert_eq!(outline.len(), wanted.len());
-            for name in names.iter().filter(|name| !name.is_empty()) {
-                let mut found = Vec::new();
-                outline.matching(name, |filter, bits| found.push((filter.to_owned(), bits)));
-                found.sort();
-                let expected = wanted.iter().filter(|(filter, _)| topic::matches(filter, name));
-                let expected: Vec<_> = expected.map(|(filter, bits)| ((*filter).to_owned(), *bits)).collect();
-                prop_assert_eq!(found, expected);
-            }
-            if wanted.is_empty() {
-                prop_assert!(outline.shapes.is_empty());
+        }
+        outline.forget(1 << forgotten);
+        wanted
+            .values_mut()
+            .for_each(|bits| *bits &= !(1 << forgotten));
+        wanted.retain(|_, bits| *bits != 0);
+        prop_assert_eq!(outline.len(), wanted.len());
+        for name in names.iter().filter(|name| !name.is_empty()) {
+            let mut found = Vec::new();
+            outline.matching(name, |filter, bits| found.push((filter.to_owned(), bits)));
+            found.sort();
+            let matching = wanted.iter();
+            let matching = matching.filter(|(filter, _)| topic::matches(filter, name));
+            let expected: Vec<_> = matching
+                .map(|(filter, bits)| ((*filter).to_owned(), *bits))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+        if wanted.is_empty() {
+            prop_assert!(outline.shapes.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Under which the first 64 bits of all prints are the same.
+    #[derive(Default)]
+    struct AlikeAtFirst(RandomState);
+
+    struct AlikeAtFirstHasher {
+        hasher: DefaultHasher,
+        is_further: bool,
+    }
+
+    impl BuildHasher for AlikeAtFirst {
+        type Hasher = AlikeAtFirstHasher;
+
+        fn build_hasher(&self) -> AlikeAtFirstHasher {
+            AlikeAtFirstHasher {
+                hasher: self.0.build_hasher(),
+                is_further: false,
             }
         }
     }
 
+    impl Hasher for AlikeAtFirstHasher {
+        fn write(&mut self, bytes: &[u8]) {
+            self.is_further |= bytes == [FURTHER];
+            self.hasher.write(bytes);
+        }
+
+        fn finish(&self) -> u64 {
+            match self.is_further {
+                true => self.hasher.finish(),
+                false => 0,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_naive_matcher_finds_and_forgets_what_was_removed(wishes in wishes(), names in names()) {
+            check(Outline::<RandomState>::default(), &wishes, &names)?;
+        }
+
+        #[test]
+        fn a_filter_is_not_hidden_by_one_whose_hash_begins_alike(wishes in wishes(), names in names()) {
+            check(Outline::<AlikeAtFirst>::default(), &wishes, &names)?;
+        }
+    }
+
+    /// As it does for each of its shards.
+    #[test]
+    fn a_peer_may_say_twice_what_it_wants() {
+        let mut outline = Outline::<RandomState>::default();
+        for filter in ["a/b", "a/b", "a/+", "a/+"] {
+            assert!(outline.add(filter, 1));
+        }
+        for filter in ["a/b", "a/+"] {
+            outline.remove(filter, 1);
+        }
+        outline.matching("a/b", |filter, _| panic!("{filter} is not wanted"));
+        assert_eq!(outline.len(), 0);
+    }
+
     #[test]
     fn shapes_are_bounded() {
-        let mut outline = Outline::default();
+        let mut outline = Outline::<RandomState>::default();
         let shape = |levels: usize| format!("{}+", "a/".repeat(levels));
         for levels in 0..MOST_SHAPES {
             assert!(outline.add(&shape(levels), 1));

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     ids::{ClientKey, ConnId, Millis, Offset},
+    lane::LaneSet,
     store::{
         Claim, Claimed, Command, Cursor, LogKind, Resumed, Source, StoreError, Unfinished, Will,
     },
@@ -284,19 +285,15 @@ impl Shard {
         self.take_up(conn, resend);
     }
 
-    pub(super) fn push_stream(&self, app: u16, claimed: &Claimed, noticed: bool) -> PushStream {
+    pub(super) fn push_stream(&self, app: u16, claimed: &Claimed, noticed: LaneSet) -> PushStream {
         let end = self.apps[usize::from(app)].push_tail.end();
         let Cursor {
             done, done_above, ..
         } = &claimed.push_cursor;
         let position = Position::at(*done, end.max(*done), done_above.clone());
-        let inbox_more = claimed.inbox_waiting || noticed;
-        let replay = (position.lagging || inbox_more).then(|| {
-            Box::new(Replay {
-                inbox_more,
-                ..Replay::default()
-            })
-        });
+        let mut lanes = claimed.inbox_waiting;
+        lanes.add(noticed);
+        let replay = (position.lagging || !lanes.is_empty()).then(|| Box::new(Replay::of(lanes)));
         PushStream {
             position,
             inbox_read: Offset::default(),

@@ -4,11 +4,12 @@ use std::{mem::take, sync::Arc};
 
 use campanile_mqtt::{Reason, Version};
 
-use super::{Elsewhere, Pending, Phase, Shard, conn::Replay, live_in};
+use super::{Elsewhere, Pending, Phase, Shard, live_in};
 use crate::{
     cluster::peer::Connected,
     effects::Ticket,
     ids::{AppId, ClientKey, ConnId, Epoch, Generation, MessageId, Millis, Offset, ShardId},
+    lane::{Lane, LaneSet},
     mail::{ClusterMail, Mail},
     routes::Routes,
     store::{
@@ -81,14 +82,18 @@ impl Shard {
                 }
             }
             ClusterMail::Sync { ticket } => self.mail_hub(ClusterMail::Synced { ticket }),
-            ClusterMail::InboxWaits { client, entry } => self.on_inbox_waits(&client, entry),
+            ClusterMail::InboxWaits {
+                client,
+                entry,
+                lane,
+            } => self.on_inbox_waits(&client, entry, lane),
             ClusterMail::Recheck(client) => self.recheck(&client),
             ClusterMail::InboxesWait(app) => {
                 let app = self.app(&app);
                 let clients = &self.apps[usize::from(app)].clients;
                 let slots: Vec<u32> = clients.values().copied().collect();
                 for slot in slots {
-                    self.look_into_inbox(slot);
+                    self.look_into_inbox(slot, LaneSet::ALL);
                 }
             }
             ClusterMail::Release {
@@ -472,33 +477,31 @@ impl Shard {
         self.command(command, Pending::Restamp(conn));
     }
 
-    fn on_inbox_waits(&mut self, client: &ClientKey, entry: Offset) {
+    fn on_inbox_waits(&mut self, client: &ClientKey, entry: Offset, lane: Lane) {
         let app = self.app(&client.app);
         let clients = &self.apps[usize::from(app)].clients;
         let Some(&slot) = clients.get(&client.client_id) else {
             return;
         };
         let known = match self.conns[slot as usize].as_ref().map(|conn| &conn.phase) {
-            Some(Phase::Live(live) | Phase::Announcing(live)) => entry <= live.push.inbox_read,
+            Some(Phase::Live(live) | Phase::Announcing(live)) => entry <= live.inbox_read(lane),
             _ => false,
         };
         if !known {
-            self.look_into_inbox(slot);
+            self.look_into_inbox(slot, lane.into());
         }
     }
 
-    /// A client's inbox may have entries that nobody announced.
-    pub(super) fn look_into_inbox(&mut self, slot: u32) {
+    /// Lanes of a client's inbox may have entries that nobody announced.
+    pub(super) fn look_into_inbox(&mut self, slot: u32, lanes: LaneSet) {
         let phase = self.conns[slot as usize]
             .as_mut()
             .map(|conn| &mut conn.phase);
         match phase {
-            Some(Phase::Claiming(connecting)) => connecting.inbox_noticed = true,
+            Some(Phase::Claiming(connecting)) => connecting.inbox_noticed.add(lanes),
             Some(Phase::Announcing(live) | Phase::Live(live)) => {
                 let replay = live.push.replay.get_or_insert_with(Default::default);
-                let replay: &mut Replay = replay;
-                replay.inbox_noticed |= replay.reading;
-                replay.inbox_more = true;
+                replay.note(lanes);
             }
             _ => return,
         }
@@ -583,7 +586,7 @@ impl Shard {
                 .push
                 .replay
                 .as_ref()
-                .is_some_and(|replay| replay.inbox_more || !replay.inbox.is_empty()),
+                .is_some_and(|replay| replay.waits_in_inbox()),
             epoch: live.epoch,
             protocol_level: match live.version {
                 Version::V31 => 3,

@@ -15,6 +15,7 @@ use crate::{
     access::Identity,
     effects::{Origin, Ticket},
     ids::{AppId, ConnId, Epoch, MessageId, Millis, Offset},
+    lane::{Lane, LaneSet, Turns},
     mail::Keeper,
     message::Message,
     routes::FilterIx,
@@ -72,8 +73,8 @@ pub struct Connecting {
     pub auth: Option<Box<Auth>>,
     /// Authentication Data that goes out with the CONNACK.
     pub auth_data: Option<Arc<[u8]>>,
-    /// The inbox got an entry while the claim was under way.
-    pub inbox_noticed: bool,
+    /// Lanes of the inbox that got an entry while the claim was under way.
+    pub inbox_noticed: LaneSet,
     /// The device got another profile while the claim was under way.
     pub profile_noticed: Option<Box<super::audiences::Noticed>>,
     /// Another node has claimed the client with this epoch.
@@ -170,6 +171,8 @@ pub struct Rare {
     pub has_resent: bool,
     /// Places in the inbox of those, ascending: a replay passes them over, also when they are finished but still there.
     pub resent_inbox: Vec<Offset>,
+    /// The high and the low lane of the inbox were read up to here.
+    pub lanes_read: [Offset; 2],
 }
 
 /// What follows a claim, while other shards learn of the subscriptions.
@@ -296,24 +299,120 @@ pub struct TopicStream {
 #[derive(Debug)]
 pub struct PushStream {
     pub position: Position,
-    /// The inbox was read up to here.
+    /// The normal lane of the inbox was read up to here; for the others see [`Rare::lanes_read`].
     pub inbox_read: Offset,
     /// While the client lags in either, both are read through these.
     pub replay: Option<Box<Replay>>,
 }
 
-/// The merge of inbox and push log.
+/// The merge of the inbox's lanes and the push log, which is as urgent as the normal one.
 #[derive(Debug, Default)]
 pub struct Replay {
-    pub inbox: VecDeque<InboxEntry>,
-    /// There may be more in the inbox.
-    pub inbox_more: bool,
-    /// An entry was added while the inbox was being read.
-    pub inbox_noticed: bool,
+    /// By [`Lane::code`].
+    pub inbox: [InboxLane; 3],
     pub log: VecDeque<LogEntry>,
+    /// A page of either is being read.
     pub reading: bool,
     /// The read under way, if it is of the log, begins at a place that counts no more.
     pub outdated: bool,
+    /// Entries that were replaced meanwhile, and that the page may have. At most [`MAX_REPLACED`].
+    pub replaced: Vec<Offset>,
+    pub turns: Turns,
+}
+
+/// What is known of a lane of an inbox that is replayed.
+#[derive(Debug, Default)]
+pub struct InboxLane {
+    /// Entries that were read and not yet sent.
+    pub entries: VecDeque<InboxEntry>,
+    /// There may be more.
+    pub more: bool,
+    /// An entry was added while a page was being read.
+    pub noticed: bool,
+}
+
+/// Entries that a lagging client takes at a time.
+pub const PAGE: usize = 64;
+/// Replaced entries that are remembered while a page is read; one more may be sent all the same.
+pub const MAX_REPLACED: usize = 256;
+
+impl Replay {
+    /// Of a client in whose inbox these lanes may have something.
+    pub fn of(lanes: LaneSet) -> Replay {
+        let mut replay = Replay::default();
+        replay.note(lanes);
+        replay
+    }
+
+    pub fn lane(&mut self, lane: Lane) -> &mut InboxLane {
+        &mut self.inbox[usize::from(lane.code())]
+    }
+
+    /// Lanes of the inbox may have something new.
+    pub fn note(&mut self, lanes: LaneSet) {
+        let reading = self.reading;
+        for lane in Lane::ALL.into_iter().filter(|lane| lanes.contains(*lane)) {
+            let lane = self.lane(lane);
+            lane.more = true;
+            lane.noticed |= reading;
+        }
+    }
+
+    /// Keeps a high entry that was announced in memory, so that no read holds it up. Whether it did: not behind others that are yet to be read, and only as
+    /// many as a page has.
+    pub fn hold(&mut self, entry: &InboxEntry) -> bool {
+        let high = self.lane(Lane::High);
+        let holds = entry.item.lane == Lane::High && !high.more && high.entries.len() < PAGE;
+        if holds {
+            high.entries.push_back(entry.clone());
+        }
+        holds
+    }
+
+    /// An entry of the inbox is to be sent no more.
+    pub fn forget(&mut self, replaced: Offset) {
+        for lane in &mut self.inbox {
+            lane.entries.retain(|entry| entry.offset != replaced);
+        }
+        if self.reading && self.replaced.len() < MAX_REPLACED {
+            self.replaced.push(replaced);
+        }
+    }
+
+    /// A page of a lane was read; `lanes` of the inbox hold anything.
+    pub fn take_page(&mut self, read: Lane, entries: Vec<InboxEntry>, more: bool, lanes: LaneSet) {
+        self.reading = false;
+        let replaced = std::mem::take(&mut self.replaced);
+        for each in Lane::ALL {
+            let lane = self.lane(each);
+            let more = match each == read {
+                true => more,
+                false => lane.more && lanes.contains(each),
+            };
+            lane.more = more || std::mem::take(&mut lane.noticed);
+        }
+        self.lane(read).entries = entries
+            .into_iter()
+            .filter(|entry| !replaced.contains(&entry.offset))
+            .collect();
+    }
+
+    /// Whether something waits or may wait in the inbox.
+    pub fn waits_in_inbox(&self) -> bool {
+        let mut lanes = self.inbox.iter();
+        lanes.any(|lane| lane.more || !lane.entries.is_empty())
+    }
+
+    /// Lanes in which something waits or may wait; `lagging`: in the push log too.
+    pub fn waiting(&self, lagging: bool) -> LaneSet {
+        let waits = |lane: &Lane| {
+            let inbox = &self.inbox[usize::from(lane.code())];
+            inbox.more
+                || !inbox.entries.is_empty()
+                || *lane == Lane::Normal && (lagging || !self.log.is_empty())
+        };
+        Lane::ALL.into_iter().filter(waits).collect()
+    }
 }
 
 impl Live {
@@ -325,6 +424,26 @@ impl Live {
     /// State that few connections have, made on first use.
     pub fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    /// Up to where a lane of the inbox was read.
+    pub fn inbox_read(&self, lane: Lane) -> Offset {
+        let others = || self.rare.as_ref().map(|rare| rare.lanes_read);
+        match lane {
+            Lane::Normal => self.push.inbox_read,
+            Lane::High => others().unwrap_or_default()[0],
+            Lane::Low => others().unwrap_or_default()[1],
+        }
+    }
+
+    /// Notes that a lane of the inbox was read up to here.
+    pub fn note_inbox_read(&mut self, lane: Lane, to: Offset) {
+        let read = match lane {
+            Lane::Normal => &mut self.push.inbox_read,
+            Lane::High => &mut self.rare().lanes_read[0],
+            Lane::Low => &mut self.rare().lanes_read[1],
+        };
+        *read = to.max(*read);
     }
 
     /// Whether something waits in memory, which newer messages must not overtake.

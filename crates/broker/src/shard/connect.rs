@@ -14,6 +14,7 @@ use super::{
 use crate::{
     access::Identity,
     ids::Epoch,
+    lane::LaneSet,
     message::{Kind, Message},
     store::Will,
 };
@@ -193,7 +194,7 @@ impl Shard {
                 })
             }),
             auth_data: None,
-            inbox_noticed: false,
+            inbox_noticed: LaneSet::NONE,
             profile_noticed: None,
             outrun: Epoch::default(),
         }

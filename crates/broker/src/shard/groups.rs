@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ids::ShardId,
+    lane::Lane,
     mail::{ClusterMail, Keeper, Mail},
     message::Message,
     store::InboxItem,
@@ -52,6 +53,7 @@ impl Shard {
                     routed.inboxes.push((
                         client_id,
                         InboxItem {
+                            lane: Lane::Normal,
                             message,
                             qos,
                             retain,

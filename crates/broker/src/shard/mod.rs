@@ -43,6 +43,7 @@ use crate::{
     config::Config,
     effects::{Effects, Ticket},
     ids::{AppId, ClientKey, ConnId, Generation, IdSource, Millis, Offset, ShardId},
+    lane::Lane,
     mail::{Interest, Mail},
     message::Message,
     outbox::Outbox,
@@ -197,7 +198,7 @@ enum Pending {
     PushPage(ConnId),
     /// Profiles of an app's clients.
     Profiles(u16, Vec<Arc<str>>),
-    InboxPage(ConnId),
+    InboxPage(ConnId, Lane),
     Resend(ConnId),
     /// A connection's lazy save.
     Save(ConnId),

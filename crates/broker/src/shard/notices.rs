@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use campanile_mqtt::topic;
 
-use super::{
-    Pending, Phase, Shard,
-    conn::{Queued, Replay},
-    live_in,
-    outgoing::receipt_of,
-};
+use super::{Pending, Phase, Shard, conn::Queued, live_in, outgoing::receipt_of};
 use crate::{
     effects::Ticket,
     ids::{AppId, ClientKey, ConnId, MessageId, Millis, Offset, ShardId},
+    lane::LaneSet,
     mail::{Interest, Mail},
     message::{Kind, Message},
     store::{InboxEntry, LogEntry, LogKind, Notice, Outcome, Page, StoreError},
@@ -117,8 +113,9 @@ impl Shard {
                 client,
                 previous,
                 entry,
+                replaced,
                 ..
-            } => self.on_inbox_entry(&client, previous, entry),
+            } => self.on_inbox_entry(&client, previous, entry, replaced),
             Notice::Change {
                 app,
                 offset,
@@ -212,7 +209,14 @@ impl Shard {
         }
     }
 
-    fn on_inbox_entry(&mut self, client: &ClientKey, previous: Offset, entry: InboxEntry) {
+    fn on_inbox_entry(
+        &mut self,
+        client: &ClientKey,
+        previous: Offset,
+        entry: InboxEntry,
+        replaced: Option<Offset>,
+    ) {
+        let lane = entry.item.lane;
         let app = self.app(&client.app);
         let Some(&slot) = self.apps[usize::from(app)].clients.get(&client.client_id) else {
             return;
@@ -223,41 +227,37 @@ impl Shard {
         {
             Some(Phase::Live(live)) => live,
             Some(Phase::Announcing(live)) => {
-                live.push.replay.get_or_insert_default().inbox_more = true;
+                live.push.replay.get_or_insert_default().note(lane.into());
                 return;
             }
             Some(Phase::Claiming(connecting)) => {
-                connecting.inbox_noticed = true;
+                connecting.inbox_noticed.add(lane.into());
                 return;
             }
             _ => return,
         };
-        if entry.offset <= live.push.inbox_read {
+        if let (Some(replaced), Some(replay)) = (replaced, &mut live.push.replay) {
+            replay.forget(replaced);
+        }
+        let read = live.inbox_read(lane);
+        if entry.offset <= read {
             // It was read from the store before this notice came.
             return;
         }
-        if previous > live.push.inbox_read {
+        if previous > read {
             // The word of an entry before it is still under way: both are read.
-            return self.look_into_inbox(slot);
+            return self.look_into_inbox(slot, lane.into());
         }
-        let room = live.has_room();
-        match &mut live.push.replay {
-            Some(replay) => {
-                replay.inbox_noticed |= replay.reading;
-                replay.inbox_more = true;
-            }
-            None if room => {
-                live.push.inbox_read = entry.offset;
-                self.send_inbox_entry(slot, entry);
-            }
-            None => {
-                let replay = Replay {
-                    inbox_more: true,
-                    ..Replay::default()
-                };
-                live.push.replay = Some(Box::new(replay));
-            }
+        if live.push.replay.is_none() && live.has_room() {
+            live.note_inbox_read(lane, entry.offset);
+            return self.send_inbox_entry(slot, entry);
         }
+        if live.push.replay.get_or_insert_default().hold(&entry) {
+            live.note_inbox_read(lane, entry.offset);
+            // What the others wait for, it does not.
+            return self.pump(slot);
+        }
+        live.push.replay.get_or_insert_default().note(lane.into());
     }
 
     fn on_topic_entry(&mut self, app: &AppId, partition: u8, previous: Offset, entry: LogEntry) {
@@ -392,7 +392,9 @@ impl Shard {
             Pending::Job(job) => self.on_job_answer(job, outcome.map(drop)),
             Pending::Restamp(conn) => match outcome {
                 // Between the generations nobody may have been told of what came.
-                Ok(_) if self.slot_of(conn).is_some() => self.look_into_inbox(conn.slot),
+                Ok(_) if self.slot_of(conn).is_some() => {
+                    self.look_into_inbox(conn.slot, LaneSet::ALL);
+                }
                 Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
                     self.restamp_later(conn);
                 }
@@ -402,7 +404,7 @@ impl Shard {
             Pending::Reread(_)
             | Pending::TopicPage { .. }
             | Pending::PushPage(_)
-            | Pending::InboxPage(_)
+            | Pending::InboxPage(..)
             | Pending::Profiles(..)
             | Pending::Resend(_) => {
                 unreachable!("queries are answered by pages")
@@ -435,9 +437,8 @@ impl Shard {
             (Pending::TopicPage { conn, partition }, page) => {
                 self.on_replay_page(conn, Some(partition), page.ok());
             }
-            (Pending::PushPage(conn) | Pending::InboxPage(conn), page) => {
-                self.on_replay_page(conn, None, page.ok());
-            }
+            (Pending::PushPage(conn), page) => self.on_replay_page(conn, None, page.ok()),
+            (Pending::InboxPage(conn, lane), page) => self.on_inbox_page(conn, lane, page.ok()),
             (Pending::Profiles(app, clients), page) => self.on_profiles_page(app, clients, page),
             (Pending::Reread(elsewhere), page) => self.on_reread(*elsewhere, page),
             (Pending::Resend(conn), Ok(Page::Entries(items))) => self.on_resend_page(conn, items),

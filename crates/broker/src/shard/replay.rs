@@ -10,18 +10,17 @@ use smallvec::SmallVec;
 
 use super::{
     Pending, Shard,
-    conn::{Live, Queued, Tag, TagSource},
+    conn::{Live, PAGE, Queued, Tag, TagSource},
     live_in,
     outgoing::receipt_of,
 };
 use crate::{
     ids::{ConnId, Offset},
+    lane::Lane,
     message::Message,
     store::{Cursor, InboxEntry, LogEntry, LogKind, Page, Query, Source, Unfinished},
 };
 
-/// Entries that a lagging client takes at a time.
-const PAGE: usize = 64;
 /// Entries of the push log that were not for a client after which others have their turn.
 const PASSED_AT_ONCE: u32 = 1024;
 /// Entries behind the end of a topic log up to which a client looks at each of them; beyond, the store is asked for those that match.
@@ -75,7 +74,7 @@ impl Shard {
         found.filter(|found| from_log && found.qos > QoS::AtMostOnce)
     }
 
-    /// Sends pushes to a client that lags: inbox and push log, in the order of acceptance.
+    /// Sends pushes to a client that lags: inbox and push log, lane by lane, those of a lane in the order of acceptance.
     pub(super) fn pump_pushes(&mut self, slot: u32) {
         let mut passed = 0;
         loop {
@@ -90,8 +89,12 @@ impl Shard {
                 return;
             }
             match self.next_push(slot) {
-                Step::Inbox(entry) => self.send_inbox_entry(slot, entry),
+                Step::Inbox(entry) => {
+                    self.count_turn(slot, entry.item.lane);
+                    self.send_inbox_entry(slot, entry);
+                }
                 Step::Log(entry) if self.is_for(slot, &entry.message) => {
+                    self.count_turn(slot, Lane::Normal);
                     self.send_push_entry(slot, &entry);
                 }
                 Step::Log(_) => {
@@ -109,21 +112,64 @@ impl Shard {
     }
 
     fn next_push(&mut self, slot: u32) -> Step {
+        if let Some(entry) = self.replay(slot).lane(Lane::High).entries.pop_front() {
+            // It does not even wait for what is being read.
+            return Step::Inbox(entry);
+        }
+        loop {
+            let live = self.live(slot).expect("the caller looked");
+            let replay = live.push.replay.as_ref().expect("the caller looked");
+            if replay.reading {
+                return Step::Wait;
+            }
+            let waiting = replay.waiting(live.push.position.lagging);
+            let next = match replay.turns.next(waiting) {
+                Some(Lane::Normal) => self.next_normal(slot),
+                Some(lane) => Some(self.next_of_lane(slot, lane)),
+                None => return Step::Done,
+            };
+            if let Some(step) = next {
+                return step;
+            }
+        }
+    }
+
+    /// Notes that something of a lane is sent.
+    fn count_turn(&mut self, slot: u32, lane: Lane) {
+        let live = self.live_mut(slot).expect("the caller looked");
+        let lagging = live.push.position.lagging;
+        let replay = live.push.replay.as_mut().expect("the caller looked");
+        let waiting = replay.waiting(lagging);
+        replay.turns.sent(lane, waiting);
+    }
+
+    /// The next of a lane of the inbox in which something waits.
+    fn next_of_lane(&mut self, slot: u32, lane: Lane) -> Step {
+        let inbox = self.replay(slot).lane(lane);
+        if let Some(entry) = inbox.entries.pop_front() {
+            return Step::Inbox(entry);
+        }
+        let live = self.live(slot).expect("the caller looked");
+        let conn = live.conn;
+        let query = Query::Inbox {
+            client: self.key_of(live),
+            lane,
+            after: live.inbox_read(lane),
+            limit: PAGE as u32,
+        };
+        self.replay(slot).reading = true;
+        self.query(query, Pending::InboxPage(conn, lane));
+        Step::Wait
+    }
+
+    /// The next of the inbox's normal lane and the push log, in the order of acceptance; `None` if there is none after all.
+    fn next_normal(&mut self, slot: u32) -> Option<Step> {
         let live = self.live(slot).expect("the caller looked");
         let (conn, app) = (live.conn, live.app);
         let replay = live.push.replay.as_ref().expect("the caller looked");
-        if replay.reading {
-            return Step::Wait;
-        }
-        if replay.inbox.is_empty() && replay.inbox_more {
-            let query = Query::Inbox {
-                client: self.key_of(live),
-                after: live.push.inbox_read,
-                limit: PAGE as u32,
-            };
-            self.replay(slot).reading = true;
-            self.query(query, Pending::InboxPage(conn));
-            return Step::Wait;
+        let inbox = &replay.inbox[usize::from(Lane::Normal.code())];
+        if inbox.entries.is_empty() && inbox.more {
+            return Some(self.next_of_lane(slot, Lane::Normal));
         }
         let read = live.push.position.read;
         if replay.log.is_empty() && live.push.position.lagging {
@@ -139,7 +185,7 @@ impl Shard {
                 };
                 self.replay(slot).reading = true;
                 self.query(query, Pending::PushPage(conn));
-                return Step::Wait;
+                return Some(Step::Wait);
             }
             let entries: VecDeque<LogEntry> = tail.after(read, PAGE).cloned().collect();
             let live = self.live_mut(slot).expect("the caller looked");
@@ -149,35 +195,22 @@ impl Shard {
             }
             self.replay(slot).log = entries;
         }
-        let live = self.live_mut(slot).expect("the caller looked");
-        let replay = live.push.replay.as_mut().expect("the caller looked");
-        let inbox_first = match (replay.inbox.front(), replay.log.front()) {
-            (Some(inbox), Some(log)) => inbox.offset < log.offset,
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) => {
-                return if live.push.position.lagging {
-                    Step::Wait
-                } else {
-                    Step::Done
-                };
-            }
-        };
-        if inbox_first {
-            let entry = replay.inbox.pop_front().expect("just seen");
-            return Step::Inbox(entry);
-        }
         let live = self.live(slot).expect("the caller looked");
         let replay = live.push.replay.as_ref().expect("the caller looked");
-        let next = replay.log.front().expect("just seen");
-        if self.is_unjudged(live, &next.message) {
-            return Step::Wait;
+        let inbox = &replay.inbox[usize::from(Lane::Normal.code())];
+        match (inbox.entries.front(), replay.log.front()) {
+            (None, None) => return None,
+            (Some(inbox), log) if log.is_none_or(|log| inbox.offset < log.offset) => {
+                return Some(self.next_of_lane(slot, Lane::Normal));
+            }
+            (_, Some(next)) if self.is_unjudged(live, &next.message) => return Some(Step::Wait),
+            _ => {}
         }
         let live = self.live_mut(slot).expect("the caller looked");
         let replay = live.push.replay.as_mut().expect("the caller looked");
         let entry = replay.log.pop_front().expect("just seen");
         live.push.position.read = entry.offset;
-        Step::Log(entry)
+        Some(Step::Log(entry))
     }
 
     fn replay(&mut self, slot: u32) -> &mut super::conn::Replay {
@@ -427,7 +460,38 @@ impl Shard {
         }
     }
 
-    /// A page of a log or inbox was read for a replay.
+    /// A page of a lane of the inbox was read for a replay.
+    pub(super) fn on_inbox_page(&mut self, conn: ConnId, lane: Lane, page: Option<Page>) {
+        let Some(live) = self.answered(conn) else {
+            return;
+        };
+        let Some(Page::Inbox {
+            entries,
+            more,
+            lanes,
+        }) = page
+        else {
+            return self.read_push_later(conn);
+        };
+        if let Some(last) = entries.last() {
+            live.note_inbox_read(lane, last.offset);
+        }
+        if let Some(replay) = &mut live.push.replay {
+            replay.take_page(lane, entries, more, lanes);
+        }
+        self.pump(conn.slot);
+    }
+
+    /// The store cannot be read now: the next acknowledgement, notice or second tries again.
+    fn read_push_later(&mut self, conn: ConnId) {
+        let live = self.live_mut(conn.slot).expect("the caller looked");
+        if let Some(replay) = &mut live.push.replay {
+            replay.reading = false;
+        }
+        self.retry_later(conn);
+    }
+
+    /// A page of a log was read for a replay; of the push log without a partition.
     pub(super) fn on_replay_page(
         &mut self,
         conn: ConnId,
@@ -439,15 +503,6 @@ impl Shard {
         };
         let mut lost = false;
         match (partition, page) {
-            (None, Some(Page::Inbox { entries, more })) => {
-                if let Some(replay) = &mut live.push.replay {
-                    replay.reading = false;
-                    replay.inbox_more = more || std::mem::take(&mut replay.inbox_noticed);
-                    let last = entries.last().map(|entry| entry.offset);
-                    live.push.inbox_read = live.push.inbox_read.max(last.unwrap_or_default());
-                    replay.inbox = entries.into();
-                }
-            }
             (
                 None,
                 Some(Page::Log {
@@ -487,13 +542,7 @@ impl Shard {
                     stream.page = entries.into();
                 }
             }
-            // The store cannot be read now: the next acknowledgement, notice or second tries again.
-            (None, _) => {
-                if let Some(replay) = &mut live.push.replay {
-                    replay.reading = false;
-                }
-                return self.retry_later(conn);
-            }
+            (None, _) => return self.read_push_later(conn),
             (Some(partition), _) => {
                 let stream = &mut live.topics[usize::from(partition)];
                 (stream.reading, stream.outdated) = (false, false);

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     ids::{ClientKey, ConnId, MessageId, Offset},
+    lane::Lane,
     mail::{Interest, Member},
     routes::{FilterIx, Subscriber},
     store::{self, Command, InboxItem, StoreError, StoredSubscription},
@@ -318,6 +319,7 @@ impl Shard {
             let subscription_ids: SmallVec<[u32; 1]> = id.into_iter().collect();
             if live.is_durable() && qos > QoS::AtMostOnce {
                 inbox.push(InboxItem {
+                    lane: Lane::Normal,
                     message,
                     qos,
                     retain: true,

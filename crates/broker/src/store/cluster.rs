@@ -11,6 +11,7 @@ use campanile_mqtt::QoS;
 use super::{Cursor, LogEntry, LogKind, OwedWill, Resumed};
 use crate::{
     ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
+    lane::{Lane, LaneSet},
     message::Message,
 };
 
@@ -149,6 +150,8 @@ pub struct Note {
     pub client: ClientKey,
     /// Its inbox has an entry at this place; 0: it was claimed through another node, and the connection here has lost its session.
     pub entry: Offset,
+    /// The lane of that entry.
+    pub lane: Lane,
 }
 
 /// What a node must know of an app before it serves it.
@@ -179,6 +182,6 @@ pub struct SessionState {
     pub state: Resumed,
     /// Where the push log stands for the device.
     pub push_cursor: Cursor,
-    /// Whether the inbox holds anything.
-    pub inbox_waiting: bool,
+    /// Lanes of the inbox that hold anything.
+    pub inbox_waiting: LaneSet,
 }

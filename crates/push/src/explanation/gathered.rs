@@ -8,6 +8,7 @@ use super::{Facts, KeptOut, Position, Presence, Time};
 use crate::{
     device::{Fact, Profile},
     funnel::Life,
+    id::PushId,
     receipt::Mark,
     targeting::{Changed, Targeting, Unmet},
 };
@@ -29,6 +30,8 @@ pub struct AtDevice {
     pub is_passed: bool,
     /// Whom the push is for, as [`Targeting::encode`] wrote it; `None` if it names its devices, or is not in the log any more.
     pub targeting: Option<Bytes>,
+    /// The push that took its place in the device's inbox.
+    pub collapsed_by: Option<PushId>,
     /// What is known of the device, as [`Profile::encode`] wrote it.
     pub profile: Option<Bytes>,
 }
@@ -53,6 +56,7 @@ impl AtDevice {
             device_known: self.number.is_some() || self.profile.is_some(),
             marks: marks.into_iter().map(|mark| (mark, None)).collect(),
             kept_out,
+            collapsed_by: self.collapsed_by,
             presence: match self.is_connected {
                 true => Presence::Connected,
                 false => Presence::Unknown,

@@ -120,7 +120,7 @@ fn devices_that_will_not_get_it() {
     );
     check(
         marked(Mark::Dropped(DropReason::InboxFull)),
-        json!({"code": "dropped_by_quota", "quota": "inbox_full", "message": "the device's inbox was full, and the oldest entry gave way"}),
+        json!({"code": "dropped_by_quota", "quota": "inbox_full", "message": "the device's inbox was full, and it was the first to give way"}),
     );
     check(
         Facts {

@@ -229,7 +229,7 @@ impl Listener {
     /// Whether the files of a secure transport can be used.
     pub fn load_tls(&self) -> Result<(), tls::TlsError> {
         self.tls().map_or(Ok(()), |tls| {
-            tls.load(self.transport.is_websocket()).map(drop)
+            tls.load(self.transport.is_websocket(), None).map(drop)
         })
     }
 

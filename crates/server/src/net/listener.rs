@@ -13,7 +13,10 @@ use std::{
 use campanile_broker::ids::AppId;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::tls::{ServerTls, TlsError, TlsSpec};
+use super::{
+    tickets::Tickets,
+    tls::{ServerTls, TlsError, TlsSpec},
+};
 
 /// Connections that the kernel keeps while no shard accepts them: a reconnect storm's first second.
 const BACKLOG: i32 = 4096;
@@ -79,12 +82,12 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Binds and listens.
-    pub fn open(spec: &ListenerSpec) -> Result<Listening, ListenError> {
+    /// Binds and listens. `tickets` are those of all listeners of the node.
+    pub fn open(spec: &ListenerSpec, tickets: &Arc<Tickets>) -> Result<Listening, ListenError> {
         let tls = spec
             .tls
             .as_ref()
-            .map(|tls| tls.load(spec.websocket_path.is_some()))
+            .map(|tls| tls.load(spec.websocket_path.is_some(), Some(tickets)))
             .transpose()
             .map_err(|cause| ListenError::Tls {
                 name: spec.name.clone(),
@@ -261,7 +264,7 @@ mod tests {
             websocket_path: None,
             max_connections: 1,
         };
-        let listening = Listening::open(&spec).unwrap();
+        let listening = Listening::open(&spec, &Arc::default()).unwrap();
         let _client = std::net::TcpStream::connect(listening.address).unwrap();
         let socket = listening.socket.try_clone().unwrap();
         socket.set_nonblocking(false).unwrap();

@@ -13,5 +13,6 @@ pub mod listener;
 pub mod mailbox;
 pub mod ports;
 pub mod slab;
+pub mod tickets;
 pub mod tls;
 pub mod websocket;

@@ -8,13 +8,16 @@ use rustls::{
     client::ResolvesClientCert,
     crypto::aws_lc_rs,
     server::{
-        ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
+        ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use sha2::{Digest as _, Sha256};
+
+use super::tickets::Tickets;
 
 /// What a TLS listener needs. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,8 +124,8 @@ impl ResolvesClientCert for Current {
 }
 
 impl TlsSpec {
-    /// Reads the files. `web` adds the protocol names that browsers offer for a WebSocket.
-    pub fn load(&self, web: bool) -> Result<ServerTls, TlsError> {
+    /// Reads the files. `web` adds the protocol names that browsers offer for a WebSocket. Without `tickets` nothing is resumed.
+    pub fn load(&self, web: bool, tickets: Option<&Arc<Tickets>>) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certificate = Arc::new(Current(ArcSwap::from_pointee(self.certified()?)));
         let unfit = |cause| self.unfit(cause);
@@ -137,13 +140,29 @@ impl TlsSpec {
             vec![b"mqtt".to_vec()]
         };
         // One ticket resumes as well as two, and tickets, unlike a session cache, need no memory here.
-        config.send_tls13_tickets = 1;
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(unfit)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = usize::from(tickets.is_some());
+        if let Some(tickets) = tickets {
+            config.ticketer = Arc::new(Tickets::of_realm(tickets, self.realm()?));
+        }
         Ok(ServerTls {
             spec: self.clone(),
             certificate,
             config: Arc::new(config),
         })
+    }
+
+    /// Whose tickets are as good as a handshake here: who resumes is not asked for a certificate again, so that a listener must not open what one that asks for
+    /// less, or trusts others, has sealed.
+    fn realm(&self) -> Result<[u8; 32], TlsError> {
+        let mut realm = Sha256::new();
+        realm.update([self.client_auth as u8]);
+        if let (Some(path), true) = (&self.client_ca_file, self.client_auth != ClientAuth::Off) {
+            for certificate in certificates(path)? {
+                realm.update(Sha256::digest(&certificate));
+            }
+        }
+        Ok(realm.finalize().into())
     }
 
     /// Certificate and key, which must belong together.

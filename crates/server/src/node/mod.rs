@@ -18,6 +18,7 @@ mod signals;
 mod store;
 mod sys;
 mod ticker;
+mod tickets;
 mod totals;
 
 use std::{
@@ -66,6 +67,7 @@ use self::{
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
+    tickets::{keep_fresh, own_ring},
 };
 use crate::auth::{DeviceCredentials, REFRESH_EVERY};
 use crate::net::{
@@ -73,6 +75,7 @@ use crate::net::{
     driver::{self, Driver, Shared},
     listener::{AcceptBudget, ListenError, Listening},
     mailbox::Letter,
+    tickets::Tickets,
     tls::ServerTls,
 };
 
@@ -221,8 +224,12 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let clock = Clock::start();
         let files = process::raise_file_limit();
-        let listeners: Result<Vec<_>, _> = config.listeners.iter().map(Listening::open).collect();
-        let listeners = listeners?;
+        let tickets = Arc::<Tickets>::default();
+        tickets.replace(own_ring(clock.now().0).map_err(io::Error::from)?);
+        let listeners = config.listeners.iter();
+        let listeners: Vec<_> = listeners
+            .map(|spec| Listening::open(spec, &tickets))
+            .collect::<Result<_, _>>()?;
         let http_socket = config
             .http
             .as_ref()
@@ -266,6 +273,7 @@ impl Node {
         let shared = Arc::new(Shared {
             clock,
             listeners,
+            tickets,
             accept_budget: AcceptBudget::new(
                 config.accepts_per_second,
                 config.accept_burst,
@@ -302,7 +310,7 @@ impl Node {
         let apps: std::collections::BTreeSet<_> = apps.collect();
         let credentials = config.credentials.clone();
         credentials.start(reader.clone(), shared.clock.clone(), apps.iter().cloned());
-        runtime.spawn(keep_fresh(credentials.clone()));
+        runtime.spawn(refresh_credentials(credentials.clone()));
         let (auth_pool, auth) = AuthPool::spawn(&config, shared.clone())?;
         let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
@@ -372,6 +380,7 @@ impl Node {
         };
         let shards = spawn_shards(&config, &inner, polls, recovery, generation, &aides, &alarm)?;
         drop((alarm, aides));
+        runtime.spawn(keep_fresh(inner.clone()));
         let census = Census::spawn(inner.clone(), orders)?;
         let ticker = Ticker::spawn(
             inner.clone(),
@@ -563,7 +572,7 @@ impl Node {
 type Opened = (Box<dyn Backend>, Option<Arc<redis::Figures>>);
 
 /// Reads the keys and rules of devices again and again, as long as the runtime lives.
-async fn keep_fresh(credentials: Arc<DeviceCredentials>) {
+async fn refresh_credentials(credentials: Arc<DeviceCredentials>) {
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let credentials = credentials.clone();

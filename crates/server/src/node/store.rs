@@ -372,6 +372,7 @@ mod tests {
 
     use campanile_broker::{
         ids::{AppId, ClientKey, Generation, MessageId, Offset},
+        lane::Lane,
         message::{Kind, Message},
         store::{Change, InboxEntry, InboxItem},
     };
@@ -387,6 +388,7 @@ mod tests {
         let shared = Shared {
             clock: Clock::start(),
             listeners: Vec::new(),
+            tickets: Arc::default(),
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: 1,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),
@@ -438,6 +440,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             subscription_ids: Default::default(),
+            lane: Lane::Normal,
         };
         let notices = vec![
             Notice::Change {
@@ -457,6 +460,7 @@ mod tests {
                     offset: Offset(1),
                     item,
                 },
+                replaced: None,
             },
         ];
         let (sweep, more) = mpsc::channel();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use campanile_broker::{
     cluster::peer::{Answer, Connected, Load, PeerMessage, Question},
     ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset, ShardId},
+    lane::Lane,
     mail::{Interest, Member},
     message::{Kind, Message},
     store::{Change, DurableMember, InboxEntry, InboxItem, LogEntry, LogKind, QoS},
@@ -100,6 +101,7 @@ impl Encoder {
                 client,
                 previous,
                 entry,
+                replaced,
             } => Body::Inbox(wire::Inbox {
                 client: self.client(&client),
                 previous: previous.0,
@@ -108,6 +110,8 @@ impl Encoder {
                 qos: entry.item.qos as u32,
                 retain: entry.item.retain,
                 subscription_ids: entry.item.subscription_ids.to_vec(),
+                lane: entry.item.lane.code().into(),
+                replaced: replaced.map(|replaced| replaced.0),
             }),
             PeerMessage::Instant {
                 app,
@@ -248,8 +252,10 @@ impl Decoder {
                         qos: qos(inbox.qos)?,
                         retain: inbox.retain,
                         subscription_ids: inbox.subscription_ids.into(),
+                        lane: Lane::from_code(inbox.lane.into()).ok_or(Unread::Later)?,
                     },
                 },
+                replaced: inbox.replaced.map(Offset),
             },
             Body::Instant(instant) => PeerMessage::Instant {
                 app: self.app(&instant.app)?,

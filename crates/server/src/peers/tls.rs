@@ -53,7 +53,7 @@ impl PeerTls {
             client_ca_file: Some(self.ca.clone()),
             client_auth: ClientAuth::Required,
         };
-        let server = spec.load(false)?;
+        let server = spec.load(false, None)?;
         let mut accepting = ServerConfig::clone(server.config());
         accepting.alpn_protocols = vec![PROTOCOL.to_vec()];
         Ok(Security {

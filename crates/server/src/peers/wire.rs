@@ -348,6 +348,11 @@ pub struct Inbox {
     pub subscription_ids: Vec<u32>,
     #[prost(uint64, tag = "7")]
     pub previous: u64,
+    /// `Lane::code`.
+    #[prost(uint32, tag = "8")]
+    pub lane: u32,
+    #[prost(uint64, optional, tag = "9")]
+    pub replaced: Option<u64>,
 }
 
 /// `PeerMessage::Instant`.

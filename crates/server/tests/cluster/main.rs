@@ -10,3 +10,4 @@ mod outages;
 mod partitions;
 mod schedules;
 mod setup;
+mod tls;

@@ -8,6 +8,7 @@ use campanile_broker::{ids::Millis, store::StoreError};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{Accept, Audience as PushAudience, Command, Idempotency, Outcome},
 };
 
@@ -74,6 +75,11 @@ impl Ends {
             .model
             .pushing(audience, Millis(self.now.0 + ttl_ms), ttl_ms == 0);
         self.model.pushes[push].present = self.lasting_sessions();
+        let made = &mut self.model.pushes[push];
+        if made.audience != Audience::All {
+            // By its number, so that a seed goes on as it did before there were lanes.
+            (made.priority, made.collapse_key) = kind_of(push);
+        }
         let key = self.rng.chance(500).then(|| format!("key-{push}"));
         self.servers[at].current = Some(Current {
             push,
@@ -110,6 +116,8 @@ impl Ends {
             expires_ms: push.expires_at.0,
             audience,
             payload: Bytes::from(format!("p{}", current.push)),
+            priority: push.priority,
+            collapse_key: push.collapse_key.map(str::to_owned),
             idempotency: current.key.clone().map(|key| Idempotency {
                 key,
                 body_hash: [current.push as u8; 32],
@@ -118,8 +126,14 @@ impl Ends {
         };
         self.trace.note(|| {
             format!(
-                "{} server {at}: push{} {:?} ttl {} key {:?}",
-                self.steps, current.push, push.audience, current.ttl_ms, current.key
+                "{} server {at}: push{} {:?} {:?} {:?} ttl {} key {:?}",
+                self.steps,
+                current.push,
+                push.audience,
+                push.priority,
+                push.collapse_key,
+                current.ttl_ms,
+                current.key
             )
         });
         Command::Accept(Box::new(accept))
@@ -262,6 +276,21 @@ impl Ends {
             Err(error) => Err(Violation(format!("the report of push{ix}: {error}"))),
         }
     }
+}
+
+/// Lane and collapse key of a push to devices.
+fn kind_of(push: usize) -> (Priority, Option<&'static str>) {
+    let priority = match push % 5 {
+        1 => Priority::High,
+        3 => Priority::Low,
+        _ => Priority::Normal,
+    };
+    let key = match push % 7 {
+        2 | 3 => Some("score"),
+        5 => Some("weather"),
+        _ => None,
+    };
+    (priority, key)
 }
 
 fn app() -> AppName {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use campanile_broker::ids::Millis;
-use campanile_push::{id::PushId, store::Report};
+use campanile_push::{id::PushId, lanes::Priority, store::Report};
 
 use super::{Held, Model, Tick, Violation};
 
@@ -12,6 +12,10 @@ use super::{Held, Model, Tick, Violation};
 pub struct Push {
     /// For whom.
     pub audience: Audience,
+    /// The lane in which it waits.
+    pub priority: Priority,
+    /// It takes the place of the one that waits with the same.
+    pub collapse_key: Option<&'static str>,
     /// Nobody is sent it later.
     pub expires_at: Millis,
     /// It is for those who are connected now only.
@@ -34,6 +38,8 @@ pub struct Push {
     pub delivered: u64,
     /// Figures of the last report.
     pub dropped: u64,
+    /// Figures of the last report.
+    pub collapsed: u64,
     /// The store may have lost it and got it again.
     pub was_undone: bool,
 }
@@ -72,6 +78,8 @@ impl Model {
         let submitted = self.next_tick();
         self.pushes.push(Push {
             audience,
+            priority: Priority::Normal,
+            collapse_key: None,
             expires_at,
             instant,
             submitted,
@@ -83,6 +91,7 @@ impl Model {
             got: BTreeMap::new(),
             delivered: 0,
             dropped: 0,
+            collapsed: 0,
             was_undone: false,
         });
         self.pushes.len() - 1
@@ -137,7 +146,7 @@ impl Model {
         Ok(())
     }
 
-    /// No push that was sent after this one had been accepted may have come before it.
+    /// No push of the same lane that was sent after this one had been accepted may have come before it.
     fn check_order(&self, ix: usize, device: usize) -> Held {
         let Some((accepted, PushFate::Accepted)) = self.pushes[ix].fate else {
             return Ok(());
@@ -149,6 +158,7 @@ impl Model {
         };
         let later = self.pushes.iter().enumerate().find(|(_, other)| {
             !other.instant
+                && other.priority == self.pushes[ix].priority
                 && other.submitted > accepted
                 && other.got.contains_key(&device)
                 && !is_of_another_way(other)
@@ -164,7 +174,8 @@ impl Model {
     /// A report was read from what is on disk.
     pub fn on_report(&mut self, ix: usize, report: &Report) -> Held {
         let push = &mut self.pushes[ix];
-        let sum = report.delivered + report.pending + report.expired + report.dropped;
+        let lost = report.dropped + report.collapsed;
+        let sum = report.delivered + report.pending + report.expired + lost;
         if report.targeted != sum || report.targeted != push.targeted {
             return Err(Violation(format!(
                 "the figures of push{ix} do not add up: {report:?} {push:?}"
@@ -176,7 +187,13 @@ impl Model {
                 push.delivered
             )));
         }
+        if push.collapse_key.is_none() && report.collapsed > 0 {
+            return Err(Violation(format!(
+                "push{ix} has no collapse key and was replaced: {report:?} {push:?}"
+            )));
+        }
         (push.delivered, push.dropped) = (report.delivered, report.dropped);
+        push.collapsed = report.collapsed;
         Ok(())
     }
 
@@ -196,6 +213,18 @@ impl Model {
         }
     }
 
+    /// Whether there is a push that may have taken the place of this one at a device.
+    fn may_be_replaced(&self, ix: usize, device: usize) -> bool {
+        let key = self.pushes[ix].collapse_key;
+        let mut others = self.pushes.iter().enumerate();
+        key.is_some() && others.any(|(other, push)| {
+            let is_for =
+                matches!(&push.audience, Audience::Devices(devices) if devices.contains(&device));
+            let is_refused = matches!(push.fate, Some((_, PushFate::Refused)));
+            other != ix && push.collapse_key == key && is_for && !push.instant && !is_refused
+        })
+    }
+
     pub(super) fn check_pushes(&self, now: Millis) -> Held {
         for (ix, push) in self.pushes.iter().enumerate() {
             let accepted = matches!(push.fate, Some((_, PushFate::Accepted)));
@@ -204,7 +233,12 @@ impl Model {
             }
             let owed = self.owed_devices(push);
             let missing = owed.iter().filter(|device| !push.got.contains_key(device));
-            if missing.count() as u64 <= push.dropped && self.inboxes_drop {
+            let (replaced, lost): (Vec<usize>, Vec<usize>) =
+                missing.partition(|device| self.may_be_replaced(ix, **device));
+            let (replaced, lost) = (replaced.len() as u64, lost.len() as u64);
+            let dropped = if self.inboxes_drop { push.dropped } else { 0 };
+            let is_excused = lost <= dropped && lost + replaced <= dropped + push.collapsed;
+            if is_excused && (self.inboxes_drop || replaced > 0) {
                 continue;
             }
             if let Some(device) = owed.iter().find(|device| !push.got.contains_key(device)) {
@@ -213,7 +247,8 @@ impl Model {
                 )));
             }
             let all_counted = match push.audience {
-                Audience::Devices(_) => push.delivered == push.targeted,
+                // What was under way when it was replaced has come, and may not have been acknowledged.
+                Audience::Devices(_) => push.delivered + push.collapsed == push.targeted,
                 Audience::All => push.delivered >= owed.len() as u64,
             };
             if !all_counted {

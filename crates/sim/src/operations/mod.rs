@@ -17,6 +17,7 @@ use campanile_mqtt::{Packet, QoS, Reason, Version};
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{Accept, Audience, Command},
 };
 
@@ -296,6 +297,8 @@ impl Stage {
                 false => Audience::Devices(devices),
             },
             payload: Bytes::from_static(b"{}"),
+            priority: Priority::Normal,
+            collapse_key: None,
             idempotency: None,
         };
         node.push(Command::Accept(Box::new(accept)));

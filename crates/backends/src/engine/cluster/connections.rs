@@ -232,16 +232,15 @@ pub fn load_ephemeral(view: &dyn View, state: &mut State) -> Result<(), KvError>
     for_each(view, Table::Ephemeral, |_, value| {
         let record: EphemeralRecord = decode(value, "connection")?;
         let client = record.client.client();
-        let app = state.app(&client.app);
         let entry = Ephemeral {
             epoch: Epoch(record.epoch),
             owner: Generation(record.owner),
             ordinal: record.ordinal,
-            since_push: app.pushes_to_all,
+            since_push: state.app(&client.app).pushes_to_all,
             // What the predecessor knew of the number is not kept, so that it is not given again.
             is_known: true,
         };
-        app.set_ephemeral(&client.client_id, Some(entry));
+        state.set_ephemeral(&client, Some(entry));
         Ok(())
     })
 }

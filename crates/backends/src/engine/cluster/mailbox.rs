@@ -2,6 +2,7 @@
 
 use campanile_broker::{
     ids::{ClientKey, Generation, Offset},
+    lane::Lane,
     store::StoreError,
 };
 
@@ -23,6 +24,7 @@ impl Txn<'_> {
         client: &ClientKey,
         subject: &Subject,
         entry: Offset,
+        lane: Lane,
     ) -> Result<Generation, StoreError> {
         if !self.config.shared {
             return Ok(Generation::ALONE);
@@ -30,7 +32,7 @@ impl Txn<'_> {
         let connection = self.connection(client, subject)?;
         let owner = connection.map_or(Generation::ALONE, |connection| connection.generation);
         if owner != Generation::ALONE {
-            self.append_note(owner, client, entry)?;
+            self.append_note(owner, client, entry, lane)?;
         }
         Ok(owner)
     }
@@ -41,6 +43,7 @@ impl Txn<'_> {
         node: Generation,
         client: &ClientKey,
         entry: Offset,
+        lane: Lane,
     ) -> Result<(), StoreError> {
         let subject = Subject::generation(node);
         let mailbox: Option<MailboxRecord> = self.record(Table::Mailbox, &subject, "mailbox")?;
@@ -54,6 +57,7 @@ impl Txn<'_> {
             &NoteRecord {
                 client: ClientRecord::of(client),
                 entry: entry.0,
+                lane: lane.code().into(),
             },
         )?;
         mailbox.notes += 1;

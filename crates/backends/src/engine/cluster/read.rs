@@ -2,6 +2,7 @@
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Epoch, Generation, Offset},
+    lane::{Lane, LaneSet},
     store::{
         ChangeEntry, Changes, ChangesQuery, LogKind, LogNews, Note, Page, SessionState, Snapshot,
     },
@@ -17,7 +18,7 @@ use crate::engine::{
     keys::{Subject, Table, log_of_number},
     kv::{KvError, View},
     read::{read_log, read_page},
-    records::{DeviceRecord, LogMetaRecord, MessageRecord, damaged, decode},
+    records::{DeviceRecord, InboxMetaRecord, LogMetaRecord, MessageRecord, damaged, decode},
     recover::for_each_of,
     stored::{push_cursor, read_cursors, read_resumed},
 };
@@ -42,7 +43,8 @@ pub fn read_session(view: &dyn View, client: &ClientKey) -> Result<Page, KvError
         owner: session.connected.then_some(Generation(session.owner)),
         state: read_resumed(view, &subject, &cursors)?,
         push_cursor: push_cursor(&cursors, end),
-        inbox_waiting: view.get(&subject.key(Table::InboxMeta))?.is_some(),
+        inbox_waiting: record::<InboxMetaRecord>(view, Table::InboxMeta, &subject, "inbox")?
+            .map_or(LaneSet::NONE, |inbox| inbox.lanes()),
     }))))
 }
 
@@ -133,6 +135,7 @@ fn add_notes(
             offset: offset_of_key(key)?,
             client: record.client.client(),
             entry: Offset(record.entry),
+            lane: Lane::from_code(record.lane.into()).ok_or_else(|| damaged("note"))?,
         });
         Ok(value.len())
     })?;

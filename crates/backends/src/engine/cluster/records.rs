@@ -42,6 +42,9 @@ pub struct NoteRecord {
     /// The entry of its inbox.
     #[prost(uint64, tag = "2")]
     pub entry: u64,
+    /// The lane of that entry, by its code.
+    #[prost(uint32, tag = "3")]
+    pub lane: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

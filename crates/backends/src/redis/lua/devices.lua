@@ -1,6 +1,6 @@
 -- Devices: a hash `s:CLIENT` with short fields, so that it stays a listpack.
 --   o number; e epoch; g generation of the connection that is up
---   b bytes of the inbox, i its entries, l the last one: absent if it is empty
+--   b bytes of the inbox, i its entries, l the last one of its normal lane, H and L those of its high and low lane as `ENTRIES:LAST`: absent if empty
 --   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
 --   it may still hand it over, q its node was given up and may serve it all the same
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
@@ -13,10 +13,10 @@ local function device_key(client) return K .. 's:' .. client end
 local function extra_key(client) return K .. 'x:' .. client end
 
 local FIELDS = {
-  number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
+  number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', high = 'H', low = 'L', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
   may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v',
 }
-local IS_TEXT = { owner = true, cursors = true }
+local IS_TEXT = { owner = true, cursors = true, high = true, low = true }
 local NAMES, SHORT = {}, {}
 for name, field in pairs(FIELDS) do
   NAMES[#NAMES + 1] = name

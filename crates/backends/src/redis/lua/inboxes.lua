@@ -1,8 +1,45 @@
--- Inboxes: a sorted set `i:CLIENT` by place. A member is `PLACE:BYTES:PUSH:RECORD`; PUSH is empty for a publish.
-local function inbox_key(client) return K .. 'i:' .. client end
+-- Inboxes: sorted sets by place, one for each lane. A member is `PLACE:BYTES:PUSH:RECORD`, or `PLACE:BYTES:PUSH;KEYBYTES:KEYRECORD` with a collapse key;
+-- PUSH is empty for a publish. The hash `c:CLIENT` says by collapse key where the entry is that has it: `LANE:PLACE`.
+local NORMAL, HIGH, LOW = 0, 1, 2
+local LANES, GIVING_WAY = { HIGH, NORMAL, LOW }, { LOW, NORMAL, HIGH }
+local LANE_KEYS = { [NORMAL] = 'i:', [HIGH] = 'i1:', [LOW] = 'i2:' }
+local LANE_FIELDS = { [HIGH] = 'high', [LOW] = 'low' }
+local function inbox_key(client, lane) return K .. LANE_KEYS[lane] .. client end
+local function keyed_key(client) return K .. 'c:' .. client end
+
+-- Place, bytes, push or '', where the record begins, and the collapse key or nil.
 local function parse_entry(member)
-  local place, bytes, push = string.match(member, '^(%d+):(%d+):(%x*):')
-  return tonumber(place), tonumber(bytes), push
+  local place, bytes, push, kind, at = string.match(member, '^(%d+):(%d+):(%x*)([:;])()')
+  local key
+  if kind == ';' then
+    local key_bytes, key_at = string.match(member, '^(%d+):()', at)
+    at = key_at + tonumber(key_bytes)
+    key = string.sub(member, key_at, at - 1)
+  end
+  return tonumber(place), tonumber(bytes), push, at, key
+end
+
+-- How many entries a lane has, and its last one or 0.
+local function lane_of(device, lane)
+  local field = LANE_FIELDS[lane]
+  if field then
+    if not device[field] then return 0, 0 end
+    local entries, last = string.match(device[field], '^(%d+):(%d+)$')
+    return tonumber(entries), tonumber(last)
+  end
+  local entries = device.entries or 0
+  if device.high then entries = entries - lane_of(device, HIGH) end
+  if device.low then entries = entries - lane_of(device, LOW) end
+  return entries, device.last or 0
+end
+
+-- The lanes that hold anything.
+local function lanes_of(device)
+  local lanes = {}
+  for _, lane in ipairs(LANES) do
+    if lane_of(device, lane) > 0 then lanes[#lanes + 1] = lane end
+  end
+  return lanes
 end
 
 local function push_key(push) return K .. 'P:' .. push end
@@ -10,9 +47,9 @@ local function push_key(push) return K .. 'P:' .. push end
 -- For whom a push is: `l` of its hash.
 local TO_FEW, TO_ALL, TO_ONE = '0', '1', '2'
 
--- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps in
+-- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `r` replaced, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps in
 -- chunks, of one to few devices sets of numbers, of one to a device fields of its hash: `t` is the number, and the others are there or not.
-local SETS = { 't', 'd', 'x', 's', 'k', 'w' }
+local SETS = { 't', 'd', 'x', 'r', 's', 'k', 'w' }
 local function is_marked(push, kind, name, number)
   local key = push_key(push)
   if kind == TO_ALL then
@@ -104,72 +141,119 @@ local function device_for_inbox(client)
   return device
 end
 
--- Counts entries that came or went.
-local function count_entries(device, entries, bytes)
-  entries = (device.entries or 0) + entries
-  set(device, 'entries', entries > 0 and entries or nil)
-  set(device, 'bytes', entries > 0 and (device.bytes or 0) + bytes or nil)
-  if entries == 0 then set(device, 'last', nil) end
+-- Counts entries of a lane that came or went. `last`: the one that came.
+local function count_entries(device, lane, entries, bytes, last)
+  local before, last_before = lane_of(device, lane)
+  local left, all = before + entries, (device.entries or 0) + entries
+  last = last or last_before
+  set(device, 'entries', all > 0 and all or nil)
+  set(device, 'bytes', all > 0 and (device.bytes or 0) + bytes or nil)
+  if lane ~= NORMAL then
+    set(device, LANE_FIELDS[lane], left > 0 and digits(left) .. ':' .. digits(last) or nil)
+  elseif left == 0 or last ~= last_before then
+    set(device, 'last', left > 0 and last or nil)
+  end
 end
 
-local function remove_entries(device, members)
+local function remove_entries(device, lane, members)
   if #members == 0 then return end
   local bytes = 0
   for _, member in ipairs(members) do
-    local place, size, push = parse_entry(member)
+    local place, size, push, _, key = parse_entry(member)
     if push == '' then unindex('E' .. digits(place) .. ':' .. device.client) end
+    -- No other entry has it.
+    if key then write('HDEL', keyed_key(device.client), key) end
     bytes = bytes + size
   end
   for first = 1, #members, BITS_AT_ONCE do
-    write('ZREM', inbox_key(device.client), unpack(members, first, math.min(first + BITS_AT_ONCE - 1, #members)))
+    write('ZREM', inbox_key(device.client, lane), unpack(members, first, math.min(first + BITS_AT_ONCE - 1, #members)))
   end
-  count_entries(device, -#members, -bytes)
+  count_entries(device, lane, -#members, -bytes)
 end
 
--- item: record, bytes, push or '', expiry or false
-local function append_to_inbox(device, place, item, notice)
-  local client, key, previous = device.client, inbox_key(device.client), device.last or 0
-  write('ZADD', key, digits(place), digits(place) .. ':' .. item[2] .. ':' .. item[3] .. ':' .. item[1])
-  if config.shared then set(device, 'last', place) end
-  if item[3] == '' and item[4] then index(item[4], 'E' .. digits(place) .. ':' .. client) end
-  count_entries(device, 1, item[2])
+-- Removes the entry that has a collapse key, since a newer push takes its place. Returns where it was, or false.
+local function replace(device, key, by)
+  local where = call('HGET', keyed_key(device.client), key)
+  if not where then return false end
+  local lane, place = string.match(where, '^(%d):(%d+)$')
+  lane = tonumber(lane)
+  local member = call('ZRANGEBYSCORE', inbox_key(device.client, lane), place, place)[1]
+  if not member then return false end
+  local _, _, push = parse_entry(member)
+  remove_entries(device, lane, { member })
+  mark(push, 'r', device.number)
+  write('HSET', push_key(push), 'b' .. digits(device.number), by)
+  return tonumber(place)
+end
+
+local function is_over_quota(device)
+  return device.entries and (device.entries > config.inbox_entries or device.bytes > config.inbox_bytes)
+end
+
+-- Drops the least urgent, and of those the oldest, until the inbox fits its quota. Returns whether the entry at `newest` is still there.
+local function drop_oldest(device, newest)
   local survives = true
-  while device.entries and (device.entries > config.inbox_entries or device.bytes > config.inbox_bytes) do
-    local member = call('ZRANGE', key, 0, 0)[1]
-    if not member then break end
-    local oldest, _, push = parse_entry(member)
-    remove_entries(device, { member })
-    survives = survives and oldest ~= place
-    dropped = dropped + 1
-    if push ~= '' then mark(push, 'x', device.number) end
+  for _, lane in ipairs(GIVING_WAY) do
+    while is_over_quota(device) and lane_of(device, lane) > 0 do
+      local member = call('ZRANGE', inbox_key(device.client, lane), 0, 0)[1]
+      if not member then break end
+      local oldest, _, push = parse_entry(member)
+      remove_entries(device, lane, { member })
+      survives = survives and oldest ~= newest
+      dropped = dropped + 1
+      if push ~= '' then mark(push, 'x', device.number) end
+    end
   end
-  if not survives then return end
-  announce('I', notice, device.owner or '0', previous, place)
-  if config.shared and device.owner then note(device.owner, client, place) end
+  return survives
+end
+
+-- item: record, bytes, push or '', expiry or false, lane, collapse key or false
+local function append_to_inbox(device, place, item, notice)
+  local client, lane, key = device.client, item[5], item[6]
+  local replaced = key and replace(device, key, item[3])
+  local _, previous = lane_of(device, lane)
+  local head = digits(place) .. ':' .. item[2] .. ':' .. item[3]
+  local member = key and head .. ';' .. #key .. ':' .. key .. item[1] or head .. ':' .. item[1]
+  write('ZADD', inbox_key(client, lane), digits(place), member)
+  if key then write('HSET', keyed_key(client), key, lane .. ':' .. digits(place)) end
+  if item[3] == '' and item[4] then index(item[4], 'E' .. digits(place) .. ':' .. client) end
+  count_entries(device, lane, 1, item[2], config.shared and place)
+  if is_over_quota(device) and not drop_oldest(device, place) then return end
+  announce('I', notice, device.owner or '0', previous, place, replaced)
+  if config.shared and device.owner then note(device.owner, client, place, lane) end
 end
 
 -- Returns how many of these places there were. Each may be named more than once.
 local function remove_from_inbox(device, places)
-  local members, seen = {}, {}
   if not device.entries then return 0 end
+  local members, seen, lanes, removed = {}, {}, lanes_of(device), 0
+  for _, lane in ipairs(lanes) do members[lane] = {} end
   for _, place in ipairs(places) do
-    local member = not seen[place] and call('ZRANGEBYSCORE', inbox_key(device.client), place, place)[1]
-    seen[place] = true
-    if member then members[#members + 1] = member end
+    for _, lane in ipairs(lanes) do
+      local member = not seen[place] and call('ZRANGEBYSCORE', inbox_key(device.client, lane), place, place)[1]
+      if member then
+        members[lane][#members[lane] + 1] = member
+        seen[place] = true
+        break
+      end
+    end
   end
-  remove_entries(device, members)
-  return #members
+  for _, lane in ipairs(lanes) do
+    remove_entries(device, lane, members[lane])
+    removed = removed + #members[lane]
+  end
+  return removed
 end
 
--- What ends with a session: all that are no pushes.
+-- What ends with a session: all that are no pushes. They are in the normal lane.
 local function purge_publishes(device)
   if not device.entries then return end
   local members = {}
-  for _, member in ipairs(call('ZRANGE', inbox_key(device.client), 0, -1)) do
+  for _, member in ipairs(call('ZRANGE', inbox_key(device.client, NORMAL), 0, -1)) do
     local _, _, push = parse_entry(member)
     if push == '' then members[#members + 1] = member end
   end
-  remove_entries(device, members)
+  remove_entries(device, NORMAL, members)
 end
 
 -- Forgets a device without a session whose inbox is empty, unless it is registered.

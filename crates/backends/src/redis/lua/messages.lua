@@ -96,8 +96,8 @@ run.publish = function(message, log, at, filters, inboxes, retained, topic, expi
   return true
 end
 
--- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, s, k, w
--- as it is in these sets. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
+-- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, r, s, k, w
+-- as it is in these sets. b<number> is the push that took its place at a device. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
 -- the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its n
 -- means nothing.
 local function target_all(push)

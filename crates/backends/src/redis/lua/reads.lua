@@ -79,22 +79,24 @@ end
 
 -- An inbox record, with the message that several devices share.
 local function inbox_item(member)
-  local place, bytes, push, at = string.match(member, '^(%d+):(%d+):(%x*):()')
-  return tonumber(place), tonumber(bytes), string.sub(member, at), push
+  local place, bytes, push, at = parse_entry(member)
+  return place, bytes, string.sub(member, at), push
 end
 
-read.inbox = function(client, after, limit)
+read.inbox = function(client, lane, after, limit)
   local entries, full, add = page(limit)
-  local from, shared = '(' .. digits(after), {}
+  local row = call('HMGET', device_key(client), FIELDS.entries, FIELDS.high, FIELDS.low)
+  local lanes = lanes_of({ entries = tonumber(row[1] or 0), high = row[2], low = row[3] })
+  local from = '(' .. digits(after)
   while true do
-    local members = call('ZRANGEBYSCORE', inbox_key(client), from, '+inf', 'LIMIT', 0, 32)
+    local members = call('ZRANGEBYSCORE', inbox_key(client, lane), from, '+inf', 'LIMIT', 0, 32)
     for _, member in ipairs(members) do
-      if full() then return { entries, true } end
+      if full() then return { entries, true, lanes } end
       local place, bytes, record, push = inbox_item(member)
       add(bytes, place, record, push ~= '' and call('HGET', push_key(push), 'm') or false)
       from = '(' .. digits(place)
     end
-    if #members < 32 then return { entries, false } end
+    if #members < 32 then return { entries, false, lanes } end
   end
 end
 
@@ -105,12 +107,15 @@ read.entries = function(client, places)
     local log, place = where[1], where[2]
     if log then
       local entry = call('XRANGE', log_key(log), stream_id(place), stream_id(place))[1]
-      if entry then found[#found + 1] = { number - 1, fields_of(entry[2]).m, false } end
+      if entry then found[#found + 1] = { number - 1, fields_of(entry[2]).m, false, false } end
     else
-      local member = call('ZRANGEBYSCORE', inbox_key(client), place, place)[1]
-      if member then
-        local _, _, record, push = inbox_item(member)
-        found[#found + 1] = { number - 1, record, push ~= '' and call('HGET', push_key(push), 'm') or false }
+      for _, lane in ipairs(LANES) do
+        local member = call('ZRANGEBYSCORE', inbox_key(client, lane), place, place)[1]
+        if member then
+          local _, _, record, push = inbox_item(member)
+          found[#found + 1] = { number - 1, record, push ~= '' and call('HGET', push_key(push), 'm') or false, lane }
+          break
+        end
       end
     end
   end
@@ -124,7 +129,7 @@ read.session = function(client, partitions)
   local parts = parts_of(device)
   local cursor = push_cursor(parts) or { 0, digits(end_of(0)), '' }
   return {
-    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor, device.entries ~= nil,
+    device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor, lanes_of(device),
   }
 end
 
@@ -181,7 +186,8 @@ read.changes = function(after, logs, mailbox, notes_after, limit)
   local notes, key = {}, K .. 'n:' .. mailbox
   local found = call('XRANGE', key, '(' .. stream_id(notes_after), '+', 'COUNT', limit + 1)
   for number, entry in ipairs(found) do
-    if number > limit then more = true else notes[number] = { place_of(entry[1]), entry[2][2], tonumber(entry[2][4]) } end
+    local fields = entry[2]
+    if number > limit then more = true else notes[number] = { place_of(entry[1]), fields[2], tonumber(fields[4]), tonumber(fields[6] or 0) } end
   end
   if call('XRANGE', key, '-', stream_id(notes_after), 'COUNT', 1)[1] then
     write('XTRIM', key, 'MINID', stream_id(notes_after + 1))
@@ -193,12 +199,13 @@ read.report = function(push)
   local key = push_key(push)
   local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
-  local targeted, delivered, lost = tonumber(row[3]), 0, 0
+  local targeted, delivered, lost, collapsed = tonumber(row[3]), 0, 0, 0
   local seen = { s = 0, k = 0, w = 0 }
   if row[4] == TO_ONE then
     local count = function(name) return call('HEXISTS', key, name) end
     delivered = count('d')
     lost = delivered == 0 and count('x') or 0
+    collapsed = delivered == 0 and lost == 0 and count('r') or 0
     for name in pairs(seen) do seen[name] = count(name) end
   elseif row[4] == TO_ALL then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
@@ -222,11 +229,19 @@ read.report = function(push)
       delivered = delivered + 1
     end
     for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
-      if not got[number] then lost = lost + 1 end
+      if not got[number] then
+        got[number] = true
+        lost = lost + 1
+      end
+    end
+    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':r')) do
+      if not got[number] then collapsed = collapsed + 1 end
     end
     for name in pairs(seen) do seen[name] = #call('SINTER', key .. ':t', key .. ':' .. name) end
   end
-  return { tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w }
+  return {
+    tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w, collapsed,
+  }
 end
 
 -- What is known of a push at a device.
@@ -234,11 +249,12 @@ read.at_device = function(push, client, partitions)
   config.partitions = partitions
   local row = call('HMGET', push_key(push), 'a', 'e', 'o', 'l', 'g', 'k')
   if not row[1] then return false end
-  local device, sets, passed, message = load(client), {}, false, false
+  local device, sets, passed, message, by = load(client), {}, false, false, false
   if device then
     for _, name in ipairs(SETS) do
       if is_marked(push, row[4], name, device.number) then sets[#sets + 1] = name end
     end
+    by = call('HGET', push_key(push), 'b' .. digits(device.number))
   end
   if row[5] and row[3] then
     local place = row[3]
@@ -249,7 +265,7 @@ read.at_device = function(push, client, partitions)
   end
   return {
     tonumber(row[1]), tonumber(row[2]), row[5] and not row[6] or false, device and device.number or false, sets,
-    device and device.owner and true or false, passed, message, profile_of(client) or false,
+    device and device.owner and true or false, passed, message, profile_of(client) or false, by,
   }
 end
 

@@ -100,8 +100,13 @@ end
 
 read.count_rows = function(number) return call('HLEN', rows_key(number)) end
 
+-- Only of devices that keep theirs: that of a connection without a session may be another device's next.
 read.numbers = function(clients)
   local found = {}
-  for i, client in ipairs(clients) do found[i] = tonumber(call('HGET', device_key(client), 'o') or nil) or false end
+  for i, client in ipairs(clients) do
+    local row = call('HMGET', device_key(client), 'o', 'x', 'i')
+    local keeps = row[1] and (row[2] or row[3] or call('HEXISTS', DEVICE_ROWS, client) == 1)
+    found[i] = keeps and tonumber(row[1]) or false
+  end
   return found
 end

@@ -144,7 +144,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   for partition = 1, config.partitions do ends[partition] = end_of(partition) end
   local resumed = goes_on and { parts.filters, parts.cursors, parts.unfinished, parts.received }
   return {
-    epoch, device.number, resumed, ended, owed, cursor, ends, device.entries ~= nil, previous,
+    epoch, device.number, resumed, ended, owed, cursor, ends, lanes_of(device), previous,
     not is_new and profile_of(client),
     counter('h'),
   }

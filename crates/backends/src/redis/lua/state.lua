@@ -97,11 +97,13 @@ end
 -- Word for a node: a client of its has something in the inbox at a place, or (0) is not its client any more. The mailbox of a node that is gone
 -- ends by itself.
 local MAILBOX_KEPT_MS = 86400000
-local function note(owner, client, place)
+local function note(owner, client, place, lane)
   if owner == '0' then return end
   local mailbox = K .. 'n:' .. owner
   local is_first = not stream_entries[mailbox]
-  append_bounded(mailbox, next_place(), 'nt' .. owner, 'c', client, 'e', digits(place))
+  local fields = { 'c', client, 'e', digits(place) }
+  if lane and lane ~= 0 then fields[5], fields[6] = 'l', lane end
+  append_bounded(mailbox, next_place(), 'nt' .. owner, unpack(fields))
   if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 

@@ -309,6 +309,7 @@ impl<H> Hub<H> {
                 owner,
                 previous,
                 entry,
+                replaced,
             } => {
                 if owner == self.own || owner == Generation::ALONE {
                     self.mail_home(
@@ -318,6 +319,7 @@ impl<H> Hub<H> {
                             owner,
                             previous,
                             entry,
+                            replaced,
                         }),
                     );
                 } else if self.peers.is_linked(owner) {
@@ -326,6 +328,7 @@ impl<H> Hub<H> {
                         client,
                         previous,
                         entry,
+                        replaced,
                     };
                     self.effects.peers.push((owner, message));
                 }

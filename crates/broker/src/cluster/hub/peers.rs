@@ -301,6 +301,7 @@ impl<H> Hub<H> {
                 client,
                 previous,
                 entry,
+                replaced,
             } => {
                 let owner = self.own;
                 let home = self.home(&client);
@@ -309,6 +310,7 @@ impl<H> Hub<H> {
                     owner,
                     previous,
                     entry,
+                    replaced,
                 };
                 self.effects.letters.push((home, Mail::Notice(notice)));
             }

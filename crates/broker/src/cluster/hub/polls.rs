@@ -395,7 +395,11 @@ impl<H> Hub<H> {
             let client = note.client.clone();
             let mail = match note.entry {
                 Offset(0) => ClusterMail::Recheck(client),
-                entry => ClusterMail::InboxWaits { client, entry },
+                entry => ClusterMail::InboxWaits {
+                    client,
+                    entry,
+                    lane: note.lane,
+                },
             };
             self.mail_home(&note.client, Mail::Cluster(mail));
         }

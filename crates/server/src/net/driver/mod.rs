@@ -33,6 +33,7 @@ use super::{
     mailbox::{Letter, Mailbox},
     ports::{Machine, Services},
     slab::Slab,
+    tickets::Tickets,
 };
 
 /// Events of one poll.
@@ -59,6 +60,8 @@ pub struct Shared {
     pub clock: Clock,
     /// All listeners.
     pub listeners: Vec<Listening>,
+    /// TLS tickets of all listeners.
+    pub tickets: Arc<Tickets>,
     /// How fast to accept.
     pub accept_budget: AcceptBudget,
     /// Most sockets of clients, all listeners together: what the process may open less what it needs itself.

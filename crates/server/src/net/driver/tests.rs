@@ -231,7 +231,8 @@ impl World {
         let (polls, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| seat().unwrap()).unzip();
         let shared = Arc::new(Shared {
             clock: Clock::start(),
-            listeners: vec![Listening::open(&spec).unwrap()],
+            listeners: vec![Listening::open(&spec, &Arc::default()).unwrap()],
+            tickets: Arc::default(),
             accept_budget: AcceptBudget::new(0, 0, Instant::now()),
             max_sockets: usize::MAX,
             figures: mailboxes.iter().map(|_| Mutex::default()).collect(),

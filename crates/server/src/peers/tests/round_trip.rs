@@ -3,10 +3,11 @@
 use campanile_broker::{
     cluster::peer::{Answer, Connected, Load, Question},
     ids::{ClientKey, Epoch, Millis, Offset, ShardId},
+    lane::Lane,
     mail::{Interest, Member},
     store::{Change, DurableMember, InboxEntry, InboxItem, LogEntry, LogKind},
 };
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::{Message as _, bytes::BytesMut};
 
 use super::*;
@@ -196,23 +197,28 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             any_message(),
             qos(),
             any::<bool>(),
-            vec(any::<u32>(), 0..4)
+            vec(any::<u32>(), 0..4),
+            (select(&Lane::ALL[..]), option::of(offset()))
         )
-            .prop_map(|(client, (previous, offset), message, qos, retain, ids)| {
-                PeerMessage::Inbox {
-                    client,
-                    previous,
-                    entry: InboxEntry {
-                        offset,
-                        item: InboxItem {
-                            message,
-                            qos,
-                            retain,
-                            subscription_ids: ids.into(),
+            .prop_map(
+                |(client, (previous, offset), message, qos, retain, ids, (lane, replaced))| {
+                    PeerMessage::Inbox {
+                        client,
+                        previous,
+                        entry: InboxEntry {
+                            offset,
+                            item: InboxItem {
+                                message,
+                                qos,
+                                retain,
+                                subscription_ids: ids.into(),
+                                lane,
+                            },
                         },
-                    },
+                        replaced,
+                    }
                 }
-            }),
+            ),
         (app(), option::of(vec(text(), 0..5)), any_message()).prop_map(
             |(app, clients, message)| PeerMessage::Instant {
                 app,
