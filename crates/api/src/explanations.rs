@@ -7,7 +7,10 @@ use axum::{
 };
 use campanile_push::{
     explanation::{Explained, Explanation, Presence, explain as decide},
-    registry::permission::Permission,
+    registry::{
+        campaigns::{self, Standing},
+        permission::Permission,
+    },
 };
 use serde::Serialize;
 
@@ -37,11 +40,25 @@ pub(crate) async fn explain(
         .await?
         .app;
     let id = push_id(&id)?;
-    let (app_of_push, client_id) = (app.clone(), device.clone());
-    let found = state
-        .read(move |reader| reader.at_device(&app_of_push, id, &client_id))
+    let (of, client_id) = (app.clone(), device.clone());
+    let mut facts = state
+        .look(move |context| {
+            let mut found = context.reader.at_device(&of, id, &client_id)?;
+            let (standing, campaign) = campaigns::standing(context, &of, id)?;
+            if let Some(campaign) = &campaign {
+                found.targeting = Some(campaign.targeting.encode().into());
+            }
+            let mut facts = found.facts(&client_id, context.now_ms);
+            if let Some(campaign) = &campaign {
+                facts.hold =
+                    campaign.hold(&client_id, found.known_profile().as_ref(), context.now_ms);
+            }
+            if let Standing::Ended(ended) = standing {
+                facts.end(&ended);
+            }
+            Ok(facts)
+        })
         .await?;
-    let mut facts = found.facts(&device, state.now_ms());
     if facts.life.is_none() {
         return Err(no_such_push());
     }

@@ -10,6 +10,7 @@
 mod auth;
 mod batch;
 mod body;
+pub mod campaigns;
 pub mod cluster;
 mod compat;
 mod config;

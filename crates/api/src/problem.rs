@@ -99,6 +99,10 @@ codes! {
     Exists = "exists", CONFLICT, "It is there already";
     /// It does not go with what is there.
     Clash = "clash", CONFLICT, "It does not go with what is there";
+    /// The push is no campaign: it went out at once, and cannot be paused.
+    NotACampaign = "not_a_campaign", CONFLICT, "The push is no campaign";
+    /// The push ended: cancelled, collapsed, or its time is up.
+    PushOver = "push_over", CONFLICT, "The push is over";
     /// The app has as many things of the kind as it may have.
     QuotaReached = "quota_reached", CONFLICT, "A quota is reached";
     /// The idempotency key was used for a request with another body within the last 24 hours.

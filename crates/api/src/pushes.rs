@@ -1,5 +1,7 @@
 //! `/v1/apps/{app}/pushes`: accepting pushes and reporting on them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     extract::{Path, State, rejection::PathRejection},
@@ -9,12 +11,15 @@ use axum::{
 use campanile_push::{
     app::AppName,
     audience::Audience,
+    campaign::{Ended, How},
+    funnel::Funnel,
     id::{BadPushId, PushId},
     idempotency::IdempotencyKey,
-    registry::{audiences, permission::Permission, schedules::Created},
+    receipt::{DropReason, FailReason},
+    registry::{self, audiences, campaigns::Standing, permission::Permission, schedules::Created},
     request::{Limits, Request},
     schedule::Schedule,
-    store::{self, Command, Idempotency, Outcome, Report},
+    store::{self, Idempotency, Outcome, Report},
     time::rfc3339,
 };
 use serde::Serialize;
@@ -22,7 +27,7 @@ use serde::Serialize;
 use crate::{
     ApiState,
     auth::{self, Caller},
-    body,
+    body, campaigns,
     problem::{Code, Problem},
     routes::path_problem,
     schedules,
@@ -159,8 +164,7 @@ pub(crate) async fn hand_in(
     idempotency: Option<Idempotency>,
 ) -> Result<Outcome, Problem> {
     let audience = resolve(state, app, &request.audience, now_ms).await?;
-    let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
-    state.write(Command::Accept(Box::new(accept))).await
+    campaigns::hand_in(state, app, id, request, audience, now_ms, idempotency).await
 }
 
 pub(crate) fn key_reused() -> Problem {
@@ -252,12 +256,23 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 struct Reported {
     push_id: String,
     status: Status,
-    /// This, `pending` and `expired` are `null` while the devices are being counted.
+    /// The push whose collapse key took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapsed_by: Option<String>,
+    /// This, `pending` and `expired` are `null` while the devices are being counted, and so are `recalled` and `collapsed`.
     targeted: Option<u64>,
     delivered: u64,
     pending: Option<u64>,
     expired: Option<u64>,
+    recalled: Option<u64>,
+    collapsed: Option<u64>,
     dropped: u64,
+    /// The same by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    dropped_by: BTreeMap<DropReason, u64>,
+    failed: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    failed_by: BTreeMap<FailReason, u64>,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow.
     displayed: u64,
     clicked: u64,
@@ -271,8 +286,20 @@ struct Reported {
 enum Status {
     /// Its time, `not_before`, has not come.
     Scheduled,
+    /// Its devices are being counted: its pace follows from that.
+    Preparing,
     /// Some device may still get it.
     Active,
+    /// Nobody gets it until it is resumed.
+    Paused,
+    /// The same: it stopped by itself, as too many devices failed.
+    Halted,
+    /// It ended before its time: it was cancelled, or devices were told to withdraw it, too.
+    Cancelled,
+    /// See there.
+    Recalled,
+    /// A newer push of its collapse key took its place.
+    Collapsed,
     /// The figures are final.
     Done,
 }
@@ -287,18 +314,32 @@ pub(crate) async fn report(
     let app = auth::authorise(&state, &headers, &app, Permission::Read)
         .await?
         .app;
-    let id = push_id(&id)?;
-    let (now_ms, of) = (state.now_ms(), app.clone());
-    let report = state
-        .read(move |reader| reader.report(&of, id, now_ms))
+    show(&state, &app, push_id(&id)?).await
+}
+
+/// How a push stands.
+pub(crate) async fn show(state: &ApiState, app: &AppName, id: PushId) -> Result<Response, Problem> {
+    let of = app.clone();
+    let found = state
+        .look(move |context| {
+            let report = context.reader.report(&of, id, context.now_ms)?;
+            let standing = match report {
+                Some(_) => registry::campaigns::standing(context, &of, id)?.0,
+                None => Standing::Plain,
+            };
+            Ok(report.map(|report| (report, standing)))
+        })
         .await?;
-    if let Some(report) = report {
+    if let Some((mut report, standing)) = found {
+        if let Standing::Ended(ended) = &standing {
+            report = report.ended(ended);
+        }
         if let Err(difference) = report.funnel().check(report.targeted) {
             tracing::warn!(push_id = %id, %difference, "the figures of a push do not add up");
         }
-        return Ok(axum::Json(Reported::new(id, &report)).into_response());
+        return Ok(axum::Json(Reported::new(id, &report, standing)).into_response());
     }
-    match schedules::waiting_push(&state, app, id).await? {
+    match schedules::waiting_push(state, app.clone(), id).await? {
         Some(push) => {
             let waiting = Reported::waiting(&push, &state.limits());
             Ok(axum::Json(waiting).into_response())
@@ -329,6 +370,7 @@ impl Reported {
         Reported {
             push_id: push.id.to_string(),
             status: Status::Scheduled,
+            collapsed_by: None,
             targeted: None,
             delivered: 0,
             displayed: 0,
@@ -336,26 +378,54 @@ impl Reported {
             dismissed: 0,
             pending: None,
             expired: None,
+            recalled: None,
+            collapsed: None,
             dropped: 0,
+            dropped_by: BTreeMap::new(),
+            failed: 0,
+            failed_by: BTreeMap::new(),
             accepted_at: rfc3339(push.created_ms),
             expires_at: rfc3339(expires_ms),
         }
     }
 
-    fn new(id: PushId, report: &Report) -> Reported {
+    fn new(id: PushId, report: &Report, standing: Standing) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
+        let Funnel {
+            dropped, failed, ..
+        } = report.funnel();
+        let goes_on = report.pending > 0 || report.counting;
         Reported {
             push_id: id.to_string(),
-            status: if report.pending > 0 || report.counting {
-                Status::Active
-            } else {
-                Status::Done
+            status: match standing {
+                Standing::Ended(Ended { how, .. }) => match how {
+                    How::Cancelled => Status::Cancelled,
+                    How::Recalled => Status::Recalled,
+                    How::Collapsed(_) => Status::Collapsed,
+                },
+                _ if !goes_on => Status::Done,
+                Standing::Preparing => Status::Preparing,
+                Standing::Paused => Status::Paused,
+                Standing::Halted => Status::Halted,
+                Standing::Running | Standing::Plain => Status::Active,
+            },
+            collapsed_by: match standing {
+                Standing::Ended(Ended {
+                    how: How::Collapsed(by),
+                    ..
+                }) => Some(by.to_string()),
+                _ => None,
             },
             targeted: counted(report.targeted),
             delivered: report.delivered,
             pending: counted(report.pending),
             expired: counted(report.expired),
-            dropped: report.dropped,
+            recalled: counted(report.recalled),
+            collapsed: counted(report.collapsed),
+            dropped: dropped.values().sum(),
+            dropped_by: dropped,
+            failed: failed.values().sum(),
+            failed_by: failed,
             displayed: report.displayed,
             clicked: report.clicked,
             dismissed: report.dismissed,
@@ -380,7 +450,7 @@ mod tests {
                 counting,
                 ..Report::default()
             };
-            let shown = serde_json::to_value(Reported::new(id, &report)).unwrap();
+            let shown = serde_json::to_value(Reported::new(id, &report, Standing::Plain)).unwrap();
             let figures = ["targeted", "delivered", "pending", "expired", "status"];
             figures.map(|figure| shown[figure].clone())
         };

@@ -18,7 +18,8 @@ use axum::{
 };
 
 use crate::{
-    ApiState, batch, compat, connect, credentials, devices, explanations, groups, keys, ops,
+    ApiState, batch, campaigns, compat, connect, credentials, devices, explanations, groups, keys,
+    ops,
     problem::{Code, Problem},
     pushes, schedules, segments, uploads, users,
 };
@@ -44,7 +45,10 @@ fn resources() -> Router<ApiState> {
         .route("/v1/apps/{app}/pushes", post(pushes::accept))
         .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
         .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
-        .route("/v1/apps/{app}/pushes/{id}", get(pushes::report))
+        .route(
+            "/v1/apps/{app}/pushes/{id}",
+            get(pushes::report).post(campaigns::act),
+        )
         .route(
             "/v1/apps/{app}/pushes/{id}/devices/{device}",
             get(explanations::explain),

@@ -7,7 +7,7 @@ use axum::{
     http::{Method, Request, StatusCode, header},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use campanile_push::store::Audience;
+use campanile_push::{lanes::Priority, store::Audience};
 use common::{Answer, Api, Mood, api};
 use serde_json::json;
 
@@ -91,6 +91,19 @@ async fn what_speaks_fcm_can_push() {
     assert_eq!(stored.audience, Audience::Devices(vec!["d1".into()]));
     assert_eq!(stored.expires_ms - stored.accepted_ms, 60_000);
 
+    let body = r#"{"message":{"token":"d1","data":{"a":"b"},"android":{"priority":"HIGH","collapse_key":"score"},"apns":{"headers":{"apns-priority":"10","apns-collapse-id":"score"}}}}"#;
+    assert_eq!(post(&api, FCM, body).await.status, StatusCode::OK);
+    let stored = api.store.accepted().pop().unwrap();
+    assert_eq!(stored.priority, Priority::High);
+    assert_eq!(stored.collapse_key.as_deref(), Some("score"));
+
+    let body = r#"{"message":{"topic":"news","data":{"a":"b"},"android":{"priority":"NORMAL"}}}"#;
+    assert_eq!(post(&api, FCM, body).await.status, StatusCode::OK);
+    let body = body.replace("NORMAL", "HIGH");
+    let answer = post(&api, FCM, &body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.body.contains("priority"), "{answer:?}");
+
     let body = r#"{"message":{"token":"d1","webpush":{}},"validate_only":true}"#;
     let answer = post(&api, FCM, body).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
@@ -136,6 +149,13 @@ async fn what_speaks_jpush_can_push() {
     let again = send(shop.clone(), body).await;
     assert_eq!(again.json(), first.json(), "the same cid");
     assert_eq!(api.store.accepted().len(), 1);
+
+    let keyed = body
+        .replace(r#""time_to_live":60"#, r#""apns_collapse_id":"score""#)
+        .replace("once", "keyed");
+    assert_eq!(send(shop.clone(), &keyed).await.status, StatusCode::OK);
+    let stored = api.store.accepted().pop().unwrap();
+    assert_eq!(stored.collapse_key.as_deref(), Some("score"));
 
     let answer = send("shop:cmp_wrong".into(), body).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);

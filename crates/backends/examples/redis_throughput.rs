@@ -184,6 +184,8 @@ fn release(app: &str, client_id: &str, epoch: Epoch) -> Request {
             unfinished: None,
             inbox_done: vec![],
             receipts: vec![],
+            settled: vec![],
+            memory: None,
         },
         expires_at: Some(NOW.plus_seconds(86_400)),
         now: NOW,
@@ -216,5 +218,7 @@ fn accept(number: u32, audience: Audience) -> Request {
         audience,
         payload: vec![b'x'; 200].into(),
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
     })))
 }

@@ -87,6 +87,8 @@ impl Bench {
                     unfinished: None,
                     inbox_done: vec![],
                     receipts: vec![MessageId(id)],
+                    settled: vec![],
+                    memory: None,
                 }))
             },
         );
@@ -191,6 +193,8 @@ impl Bench {
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         })))
     }
 }

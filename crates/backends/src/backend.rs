@@ -37,8 +37,8 @@ pub struct Committed {
     pub dropped: u32,
     /// Records written or removed; 0: nothing had to become durable.
     pub writes: u32,
-    /// Requests, by their place in the batch, whose changes all nodes must know before they are answered, with the last such change. Only from a store that
-    /// nodes share.
+    /// Requests, by their place in the batch, that are answered once all nodes know the changes of an app up to one: what they changed, or, for new
+    /// subscriptions, what was changed before them. Only from a store that nodes share.
     pub changed: Vec<(usize, AppId, Offset)>,
 }
 

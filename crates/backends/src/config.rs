@@ -12,9 +12,9 @@ pub const WILL_AGAIN_MS: u64 = 30_000;
 /// Bounds and retention times of stored state; the same for every backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Entries of one inbox; at the limit the oldest are dropped.
+    /// Entries of one inbox; at the limit the least urgent are dropped, of those the oldest.
     pub inbox_max_entries: u32,
-    /// Bytes of topics, properties and payloads in one inbox; at the limit the oldest entries are dropped.
+    /// Bytes of topics, properties and payloads in one inbox; at the limit the same are dropped.
     pub inbox_max_bytes: u64,
     /// How long a push's report is kept after the push expired, in milliseconds.
     pub push_retention_ms: u64,

@@ -12,6 +12,7 @@ mod backend;
 mod config;
 pub mod embedded;
 mod engine;
+pub mod lasting;
 pub mod memory;
 pub mod redis;
 pub mod suite;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use campanile_broker::{
-    ids::Millis,
+    ids::{Millis, Offset},
     store::{Recovery, StoreError},
 };
 
@@ -95,6 +95,11 @@ impl Memory {
     /// Commits that a crash may lose.
     pub fn unsynced(&self) -> usize {
         self.0.kv().unsynced.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The last place that was given.
+    pub fn place(&self) -> Offset {
+        Offset(self.0.sequence())
     }
 
     /// The node dies: what is on disk when of the commits that were not synced only the first `keep` are.

@@ -21,7 +21,8 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     lanes::Priority,
-    receipt::Mark,
+    receipt::{DropReason, FailReason, Mark},
+    rows::{self, Key, Scope, Table},
     store::{self as push, Accept, Audience, Target},
 };
 use campanile_testbed::redis as servers;
@@ -75,6 +76,8 @@ impl Side {
             inbox_waiting: LaneSet::NONE,
             previous: None,
             profile: None,
+            memory: None,
+            begins: false,
             changes: Offset(0),
         })
     }
@@ -300,6 +303,7 @@ impl Side {
                 session.map(|session| (
                     session.owner,
                     session.inbox_waiting,
+                    session.memory,
                     session.state.unfinished,
                     session.state.received
                 ))
@@ -312,7 +316,12 @@ impl Side {
         snapshot
             .members
             .sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        seen.push(format!("{:?} {:?}", snapshot.filters, snapshot.members));
+        snapshot.campaigns.sort();
+        let campaigns = snapshot.campaigns;
+        seen.push(format!(
+            "{:?} {:?} {campaigns:?}",
+            snapshot.filters, snapshot.members
+        ));
         let app = AppName::new(APP).unwrap();
         let numbers = reader.device_numbers(&app, &CLIENTS.map(Arc::from));
         let keep_theirs = numbers.unwrap().into_iter().map(|number| number.is_some());
@@ -428,6 +437,18 @@ impl World {
                     saved.done_above = vec![side.place(c)];
                     progress.cursors = Some(vec![saved, cursor(LogKind::Push, side.place(d))]);
                 }
+                let settled = [
+                    Mark::Failed(FailReason::TooLarge),
+                    Mark::Dropped(DropReason::FrequencyCap),
+                    Mark::Dropped(DropReason::QuietHours),
+                ];
+                let last = self.pushes.last().filter(|_| d % 4 == 1);
+                let mark = settled[usize::from(d) % settled.len()];
+                progress.settled = last
+                    .map(|id| (MessageId(id.0), mark.code()))
+                    .into_iter()
+                    .collect();
+                progress.memory = (d % 4 > 1).then(|| vec![c; usize::from(c % 3)].into());
                 Command::Progress(progress)
             }
             5 => Command::Release(Release {
@@ -506,6 +527,15 @@ impl World {
                     priority: Priority::ALL[usize::from(c % 3)],
                     collapse_key: (d % 4 > 1).then(|| format!("key {}", c % 2)),
                     idempotency: None,
+                    // Named devices that were never seen have a number before they have anything else: the stores may tell of it or not.
+                    rows: (c % 32 > 0 && c % 2 == 0 && d % 3 == 0).then(|| {
+                        let key = Key::new(Table::Campaign, id.to_string());
+                        let until_ms = self.now.plus_seconds(u32::from(c % 32)).0;
+                        let scope = Scope::App(AppName::new(APP).unwrap());
+                        let change = rows::Change::new(scope, self.now.0);
+                        Box::new(change.put_until(key, vec![c; 3], until_ms))
+                    }),
+                    channel: Default::default(),
                 }))));
             }
             11 => Command::Sweep {

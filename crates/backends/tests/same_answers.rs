@@ -23,6 +23,7 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     lanes::Priority,
+    receipt::{DropReason, Mark},
     rows,
     store::{self as push, Accept, Audience, Idempotency},
 };
@@ -283,12 +284,7 @@ impl Both {
                 .map(|reader| reader.report(&app, *id, self.now.0).unwrap());
             assert_eq!(embedded, memory);
             if let Some(report) = memory {
-                let sum = report.delivered
-                    + report.pending
-                    + report.expired
-                    + report.collapsed
-                    + report.dropped;
-                assert_eq!(sum, report.targeted, "{report:?}");
+                assert_eq!(report.funnel().check(report.targeted), Ok(()), "{report:?}");
             }
         }
         for table in [rows::Table::Device, rows::Table::Segment] {
@@ -381,6 +377,16 @@ impl Both {
                 .filter_map(|bit| self.pushes.get(latest + bit as usize))
                 .map(|id| MessageId(id.0))
                 .collect(),
+            settled: chosen(receipts >> 4)
+                .filter_map(|bit| self.pushes.get(latest + bit as usize))
+                .map(|id| {
+                    (
+                        MessageId(id.0),
+                        Mark::Dropped(DropReason::FrequencyCap).code(),
+                    )
+                })
+                .collect(),
+            memory: save.then(|| vec![receipts; usize::from(receipts % 3)].into()),
         }
     }
 
@@ -653,6 +659,8 @@ impl Both {
                 body_hash: [key; 32],
                 expires_ms: self.now.plus_seconds(20).0,
             }),
+            rows: None,
+            channel: Default::default(),
         }
     }
 }

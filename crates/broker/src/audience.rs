@@ -3,6 +3,9 @@
 //! The push log has one entry for a push to any number of devices. What it says of its audience, and what is known of a device (its *profile*), are bytes to the
 //! shards; one [`Audiences`] per shard understands both. It keeps an index of the shard's live devices that have a profile. One without, as every plain MQTT
 //! client, is not told of: it costs nothing until an audience may include devices of which nothing is known.
+//!
+//! A *campaign* is a push whose devices have their turns at different times. It is a row instead of an entry; what a device is done with of campaigns is its
+//! *memory*. Both are bytes to the shards, too.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,10 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use campanile_mqtt::QoS;
 
 use crate::{
-    ids::{AppId, Millis},
-    message::Message,
+    ids::{AppId, MessageId, Millis},
+    lane::Lane,
+    message::{Kind, Message},
 };
 
 /// Decides which of a shard's live devices a push is for. Called on the shard's thread.
@@ -31,6 +36,62 @@ pub trait Audiences: Send {
 
     /// Whether a message with an audience is for this live device now. One that has not joined has no profile.
     fn admits(&mut self, app: &AppId, device: &Device<'_>, message: &Message, now: Millis) -> bool;
+
+    /// The row of a push is this now, or (`None`) there is none any more. What it means to the shard.
+    fn row(&mut self, app: &AppId, push: MessageId, row: Option<&Bytes>) -> Standing;
+
+    /// What a campaign is to a live device with that memory now. `under_way`: campaigns that were sent to it and that it has not acknowledged.
+    fn turn(
+        &mut self,
+        app: &AppId,
+        device: &Device<'_>,
+        push: MessageId,
+        memory: &Bytes,
+        under_way: &[MessageId],
+        now: Millis,
+    ) -> Turn;
+
+    /// The memory of a device after a campaign is over for it. `reached`: it has it.
+    fn remember(
+        &mut self,
+        app: &AppId,
+        push: MessageId,
+        memory: &Bytes,
+        reached: bool,
+        now: Millis,
+    ) -> Bytes;
+
+    /// The memory of a device that is first seen now, if it has one already that too.
+    fn begin(&mut self, app: &AppId, memory: &Bytes, now: Millis) -> Bytes;
+}
+
+/// What the row of a push means to a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A campaign: what devices get, whom it may be for, and before what it goes.
+    Campaign(Arc<Message>, Lane),
+    /// The push ended before its time: what still waits of it is not sent.
+    Ended,
+    /// There is nothing about it.
+    Nothing,
+}
+
+/// Why a device does not get a message that is larger than its client takes, as a [`Turn::Never`]; a code of the push domain.
+pub const TOO_LARGE: u8 = 32;
+
+/// What a campaign is to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is its turn.
+    Now,
+    /// Its turn comes then.
+    At(Millis),
+    /// It is to be asked again when another campaign that is under way is over.
+    Behind,
+    /// It will not get it, for this reason; a code of the push domain.
+    Never(u8),
+    /// Nothing, until the row or the profile changes.
+    No,
 }
 
 /// A live device of a shard.
@@ -60,15 +121,61 @@ impl Audiences for Everybody {
     fn admits(&mut self, _: &AppId, _: &Device<'_>, _: &Message, _: Millis) -> bool {
         true
     }
+
+    fn row(&mut self, _: &AppId, _: MessageId, _: Option<&Bytes>) -> Standing {
+        Standing::Nothing
+    }
+
+    fn turn(
+        &mut self,
+        _: &AppId,
+        _: &Device<'_>,
+        _: MessageId,
+        _: &Bytes,
+        _: &[MessageId],
+        _: Millis,
+    ) -> Turn {
+        Turn::No
+    }
+
+    fn remember(&mut self, _: &AppId, _: MessageId, memory: &Bytes, _: bool, _: Millis) -> Bytes {
+        memory.clone()
+    }
+
+    fn begin(&mut self, _: &AppId, memory: &Bytes, _: Millis) -> Bytes {
+        memory.clone()
+    }
 }
 
 /// Audiences of one word, for tests and the simulation.
 ///
 /// A profile is words with spaces between them; `word@ms` has it since that time. An audience is a word, which a device must have had when the push was made, or
 /// `!word`, which it must not have.
+///
+/// The row of a campaign is `LANE AT AUDIENCE TEXT`: `low 500 vip hello` is for those with the word, from 500 ms on; `-` is everybody. For AT, `held` is nobody's
+/// turn, and `never` that of none, for reason 21. The row `ended` is of a push that ended. A memory is the ids that a device is done with, and `@ms`, before which
+/// nothing is for it.
 #[derive(Debug, Default)]
 pub struct Words {
     joined: HashMap<AppId, BTreeMap<u32, Bytes>>,
+    rows: HashMap<(AppId, MessageId), Vec<String>>,
+}
+
+impl Words {
+    /// The row of a campaign as it is read.
+    fn campaign(push: MessageId, row: &[u8]) -> Option<(Vec<String>, Message)> {
+        let row = String::from_utf8(row.to_vec()).ok()?;
+        let parts: Vec<String> = row.splitn(4, ' ').map(str::to_owned).collect();
+        let [_, _, audience, text] = parts.as_slice() else {
+            return None;
+        };
+        let mut message = Message::new(push, Kind::Push, "push/in", &[], text.as_bytes());
+        message.qos = QoS::AtLeastOnce;
+        let everybody = "!-";
+        let audience = if audience == "-" { everybody } else { audience };
+        message.audience = Some(audience.to_owned().into());
+        Some((parts, message))
+    }
 }
 
 impl Audiences for Words {
@@ -99,6 +206,73 @@ impl Audiences for Words {
         let profile = self.joined.get(app).and_then(|app| app.get(&device.slot));
         matches(message, profile.map_or(b"", |profile| profile))
     }
+
+    fn row(&mut self, app: &AppId, push: MessageId, row: Option<&Bytes>) -> Standing {
+        self.rows.remove(&(app.clone(), push));
+        let Some(row) = row else {
+            return Standing::Nothing;
+        };
+        let Some((parts, message)) = Words::campaign(push, row) else {
+            return Standing::Ended;
+        };
+        let lane = match parts[0].as_str() {
+            "high" => Lane::High,
+            "low" => Lane::Low,
+            _ => Lane::Normal,
+        };
+        self.rows.insert((app.clone(), push), parts);
+        Standing::Campaign(Arc::new(message), lane)
+    }
+
+    fn turn(
+        &mut self,
+        app: &AppId,
+        device: &Device<'_>,
+        push: MessageId,
+        memory: &Bytes,
+        _: &[MessageId],
+        now: Millis,
+    ) -> Turn {
+        let Some(parts) = self.rows.get(&(app.clone(), push)) else {
+            return Turn::No;
+        };
+        let at = parts[1].clone();
+        let memory = String::from_utf8_lossy(memory);
+        let made_at = push.place() >> 16;
+        let is_over = memory.split(' ').any(|word| match word.strip_prefix('@') {
+            Some(since) => since.parse().is_ok_and(|since: u64| made_at < since),
+            None => word == push.to_string(),
+        });
+        let audience = parts[2].clone();
+        let mut message = Message::new(push, Kind::Push, "", &[], &[]);
+        message.audience = Some(audience.clone().into());
+        if is_over || audience != "-" && !self.admits(app, device, &message, now) {
+            return Turn::No;
+        }
+        match at.as_str() {
+            "held" => Turn::No,
+            "never" => Turn::Never(21),
+            at => match at.parse().map(Millis) {
+                Ok(at) if at > now => Turn::At(at),
+                _ => Turn::Now,
+            },
+        }
+    }
+
+    fn remember(
+        &mut self,
+        _: &AppId,
+        push: MessageId,
+        memory: &Bytes,
+        _: bool,
+        _: Millis,
+    ) -> Bytes {
+        format!("{} {push}", String::from_utf8_lossy(memory)).into()
+    }
+
+    fn begin(&mut self, _: &AppId, memory: &Bytes, now: Millis) -> Bytes {
+        format!("{} @{}", String::from_utf8_lossy(memory), now.0).into()
+    }
 }
 
 /// Whether the audience of a message takes a profile in.
@@ -123,7 +297,6 @@ fn matches(message: &Message, profile: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::MessageId, message::Kind};
 
     fn push(audience: &'static str, at_ms: u64) -> Message {
         let id = MessageId::first_at(at_ms << 16);

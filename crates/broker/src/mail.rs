@@ -70,6 +70,15 @@ pub enum ClusterMail {
     Generation(Generation),
     /// To shards: what the cluster routes by is known completely, until this time.
     KnownUntil(Millis),
+    /// To the hub: messages wait until an app's news were read from the store once more. Answered by [`ClusterMail::Looked`] within a bounded time.
+    Look(AppId),
+    /// To shards: an app's news were read, or could not be.
+    Looked {
+        /// The app.
+        app: AppId,
+        /// What the store had at that time is known; `None`: it could not be read.
+        asked: Option<Millis>,
+    },
     /// To shards: a peer's live subscribers and members are void.
     PeerGone(ShardId),
     /// To shards: answer once all mail before this is taken.

@@ -45,7 +45,7 @@ pub struct Group {
     /// The members, in the order in which they joined.
     pub members: Vec<(Arc<str>, Member)>,
     /// In a cluster: durable members as the store knows them, among `members` as long as they are not connected.
-    stored: Vec<(Arc<str>, Member)>,
+    stored: HashMap<Arc<str>, Member, RandomState>,
     next: usize,
 }
 
@@ -56,7 +56,7 @@ impl Group {
         let turn = |start: usize, fits: &dyn Fn(&Member) -> bool| {
             (0..count)
                 .map(|i| (start + i) % count)
-                .find(|&i| fits(&self.members[i].1))
+                .find(|&i| fits(&self.members[i].1) && self.is_member(i))
         };
         let chosen = turn(self.next, &|m| m.live).or_else(|| {
             turn(self.next, &|m| {
@@ -66,6 +66,14 @@ impl Group {
         self.next = (chosen + 1) % count;
         let (client_id, member) = &self.members[chosen];
         Some((client_id.clone(), *member))
+    }
+
+    /// Whether a member may be chosen. A durable one at a peer is one only while the store says so: the peer's word that it has left may be lost with the link,
+    /// and nobody waits long for that; the store's is waited for.
+    fn is_member(&self, at: usize) -> bool {
+        let (client_id, member) = &self.members[at];
+        let is_at_peer = ShardId::PEERS.contains(&member.shard.0);
+        !(is_at_peer && member.durable) || self.stored.contains_key(client_id)
     }
 }
 
@@ -292,7 +300,7 @@ impl Routes {
             (None, Some(member)) => groups.push(Group {
                 text: text.clone(),
                 members: vec![(client_id.clone(), member)],
-                stored: Vec::new(),
+                stored: HashMap::default(),
                 next: 0,
             }),
             (Some(at), member) => {
@@ -344,8 +352,7 @@ impl Routes {
 
     fn stored_member(&self, ix: FilterIx, text: &Arc<str>, client_id: &Arc<str>) -> Option<Member> {
         let group = self.filter(ix).groups.iter().find(|g| g.text == *text)?;
-        let mut stored = group.stored.iter();
-        stored.find(|(id, _)| id == client_id).map(|(_, m)| *m)
+        group.stored.get(client_id).copied()
     }
 
     /// Sets or removes a durable member as the store knows it. One that is connected is known better by its node.
@@ -364,14 +371,14 @@ impl Routes {
             .is_some_and(|known| known.live);
         let groups = &mut self.filter_mut(ix).groups;
         if let Some(group) = groups.iter_mut().find(|g| g.text == *text) {
-            group.stored.retain(|(id, _)| id != client_id);
+            group.stored.remove(client_id);
         }
         if !is_live {
             self.put_member(ix, text, client_id, member);
         }
         let groups = &mut self.filter_mut(ix).groups;
         if let (Some(group), Some(member)) = (groups.iter_mut().find(|g| g.text == *text), member) {
-            group.stored.push((client_id.clone(), member));
+            group.stored.insert(client_id.clone(), member);
         }
         self.tidy(ix);
     }
@@ -398,8 +405,8 @@ impl Routes {
                     if member.shard != peer {
                         return true;
                     }
-                    let known = stored.iter().find(|(id, _)| id == client_id);
-                    if let Some((_, known)) = known {
+                    let known = stored.get(client_id);
+                    if let Some(known) = known {
                         *member = *known;
                     }
                     known.is_some()

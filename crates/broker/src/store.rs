@@ -179,6 +179,8 @@ pub enum Source {
     Log(LogKind),
     /// The client's own inbox.
     Inbox,
+    /// A campaign: the push. It has no place.
+    Campaign(MessageId),
 }
 
 /// How far a session has got in a log.
@@ -224,6 +226,11 @@ pub struct Progress {
     pub inbox_done: Vec<Offset>,
     /// Pushes that the device acknowledged. Applied even if the epoch is old: a receipt is a fact.
     pub receipts: Vec<MessageId>,
+    /// Pushes that the device will not get, and why, as a code of the push domain. Applied as receipts are.
+    pub settled: Vec<(MessageId, u8)>,
+    /// What the device remembers of campaigns, replacing the stored one; `None`: unchanged. Stored for a device with a durable session and for one that has a
+    /// profile.
+    pub memory: Option<Bytes>,
 }
 
 /// The end of a connection.
@@ -368,6 +375,10 @@ pub struct Claimed {
     pub previous: Option<Previous>,
     /// What the push domain knows of the device.
     pub profile: Option<Bytes>,
+    /// What the device remembers of campaigns, opaque here.
+    pub memory: Option<Bytes>,
+    /// The device had no place in the push log before this claim: what was pushed earlier is not for it.
+    pub begins: bool,
     /// The app's last change at that time: the profile is older than what a later one says. 0 in the store of a node alone.
     pub changes: Offset,
 }
@@ -538,7 +549,7 @@ pub enum Notice {
     Change {
         /// The app.
         app: AppId,
-        /// The change before it; 0 in the store of a node alone, which announces only what is retained and profiles.
+        /// The change before it; 0 in the store of a node alone, which announces only what is retained, profiles and campaigns.
         previous: Offset,
         /// Its place; 0 in the store of a node alone.
         offset: Offset,
@@ -568,6 +579,8 @@ pub struct Recovery {
     pub retained: Vec<(AppId, Arc<Message>)>,
     /// The last offset of each log.
     pub log_ends: Vec<(AppId, LogKind, Offset)>,
+    /// Rows of campaigns and of pushes that ended before their time.
+    pub campaigns: Vec<(AppId, MessageId, Bytes)>,
 }
 
 /// A will that outlived its node.

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    campaign::{Ended, How},
     funnel::{Life, Outcome},
     id::PushId,
     receipt::{DropReason, FailReason, Mark},
@@ -56,6 +57,23 @@ pub struct Facts {
     pub presence: Presence,
     /// Where it stands in its log or inbox.
     pub position: Position,
+}
+
+impl Facts {
+    /// The push ended before its time: so it did for a device of which nothing else is said.
+    pub fn end(&mut self, ended: &Ended) {
+        let Some(life) = &mut self.life else { return };
+        if ended.at_ms >= life.expires_ms {
+            return;
+        }
+        match ended.how {
+            How::Cancelled | How::Recalled => life.ended_ms = Some(ended.at_ms),
+            How::Collapsed(by) => {
+                self.marks.insert(Mark::Collapsed, Some(Time(ended.at_ms)));
+                self.collapsed_by = Some(by);
+            }
+        }
+    }
 }
 
 /// What keeps a device out of an audience.
@@ -175,6 +193,8 @@ pub enum Explanation {
         by: Option<PushId>,
     },
     Capped,
+    InQuietHours,
+    LocalTimePast,
     DroppedByQuota {
         quota: DropReason,
     },
@@ -316,6 +336,8 @@ fn dropped(facts: &Facts, reason: DropReason) -> Explanation {
             Explanation::DroppedByQuota { quota }
         }
         DropReason::FrequencyCap => Explanation::Capped,
+        DropReason::QuietHours => Explanation::InQuietHours,
+        DropReason::LocalTimePast => Explanation::LocalTimePast,
         DropReason::LeftAudience => kept_out(facts, Explanation::LeftAudience),
         DropReason::LogTrimmed => Explanation::LogTrimmed,
         DropReason::DeviceDeleted => Explanation::DeviceDeleted,
@@ -391,6 +413,12 @@ impl fmt::Display for Explanation {
                 f.write_str("a newer push with the same collapse key replaced it")
             }
             E::Capped => f.write_str("the device had as many pushes as its frequency cap allows"),
+            E::InQuietHours => f.write_str(
+                "its turn was in the device's quiet hours, and the push does not wait for their end",
+            ),
+            E::LocalTimePast => f.write_str(
+                "the device's clock had shown the local time already when the push was accepted, and such devices are skipped",
+            ),
             E::DroppedByQuota { quota } => match quota {
                 DropReason::StoredBytes => f.write_str("the app's quota of stored bytes was used up"),
                 _ => f.write_str("the device's inbox was full, and it was the first to give way"),

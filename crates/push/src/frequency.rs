@@ -74,7 +74,7 @@ impl History {
         }
     }
 
-    /// The bytes to store.
+    /// The bytes to store; none if it remembers nothing.
     pub fn encode(&self) -> Vec<u8> {
         let mut before = 0;
         let mut record = Record::default();

@@ -27,8 +27,8 @@ const HAVING: [Mark; 4] = [
     Mark::Dismissed,
 ];
 
-/// The marks that say why it has not, the one that wins first.
-const PRECEDENCE: [Mark; 11] = [
+/// The marks that say why a device has not got a push, the one that wins first.
+pub const PRECEDENCE: [Mark; 13] = [
     Mark::Failed(FailReason::TooLarge),
     Mark::Failed(FailReason::Refused),
     Mark::Dropped(DropReason::InboxFull),
@@ -37,6 +37,8 @@ const PRECEDENCE: [Mark; 11] = [
     Mark::Dropped(DropReason::LeftAudience),
     Mark::Dropped(DropReason::LogTrimmed),
     Mark::Dropped(DropReason::DeviceDeleted),
+    Mark::Dropped(DropReason::QuietHours),
+    Mark::Dropped(DropReason::LocalTimePast),
     Mark::Collapsed,
     Mark::Recalled,
     Mark::Expired,
@@ -172,6 +174,13 @@ impl Funnel {
         }
         funnel.count(life.rest(now_ms), left.len());
         funnel
+    }
+
+    /// Counts devices of which a mark says why they have it or not.
+    pub(crate) fn count_mark(&mut self, mark: Mark, devices: u64) {
+        if let Some(outcome) = Outcome::stated(mark) {
+            self.count(outcome, devices);
+        }
     }
 
     fn count(&mut self, outcome: Outcome, devices: u64) {

@@ -3,7 +3,9 @@
 //! Start at [`request::Request::parse`], which turns the JSON of an app server into a checked push, and at [`store`], the ports
 //! through which it becomes durable. [`payload`] is what a device reads. What an app keeps beside its pushes is [`rows`], by the rules of [`registry`].
 //!
-//! Rules that no node carries out yet: [`pacing`], [`quiet`], [`frequency`], [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
+//! A push whose devices have their turns at different times is a [`campaign`], by the rules of [`pacing`], [`quiet`] and [`frequency`].
+//!
+//! Rules that no node carries out yet: [`webhook`], [`event`], [`series`]. [`options`] refuses what needs them.
 //!
 //! Whom a push is for: an [`audience`] as it is asked for becomes a [`targeting`], which looks at what is known of a [`device`] by an
 //! [`expression`]; [`live`] finds those that it admits among the connected ones.
@@ -14,6 +16,7 @@
 pub mod ack;
 pub mod app;
 pub mod audience;
+pub mod campaign;
 pub mod clock;
 pub mod compat;
 pub mod device;

@@ -4,7 +4,7 @@
 //! A device is a *slot*, a small number that the shard gives to its connection and reuses: the sets are bitmaps over slots.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -156,6 +156,10 @@ impl LiveIndex {
             {
                 selected.remove(*slot);
             }
+        }
+        if let Some(names) = &targeting.names {
+            let hashes: HashSet<u64> = names.iter().map(|name| Portion::hash(name)).collect();
+            selected.retain(|slot| hashes.contains(&self.slots[slot as usize].hash));
         }
         if let Some(portion) = &targeting.portion {
             selected.retain(|slot| portion.contains_hash(self.slots[slot as usize].hash));

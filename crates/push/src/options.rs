@@ -43,9 +43,17 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 
 /// The options that this version carries out. A push that asks for another is refused: an option that is taken and not kept would
 /// be worse than none.
-const CARRIED_OUT: &[&str] = &["ttl", "not_before"];
-/// Those that it carries out for a push to devices or users, whose inboxes have lanes.
-const CARRIED_OUT_IN_INBOXES: &[&str] = &["collapse_key", "priority"];
+const CARRIED_OUT: &[&str] = &[
+    "ttl",
+    "not_before",
+    "priority",
+    "collapse_key",
+    "pace",
+    "local_time",
+    "quiet_hours",
+    "frequency_cap",
+    "portion",
+];
 
 const NAMES: &[&str] = &[
     "ttl",
@@ -232,23 +240,39 @@ impl Options {
         let Node::Object(fields) = value else {
             return Ok(());
         };
-        let has_inboxes = matches!(audience, Audience::Devices(_) | Audience::Users(_));
-        for name in fields.keys().map(String::as_str) {
-            let in_inboxes = CARRIED_OUT_IN_INBOXES.contains(&name);
-            // What every push has that does not say is not asked for.
-            let is_usual = name == "priority" && self.priority == Priority::default();
-            if CARRIED_OUT.contains(&name) || in_inboxes && has_inboxes || is_usual {
-                continue;
-            }
-            let why = match in_inboxes {
-                true => format!(
-                    "\"{name}\" is carried out for \"devices\" and \"users\" only by this version: name those, or leave it out"
-                ),
-                false => format!("\"{name}\" is not carried out by this version: leave it out"),
-            };
-            return Err(invalid(&crate::json::pointer_to("/options", name), why));
+        let is_named = matches!(audience, Audience::Devices(_) | Audience::Users(_));
+        self.check_instant(is_named)?;
+        let is_carried_out = |name: &&String| CARRIED_OUT.contains(&name.as_str());
+        if let Some(name) = fields.keys().find(|name| !is_carried_out(name)) {
+            return Err(invalid(
+                &crate::json::pointer_to("/options", name),
+                format!("\"{name}\" is not carried out by this version: leave it out"),
+            ));
         }
         Ok(())
+    }
+
+    /// Refuses what looks at more than who is connected, of a push that is now or never.
+    fn check_instant(&self, is_named: bool) -> Result<(), Invalid> {
+        let looks = [
+            ("collapse_key", self.collapse_key.is_some() && !is_named),
+            ("quiet_hours", self.quiet_hours.is_some()),
+            ("frequency_cap", self.frequency_cap.is_some()),
+            (
+                "portion",
+                self.portion
+                    .is_some_and(|portion| portion.auto_halt.is_some()),
+            ),
+        ];
+        match looks.iter().find(|(_, looks)| *looks) {
+            Some((name, _)) if self.ttl_seconds == 0 => Err(invalid(
+                &format!("/options/{name}"),
+                format!(
+                    "\"ttl\": 0 is now or never, without a look at what devices got before: give a ttl or leave \"{name}\" out"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_contradictions(&self) -> Result<(), Invalid> {

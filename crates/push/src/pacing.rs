@@ -7,6 +7,7 @@ use prost::Message;
 
 use crate::{
     clock::{TimeOfDay, Zone},
+    explanation::{Hold, Time},
     fields::invalid,
     hash,
     id::PushId,
@@ -114,6 +115,48 @@ impl Spread {
             ));
         }
         Ok(spread)
+    }
+
+    /// The same, over another time.
+    pub(crate) fn over(self, window_ms: u64) -> Spread {
+        Spread { window_ms, ..self }
+    }
+
+    /// The same to all devices at once as far as portions go.
+    pub(crate) fn to_all(self) -> Spread {
+        Spread {
+            portion: None,
+            ..self
+        }
+    }
+
+    /// The same after the line stood still for so long. The clocks on the walls did not.
+    pub(crate) fn held_up(&self, held_ms: u64) -> Spread {
+        let mut spread = self.clone();
+        if self.local_time.is_none() {
+            spread.moment.accepted_ms = self.moment.accepted_ms.saturating_add(held_ms);
+        }
+        spread
+    }
+
+    /// What makes a device wait that could have it now, if anything does.
+    pub(crate) fn hold_at(
+        &self,
+        now_ms: u64,
+        client_id: &str,
+        zone: Option<&Zone>,
+    ) -> Option<Hold> {
+        let due_ms = self.due_from(now_ms, client_id, zone).ok()?;
+        let awake = Spread {
+            quiet_hours: None,
+            ..self.clone()
+        };
+        match awake.due(client_id, zone).unwrap_or(now_ms) {
+            _ if due_ms <= now_ms => None,
+            turn_ms if turn_ms < due_ms => Some(Hold::QuietHours(Time(due_ms))),
+            turn_ms if self.local_time.is_some() => Some(Hold::NotBefore(Time(turn_ms))),
+            turn_ms => Some(Hold::Pace(Time(turn_ms))),
+        }
     }
 
     /// Whether every device has its turn at acceptance.

@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
-    /// Its inbox was full: the oldest entry goes.
+    /// Its inbox was full: the least urgent entry goes, of those the oldest.
     InboxFull,
     /// The app's stored bytes were used up.
     StoredBytes,
@@ -25,6 +25,10 @@ pub enum DropReason {
     LogTrimmed,
     /// It was deleted before it got it.
     DeviceDeleted,
+    /// Its turn was in its quiet hours, and the push does not wait for their end.
+    QuietHours,
+    /// Its clock had shown the local time already, and such devices are skipped.
+    LocalTimePast,
 }
 
 /// Why a device could not take a push.
@@ -64,7 +68,7 @@ pub enum Mark {
 
 impl Mark {
     /// Every mark.
-    pub const ALL: [Mark; 16] = [
+    pub const ALL: [Mark; 18] = [
         Mark::Targeted,
         Mark::Delivered,
         Mark::Displayed,
@@ -79,6 +83,8 @@ impl Mark {
         Mark::Dropped(DropReason::LeftAudience),
         Mark::Dropped(DropReason::LogTrimmed),
         Mark::Dropped(DropReason::DeviceDeleted),
+        Mark::Dropped(DropReason::QuietHours),
+        Mark::Dropped(DropReason::LocalTimePast),
         Mark::Failed(FailReason::TooLarge),
         Mark::Failed(FailReason::Refused),
     ];
@@ -100,6 +106,8 @@ impl Mark {
             Mark::Dropped(DropReason::LeftAudience) => 18,
             Mark::Dropped(DropReason::LogTrimmed) => 19,
             Mark::Dropped(DropReason::DeviceDeleted) => 20,
+            Mark::Dropped(DropReason::QuietHours) => 21,
+            Mark::Dropped(DropReason::LocalTimePast) => 22,
             Mark::Failed(FailReason::TooLarge) => 32,
             Mark::Failed(FailReason::Refused) => 33,
         }

@@ -23,7 +23,7 @@ use crate::{
     json::{self, Node},
     options::Options,
     payload::{self, Content},
-    store::{self, Accept, Idempotency},
+    store::{self, Accept, Channel, Idempotency},
 };
 
 /// What a node may choose.
@@ -155,10 +155,12 @@ impl Request {
             priority: self.options.priority,
             collapse_key: self.options.collapse_key,
             idempotency,
+            rows: None,
+            channel: Channel::In,
         }
     }
 
-    fn document(&self, id: PushId, now_ms: u64) -> Bytes {
+    pub(crate) fn document(&self, id: PushId, now_ms: u64) -> Bytes {
         let collapse_key = self.options.collapse_key.as_deref();
         payload::document(id, &self.content, collapse_key, now_ms)
     }

@@ -3,7 +3,8 @@
 //! All of it is rows: a name within a table within an app, and bytes that only the domain reads. The rules are written once, in this crate: it
 //! reads rows, decides, and asks for a [`Change`] that is carried out only if the rows it has read are still what they were. Whoever comes second
 //! gets [`Outcome::Conflict`](crate::store::Outcome::Conflict), reads again, and decides again. So a store needs no knowledge of what rows mean,
-//! with one exception: a row of [`Table::Device`] gives its client a device number and keeps it.
+//! with two exceptions: a row of [`Table::Device`] gives its client a device number and keeps it, and nodes are told of rows of [`Table::Device`],
+//! [`Table::Campaign`] and [`Table::Cancelled`].
 //!
 //! Names are texts without a rule but their length; a table that is read by its first part (the devices of a user) puts U+0000 behind it, which no
 //! part contains.
@@ -51,6 +52,14 @@ pub enum Table {
     Count = 29,
     /// Idempotency key → the schedule that its request made.
     ScheduleKey = 30,
+    /// Id of a push → its campaign, until it ends. All nodes are told of these rows.
+    Campaign = 31,
+    /// Collapse key and audience, hashed → the newest push with it.
+    Collapse = 32,
+    /// Id of a push → its end before its time, as long as its report is kept.
+    End = 33,
+    /// Id of a push that is no campaign → its end before its time, as long as it may wait somewhere. All nodes are told of these rows.
+    Cancelled = 34,
     /// Client identifier → hashes of a device's token.
     DeviceToken = 40,
     /// `kid` → a key that the app's backend signs for devices with.
@@ -61,7 +70,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 18] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -73,6 +82,10 @@ impl Table {
         Table::Audit,
         Table::Count,
         Table::ScheduleKey,
+        Table::Campaign,
+        Table::Collapse,
+        Table::End,
+        Table::Cancelled,
         Table::DeviceToken,
         Table::DeviceKey,
         Table::AppSetting,

@@ -170,6 +170,7 @@ pub(crate) fn any_targeting() -> impl Strategy<Value = Targeting> {
         0..150_u64,
     )
         .prop_map(|(expression, numbers, portion, pushed_ms)| Targeting {
+            names: None,
             expression,
             numbers: numbers.map(|numbers| numbers.into_iter().collect()),
             portion,

@@ -3,17 +3,19 @@
 //! Writes are data ([`Command`]), so that a backend can make many of them durable in one commit, together with the broker's;
 //! an outcome arrives once it is durable. Reads go through [`Reader`] and see what is committed.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use roaring::RoaringBitmap;
 
 use crate::{
     app::AppName,
+    campaign::{Ended, How},
     explanation::AtDevice,
     funnel::Funnel,
     id::PushId,
     lanes::Priority,
-    receipt::DropReason,
+    receipt::{DropReason, Mark},
     rows::{Change, Key, Range, Row, Scope, Table, Version},
 };
 
@@ -106,6 +108,21 @@ pub struct Accept {
     pub collapse_key: Option<String>,
     /// What makes a retry harmless.
     pub idempotency: Option<Idempotency>,
+    /// It is a campaign: these rows, of its app, say so, and become durable with it or not at all. It is then no entry of a log and of no inbox.
+    /// [`Outcome::Conflict`] and [`Outcome::Full`] as of [`Command::Change`].
+    pub rows: Option<Box<Change>>,
+    /// Where the devices get it.
+    pub channel: Channel,
+}
+
+/// Where devices get a push.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// `push/in`: what the app says.
+    #[default]
+    In,
+    /// `push/ctl`: what the server says.
+    Control,
 }
 
 /// For whom a push is.
@@ -166,7 +183,7 @@ pub enum Outcome {
     },
 }
 
-/// What became of a push so far. `targeted = delivered + pending + expired + collapsed + dropped`.
+/// What became of a push so far. `targeted = delivered + pending + expired + recalled + collapsed + dropped + settled`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Unix milliseconds of acceptance.
@@ -183,10 +200,14 @@ pub struct Report {
     pub pending: u64,
     /// Devices whose time ran out.
     pub expired: u64,
+    /// Devices that had not got it when it was cancelled.
+    pub recalled: u64,
     /// Devices at which a newer push of the same collapse key took its place.
     pub collapsed: u64,
     /// Devices whose full inbox dropped it (the least urgent first, of those the oldest).
     pub dropped: u64,
+    /// Devices of which something else says that they will not get it: each counts once.
+    pub settled: BTreeMap<Mark, u64>,
     /// Of the delivered: devices that showed it.
     pub displayed: u64,
     /// Of the displayed: devices where a person opened it.
@@ -198,19 +219,49 @@ pub struct Report {
 impl Report {
     /// The same as a funnel.
     pub fn funnel(&self) -> Funnel {
-        let dropped = (self.dropped > 0).then_some((DropReason::InboxFull, self.dropped));
-        Funnel {
+        let inbox_full = Mark::Dropped(DropReason::InboxFull);
+        let mut funnel = Funnel {
             targeted: self.targeted,
             delivered: self.delivered,
             pending: self.pending,
             expired: self.expired,
+            recalled: self.recalled,
             collapsed: self.collapsed,
-            dropped: dropped.into_iter().collect(),
             displayed: self.displayed,
             clicked: self.clicked,
             dismissed: self.dismissed,
             ..Funnel::default()
+        };
+        let settled = self.settled.iter().map(|(mark, count)| (*mark, *count));
+        for (mark, count) in settled.chain([(inbox_full, self.dropped)]) {
+            funnel.count_mark(mark, count);
         }
+        funnel
+    }
+
+    /// The same with those of whom nothing is said: they wait, or their time is up.
+    pub fn with_rest(mut self, now_ms: u64) -> Report {
+        let settled = self.settled.values().sum::<u64>();
+        let said = self.delivered + self.dropped + self.collapsed + settled;
+        let rest = self.targeted.saturating_sub(said);
+        match now_ms >= self.expires_ms {
+            true => self.expired = rest,
+            false => self.pending = rest,
+        }
+        self
+    }
+
+    /// The same of a push that ended before its time: nobody gets it any more.
+    pub fn ended(mut self, ended: &Ended) -> Report {
+        if ended.at_ms >= self.expires_ms {
+            return self;
+        }
+        let rest = std::mem::take(&mut self.pending) + std::mem::take(&mut self.expired);
+        match ended.how {
+            How::Cancelled | How::Recalled => self.recalled += rest,
+            How::Collapsed(_) => self.collapsed += rest,
+        }
+        self
     }
 }
 
@@ -219,6 +270,8 @@ pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// The devices of a push of that app with a mark.
+    fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable>;
     /// What is known of a push of that app at a device of it, by its client identifier.
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable>;
     /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.

@@ -3,7 +3,7 @@
 //! A device gets the push if it matched when the push was made *and* matches when it is delivered. So a tag that was added later does not
 //! bring back old news, and a device that was muted meanwhile is left in peace.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use prost::Message;
 use roaring::RoaringBitmap;
@@ -21,6 +21,8 @@ pub struct Targeting {
     pub expression: Option<Expression>,
     /// The devices' numbers in their app.
     pub numbers: Option<RoaringBitmap>,
+    /// The devices' client identifiers.
+    pub names: Option<BTreeSet<Arc<str>>>,
     /// The part of the devices that gets it.
     pub portion: Option<Portion>,
     /// Unix milliseconds of when the push was made.
@@ -73,9 +75,18 @@ impl Targeting {
         Targeting {
             expression: None,
             numbers: None,
+            names: None,
             portion: None,
             pushed_ms,
         }
+    }
+
+    /// Whether it asks nothing of a device.
+    pub fn is_to_everyone(&self) -> bool {
+        self.expression.is_none()
+            && self.numbers.is_none()
+            && self.names.is_none()
+            && self.portion.is_none()
     }
 
     /// Whether a device is to get the push now, and if not, why.
@@ -91,6 +102,11 @@ impl Targeting {
             && !numbers.contains(number)
         {
             return Err(Unmet::NotListed);
+        }
+        if let Some(names) = &self.names {
+            // One that registers later was meant all the same.
+            let is_named = names.contains(client_id);
+            return is_named.then_some(()).ok_or(Unmet::NotListed);
         }
         if let Some(portion) = &self.portion
             && !portion.contains(client_id)
@@ -140,6 +156,7 @@ impl Targeting {
     /// Whether a device of this profile was meant when the push was made.
     pub fn meant(&self, client_id: &str, number: u32, profile: &Profile) -> bool {
         self.numbers.as_ref().is_none_or(|of| of.contains(number))
+            && self.names.as_ref().is_none_or(|of| of.contains(client_id))
             && (self.portion.as_ref()).is_none_or(|portion| portion.contains(client_id))
             && self.admitted_then(profile)
     }
@@ -185,6 +202,8 @@ impl Targeting {
                 basis_points: portion.basis_points.into(),
             }),
             pushed_ms: self.pushed_ms,
+            is_named: self.names.is_some(),
+            names: (self.names.iter().flatten().map(ToString::to_string)).collect(),
         }
         .encode_to_vec()
     }
@@ -214,6 +233,9 @@ impl Targeting {
         Ok(Targeting {
             expression: expression.map_err(damaged)?,
             numbers: numbers.map_err(damaged)?,
+            names: record
+                .is_named
+                .then(|| record.names.into_iter().map(Arc::from).collect()),
             portion: record.portion.map(portion).transpose()?,
             pushed_ms: record.pushed_ms,
         })
@@ -232,6 +254,10 @@ struct TargetingRecord {
     portion: Option<PortionRecord>,
     #[prost(uint64, tag = "4")]
     pushed_ms: u64,
+    #[prost(bool, tag = "5")]
+    is_named: bool,
+    #[prost(string, repeated, tag = "6")]
+    names: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -55,6 +55,8 @@ fn post_push(pair: &mut Pair, audience: &str, payload: &str, ttl_ms: u64) -> Pus
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id

@@ -20,17 +20,6 @@ fn seeds_of_a_cluster_hold() {
     assert!(arrivals > 5000, "little has happened: {arrivals} arrivals");
 }
 
-/// Each was broken by a bug that is mended: a filter used after it was gone (1045, 1287), a late hand-over that set a session back (1201), a retained QoS 2
-/// message that later ones overtook (105, 387).
-#[test]
-fn seeds_that_have_found_a_bug_hold() {
-    for seed in [105, 387, 1045, 1201, 1287] {
-        if let Err(Failure { seed, text }) = cluster::run(seed, Options::default()) {
-            panic!("seed {seed}: {text}");
-        }
-    }
-}
-
 #[test]
 fn a_seed_of_a_cluster_plays_the_same_again() {
     for seed in 0..10 {

@@ -31,6 +31,8 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     pair.node.settle();

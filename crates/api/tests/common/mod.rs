@@ -33,6 +33,7 @@ use campanile_push::{
     store::{Accept, Audience, Command, Outcome, Reader, Report, Unavailable},
 };
 use http_body_util::BodyExt;
+use roaring::RoaringBitmap;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
@@ -148,6 +149,12 @@ impl Tables {
                 targeted: Some(*targeted),
             };
         }
+        if let Some(rows) = &accept.rows {
+            match self.rows.change(rows) {
+                Outcome::Changed { .. } => {}
+                refused => return refused,
+            }
+        }
         let targeted = match &accept.audience {
             Audience::Devices(devices) => devices.len() as u64,
             _ => 42,
@@ -206,6 +213,14 @@ impl Reader for MemoryStore {
             .iter()
             .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
             .collect())
+    }
+
+    /// Every push is for two devices.
+    fn marked(&self, _: &AppName, _: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {
+        Ok(match mark {
+            Mark::Targeted => [3, 7].into_iter().collect(),
+            _ => RoaringBitmap::new(),
+        })
     }
 
     fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {

@@ -49,6 +49,8 @@ pub enum Table {
     InboxLow = 0x2a,
     /// Client, collapse key → `KeyedRecord`: the entry of the inbox that has it.
     Keyed = 0x2b,
+    /// Client → what the device remembers of campaigns, bytes of the push domain.
+    Memory = 0x2c,
     /// App, log → `LogMetaRecord`.
     LogMeta = 0x30,
     /// App, log, offset → `LogRecord`.
@@ -247,6 +249,11 @@ impl Subject {
             self.0.get(at + 2..)?.get(..length(at)?)
         });
         text.unwrap_or_default()
+    }
+
+    /// What follows a subject that it begins with.
+    pub fn bytes_after(&self, begin: &Subject) -> &[u8] {
+        self.0.strip_prefix(begin.0.as_slice()).unwrap_or_default()
     }
 
     /// The key of this subject in a table.

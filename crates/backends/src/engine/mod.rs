@@ -194,7 +194,7 @@ impl Txn<'_> {
             Request::Broker(Command::Release(release)) => &release.progress,
             _ => return Ok(()),
         };
-        self.receive_receipts(&progress.client, progress.ordinal, &progress.receipts)
+        self.receive_receipts(progress)
     }
 
     fn broker_command(

@@ -1,7 +1,7 @@
 //! Saving what a session did, and letting go of it.
 
 use campanile_broker::{
-    ids::{ClientKey, Generation, MessageId, Millis},
+    ids::{ClientKey, Generation, Millis},
     store::{Cursor, LogKind, Outcome, Progress, Release, StoreError},
 };
 use campanile_push::receipt::Mark;
@@ -17,22 +17,21 @@ use super::{
 };
 
 impl Txn<'_> {
-    /// Records that a device acknowledged pushes.
-    pub fn receive_receipts(
-        &mut self,
-        client: &ClientKey,
-        ordinal: u32,
-        receipts: &[MessageId],
-    ) -> Result<(), StoreError> {
-        for id in receipts {
-            let push = Subject::push(client.app.as_str(), id.0);
+    /// Records that a device acknowledged pushes, or will not get them.
+    pub fn receive_receipts(&mut self, progress: &Progress) -> Result<(), StoreError> {
+        let delivered = progress.receipts.iter().map(|id| (*id, Mark::Delivered));
+        // What only a later version knows is nothing to this one.
+        let settled =
+            (progress.settled.iter()).filter_map(|(id, code)| Some((*id, Mark::from_code(*code)?)));
+        for (id, mark) in delivered.chain(settled) {
+            let push = Subject::push(progress.client.app.as_str(), id.0);
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            self.mark(&push, Mark::Delivered, ordinal)?;
+            self.mark(&push, mark, progress.ordinal)?;
             if record.to_audience {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
-                self.mark(&push, Mark::Targeted, ordinal)?;
+                self.mark(&push, Mark::Targeted, progress.ordinal)?;
             }
         }
         Ok(())
@@ -85,6 +84,15 @@ impl Txn<'_> {
         owner: &Owner,
     ) -> Result<(), StoreError> {
         let removed = self.remove_from_inbox(subject, &progress.inbox_done)?;
+        let is_stored = matches!(owner, Owner::Stored(_));
+        if let Some(memory) = &progress.memory
+            && (is_stored || self.is_registered(subject)?)
+        {
+            match memory.is_empty() {
+                true => drop(self.remove_if_there(subject.key(Table::Memory))?),
+                false => self.put(subject.key(Table::Memory), memory.as_ref().into())?,
+            }
+        }
         if let Owner::Ephemeral(_) = owner {
             if removed > 0 {
                 self.forget_idle_device(subject)?;

@@ -14,7 +14,7 @@ use campanile_push::{
     id::PushId,
     lanes::Priority,
     receipt::Mark,
-    store::{Accept, Audience, Command, Idempotency, Outcome, Target},
+    store::{Accept, Audience, Channel, Command, Idempotency, Outcome, Target},
 };
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
@@ -29,6 +29,8 @@ use super::{
 
 /// Where devices get their pushes.
 const PUSH_TOPIC: &str = "push/in";
+/// Where devices get what the server says.
+const CONTROL_TOPIC: &str = "push/ctl";
 
 impl Txn<'_> {
     /// Carries out a command of the push domain.
@@ -56,6 +58,12 @@ impl Txn<'_> {
                 targeted: (!record.to_audience).then_some(record.targeted),
             });
         }
+        if let Some(rows) = &accept.rows {
+            match self.change_rows(rows)? {
+                Outcome::Changed { .. } => {}
+                refused => return Ok(refused),
+            }
+        }
         let message = push_message(accept);
         let to_audience = matches!(accept.audience, Audience::Matching(_));
         let mut record = PushRecord {
@@ -68,7 +76,9 @@ impl Txn<'_> {
             is_counted: false,
         };
         let now_or_never = accept.expires_ms <= accept.accepted_ms;
-        let targeted = if now_or_never {
+        let targeted = if accept.rows.is_some() {
+            self.target_of_campaign(&app, &accept.audience)?
+        } else if now_or_never {
             self.announce_instant(&app, &accept.audience, &message)?
         } else {
             record.offset = self.next_offset().0;
@@ -150,6 +160,30 @@ impl Txn<'_> {
         self.put_record(Table::Idempotency, &subject, &record)?;
         let index = subject.expiry_key(idempotency.expires_ms, ExpiryKind::Idempotency);
         self.put(index, subject.key(Table::Idempotency).into())
+    }
+
+    /// A campaign is no entry anywhere. Returns whom it is for, as far as that is known.
+    fn target_of_campaign(
+        &mut self,
+        app: &AppId,
+        audience: &Audience,
+    ) -> Result<RoaringBitmap, StoreError> {
+        match audience {
+            Audience::All => Ok(self.target_all(app)),
+            Audience::Matching(_) => {
+                self.count_push_to_all(app);
+                Ok(RoaringBitmap::new())
+            }
+            Audience::Devices(devices) => {
+                let number = |device: &Arc<str>| {
+                    self.device_for_inbox(&ClientKey {
+                        app: app.clone(),
+                        client_id: device.clone(),
+                    })
+                };
+                devices.iter().map(number).collect()
+            }
+        }
     }
 
     /// One entry of the push log, however many devices there are.
@@ -386,7 +420,11 @@ impl Txn<'_> {
 /// The message that devices get.
 pub fn push_message(accept: &Accept) -> Arc<Message> {
     let id = MessageId(accept.id.0);
-    let mut message = Message::new(id, Kind::Push, PUSH_TOPIC, &[], &accept.payload);
+    let topic = match accept.channel {
+        Channel::In => PUSH_TOPIC,
+        Channel::Control => CONTROL_TOPIC,
+    };
+    let mut message = Message::new(id, Kind::Push, topic, &[], &accept.payload);
     message.qos = QoS::AtLeastOnce;
     message.expires_at = Some(Millis(accept.expires_ms));
     if let Audience::Matching(targeting) = &accept.audience {

@@ -11,11 +11,13 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     explanation::AtDevice,
+    funnel::PRECEDENCE,
     id::PushId,
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
     store::{Report, Unavailable},
 };
+use roaring::RoaringBitmap;
 
 use super::{
     at_device::read_at_device,
@@ -25,11 +27,11 @@ use super::{
     },
     inbox::{inbox_entry, offset_of_key},
     keys::{Subject, Table, inbox_table},
-    kv::{KvError, Reads, View},
+    kv::{KvError, Reads, View, after_prefix},
     publish::{ALL_FILTERS, posting},
     records::{
         DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, decode,
+        PushRecord, damaged, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
     state::EphemeralClients,
@@ -129,6 +131,13 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
+    }
+
+    fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {
+        let push = Subject::push(app.as_str(), id.0);
+        Ok(self
+            .reads
+            .with_view(|view| read_marked(view, &push, mark))?)
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
@@ -324,6 +333,8 @@ fn read_entries(
     let mut found = Vec::new();
     for &(source, offset) in places {
         let item = match source {
+            // Nodes know it.
+            Source::Campaign(_) => None,
             Source::Inbox => {
                 let mut found = None;
                 for lane in Lane::ALL {
@@ -426,19 +437,41 @@ fn read_report(view: &dyn View, push: &Subject, now_ms: u64) -> Result<Option<Re
         };
         let delivered = set(Mark::Delivered)?;
         report.delivered += delivered.len();
-        let dropped = set(Mark::Dropped(DropReason::InboxFull))? - &delivered;
-        report.dropped += dropped.len();
-        report.collapsed += (set(Mark::Collapsed)? - delivered - dropped).len();
+        let mut rest = &targeted - delivered;
+        for mark in PRECEDENCE {
+            let with = &rest & set(mark)?;
+            match mark {
+                _ if with.is_empty() => {}
+                Mark::Dropped(DropReason::InboxFull) => report.dropped += with.len(),
+                Mark::Collapsed => report.collapsed += with.len(),
+                _ => *report.settled.entry(mark).or_default() += with.len(),
+            }
+            rest -= with;
+        }
         report.displayed += set(Mark::Displayed)?.len();
         report.clicked += set(Mark::Clicked)?.len();
         report.dismissed += set(Mark::Dismissed)?.len();
     }
-    let rest = report
-        .targeted
-        .saturating_sub(report.delivered + report.dropped + report.collapsed);
-    match now_ms >= record.expires_ms {
-        true => report.expired = rest,
-        false => report.pending = rest,
-    }
-    Ok(Some(report))
+    Ok(Some(report.with_rest(now_ms)))
+}
+
+fn read_marked(view: &dyn View, push: &Subject, mark: Mark) -> Result<RoaringBitmap, KvError> {
+    let from = push.key_with(Table::Receipts, &[mark.code()]);
+    let to = after_prefix(&from);
+    let (mut devices, mut failed) = (RoaringBitmap::new(), None);
+    view.scan(&from, &to, &mut |key, value| {
+        let chunk = key.last_chunk::<2>().copied().map(u16::from_be_bytes);
+        match (chunk, decode_chunk(value)) {
+            (Some(chunk), Ok(bits)) => {
+                let first = u32::from(chunk) << 16;
+                devices.extend(bits.iter().map(|bit| first | bit));
+                ControlFlow::Continue(())
+            }
+            (_, bits) => {
+                failed = Some(bits.err().unwrap_or_else(|| damaged("set of devices")));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(devices), Err)
 }

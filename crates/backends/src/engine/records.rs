@@ -324,16 +324,23 @@ pub struct UnfinishedRecord {
 pub struct ExchangeRecord {
     #[prost(uint32, tag = "1")]
     pub packet_id: u32,
-    /// 0: the inbox; else a log's number + 1.
+    /// 0: the inbox; [`CAMPAIGN`]; else a log's number + 1.
     #[prost(uint32, tag = "2")]
     pub source: u32,
+    /// Of a campaign: the upper half of the push's id.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
     #[prost(uint32, tag = "4")]
     pub qos: u32,
     #[prost(bool, tag = "5")]
     pub released: bool,
+    /// Of a campaign: the lower half.
+    #[prost(fixed64, tag = "6")]
+    pub push_low: u64,
 }
+
+/// Among the sources of exchanges: a campaign. Logs have 16-bit numbers.
+const CAMPAIGN: u32 = 1 << 20;
 
 impl UnfinishedRecord {
     pub fn of(unfinished: &[Unfinished]) -> UnfinishedRecord {
@@ -342,8 +349,16 @@ impl UnfinishedRecord {
             source: match exchange.source {
                 Source::Inbox => 0,
                 Source::Log(log) => u32::from(log_number(log)) + 1,
+                Source::Campaign(_) => CAMPAIGN,
             },
-            offset: exchange.offset.0,
+            offset: match exchange.source {
+                Source::Campaign(push) => push.place(),
+                Source::Inbox | Source::Log(_) => exchange.offset.0,
+            },
+            push_low: match exchange.source {
+                Source::Campaign(push) => push.0 as u64,
+                Source::Inbox | Source::Log(_) => 0,
+            },
             qos: exchange.qos as u32,
             released: exchange.released,
         };
@@ -357,6 +372,7 @@ impl UnfinishedRecord {
         let exchange = |record: ExchangeRecord| {
             let source = match record.source {
                 0 => Source::Inbox,
+                CAMPAIGN => Source::Campaign(id_of(record.offset, record.push_low)),
                 n => Source::Log(
                     u16::try_from(n - 1)
                         .ok()
@@ -370,7 +386,10 @@ impl UnfinishedRecord {
                     .and_then(PacketId::new)
                     .ok_or_else(bad)?,
                 source,
-                offset: Offset(record.offset),
+                offset: match source {
+                    Source::Campaign(_) => Offset(0),
+                    Source::Inbox | Source::Log(_) => Offset(record.offset),
+                },
                 qos: qos(record.qos)?,
                 released: record.released,
             })

@@ -1,6 +1,9 @@
 //! Opening a store: what is kept in memory, and what a node must know before it serves.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use campanile_broker::{
     ids::{AppId, ClientKey, Millis, Offset},
@@ -16,11 +19,25 @@ use super::{
         DeviceRecord, LogMetaRecord, MessageRecord, SubscriptionRecord, WillRecord, damaged,
         decode, decode_u64,
     },
+    rows::read_campaigns,
     state::{LogState, State},
 };
 
 /// Devices that are put right in one commit at recovery.
 const DEVICES_AT_ONCE: usize = 1000;
+
+/// The apps that have any rows.
+fn apps_with_rows(view: &dyn View) -> Result<BTreeSet<AppId>, KvError> {
+    let mut apps = BTreeSet::new();
+    for_each(view, Table::RowCount, |key, _| {
+        let rows = Subject::of_key(key);
+        if let Some(app) = rows.app_name().filter(|app| !app.is_empty()) {
+            apps.insert(AppId::new(app));
+        }
+        Ok(())
+    })?;
+    Ok(apps)
+}
 
 /// State of a store as it was when it was closed, but for the sets of devices.
 pub fn load(view: &dyn View) -> Result<State, KvError> {
@@ -146,6 +163,11 @@ impl<K: Kv> Engine<K> {
                     .iter()
                     .map(|(log, state)| (app.clone(), *log, state.end)),
             );
+        }
+        for app in apps_with_rows(view)? {
+            for (push, row) in read_campaigns(view, &app)? {
+                recovery.campaigns.push((app.clone(), push, row));
+            }
         }
         recovery.wills = wills;
         Ok(recovery)

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, ClientKey, Millis},
+    ids::{AppId, ClientKey, MessageId, Millis},
     store::{Change, StoreError},
 };
 use campanile_push::{
+    id::PushId,
     rows::{self, Key, Range, Row, Scope, Table as RowTable, Version, Write},
     store::Outcome,
 };
@@ -113,8 +114,23 @@ impl Txn<'_> {
                 let client = ClientKey::new(&AppId::new(app.as_str()), &write.key.name);
                 self.on_device_row(client, write.value.clone())
             }
+            (Scope::App(app), table) if is_told(table) => {
+                let app = AppId::new(app.as_str());
+                self.on_campaign_row(&app, &write.key.name, write.value.clone())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// A push is another campaign than before, or none any more, or has ended.
+    fn on_campaign_row(
+        &mut self,
+        app: &AppId,
+        push: &str,
+        row: Option<Bytes>,
+    ) -> Result<(), StoreError> {
+        let push = push_of_row(push)?;
+        self.announce_change(app, Change::Campaign { push, row })
     }
 
     /// A device has another row, or none any more.
@@ -164,6 +180,9 @@ impl Txn<'_> {
                 self.count_row(&rows, -1)?;
                 if let Some(client) = device_of_row(subject, &rows)? {
                     self.on_device_row(client, None)?;
+                }
+                if let Some((app, push)) = campaign_of_row(subject, &rows)? {
+                    self.on_campaign_row(&app, push, None)?;
                 }
                 Ok(1)
             }
@@ -275,6 +294,66 @@ fn device_of_row(row: &Subject, table: &Subject) -> Result<Option<ClientKey>, Kv
     let name = &row.key(Table::Row)[table.key(Table::Row).len()..];
     let name = std::str::from_utf8(name).map_err(|_| damaged("row"))?;
     Ok(Some(ClientKey::new(&AppId::new(app), name)))
+}
+
+/// Tables of whose rows all nodes are told, beside that of devices.
+const TOLD: [RowTable; 2] = [RowTable::Campaign, RowTable::Cancelled];
+
+fn is_told(table: RowTable) -> bool {
+    TOLD.contains(&table)
+}
+
+fn push_of_row(name: &str) -> Result<MessageId, KvError> {
+    let push: PushId = name.parse().map_err(|_| damaged("row"))?;
+    Ok(MessageId(push.0))
+}
+
+/// Whose and which a row is that all nodes are told of.
+fn campaign_of_row<'r>(
+    row: &'r Subject,
+    table: &Subject,
+) -> Result<Option<(AppId, &'r str)>, KvError> {
+    let app = row.app_name().filter(|app| !app.is_empty());
+    let Some(app) = app else { return Ok(None) };
+    let of = |told: RowTable| *table == Subject::app(app).bytes(&[told as u8]);
+    if !TOLD.into_iter().any(of) {
+        return Ok(None);
+    }
+    let name = row.bytes_after(table);
+    let name = std::str::from_utf8(name).map_err(|_| damaged("row"))?;
+    Ok(Some((AppId::new(app), name)))
+}
+
+/// The rows of an app's campaigns, and of its pushes that ended before their time; also what has expired and is not swept yet: whoever reads it knows its time.
+pub fn read_campaigns(view: &dyn View, app: &AppId) -> Result<Vec<(MessageId, Bytes)>, KvError> {
+    let mut found = Vec::new();
+    for table in TOLD {
+        let rows = Subject::app(app.as_str()).bytes(&[table as u8]);
+        let names_at = rows.key(Table::Row).len();
+        let from = rows.key(Table::Row);
+        let to = after_prefix(&from);
+        let mut failed = None;
+        view.scan(&from, &to, &mut |key, value| {
+            let entry = std::str::from_utf8(&key[names_at..])
+                .map_err(|_| damaged("row"))
+                .and_then(push_of_row)
+                .and_then(|push| Ok((push, decode::<RowRecord>(value, "row")?)));
+            match entry {
+                Ok((push, record)) => {
+                    found.push((push, record.value));
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(found)
 }
 
 /// What the push domain knows of a device: its row.

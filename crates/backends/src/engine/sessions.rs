@@ -15,7 +15,7 @@ use super::{
     records::{CursorsRecord, DeviceRecord, SessionRecord, SubscriptionRecord, decode},
     rows::read_profile,
     state::Ephemeral,
-    stored::{push_cursor, read_resumed},
+    stored::{push_cursor, read_memory, read_resumed},
     txn::Txn,
 };
 
@@ -41,6 +41,10 @@ impl Txn<'_> {
         }) {
             self.append_note(previous.generation, client, Offset(0), Lane::Normal)?;
         }
+        let memory = match device {
+            Some(_) => read_memory(self, &subject)?,
+            None => None,
+        };
         let session = device.as_mut().and_then(|device| device.session.take());
         let epoch = self.next_epoch(session.as_ref())?;
         let goes_on = session.as_ref().is_some_and(|session| {
@@ -72,6 +76,7 @@ impl Txn<'_> {
             }
         }
         let push_log = self.state.log(&client.app, LogKind::Push);
+        let begins = cursors.iter().all(|cursor| cursor.log != LogKind::Push);
         let push_cursor = push_cursor(&cursors, push_log.end);
 
         let ordinal = match (&device, ephemeral) {
@@ -160,6 +165,8 @@ impl Txn<'_> {
                 Some(_) => read_profile(self, &subject)?,
                 None => None,
             },
+            memory,
+            begins,
             changes: self.last_change(&client.app)?,
         })))
     }
@@ -239,7 +246,12 @@ impl Txn<'_> {
         device: &DeviceRecord,
     ) -> Result<(), StoreError> {
         debug_assert!(device.session.is_none());
-        if self.inbox(subject)?.is_some() || self.is_registered(subject)? {
+        let is_registered = self.is_registered(subject)?;
+        if !is_registered {
+            // Whoever it is that comes next under this name begins anew.
+            self.remove_if_there(subject.key(Table::Memory))?;
+        }
+        if is_registered || self.inbox(subject)?.is_some() {
             self.put_record(Table::Device, subject, device)
         } else {
             self.remove_if_there(subject.key(Table::Device))?;
@@ -340,6 +352,7 @@ impl Txn<'_> {
             if !subscribe.add.is_empty() {
                 self.end_hand_over(&subject)?;
                 self.start_topic_cursors(client, &subject)?;
+                self.wait_for_changes(&client.app)?;
             }
         }
         if !subscribe.inbox.is_empty() {

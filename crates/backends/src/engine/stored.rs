@@ -1,5 +1,6 @@
 //! Reading what is stored of a session: for a claim, in the middle of a batch, and for a query, from what is committed.
 
+use bytes::Bytes;
 use campanile_broker::{
     ids::Offset,
     store::{Cursor, LogKind, PacketId, Resumed},
@@ -27,6 +28,12 @@ pub fn push_cursor(cursors: &[Cursor], end: Offset) -> Cursor {
         done: end,
         done_above: Vec::new(),
     })
+}
+
+/// What a device remembers of campaigns.
+pub fn read_memory(view: &dyn View, subject: &Subject) -> Result<Option<Bytes>, KvError> {
+    let memory = view.get(&subject.key(Table::Memory))?;
+    Ok(memory.map(|bytes| Bytes::copy_from_slice(&bytes)))
 }
 
 /// The state of a session that goes on. `cursors` are its cursors.

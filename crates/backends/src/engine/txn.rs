@@ -340,7 +340,7 @@ impl<'a> Txn<'a> {
         Offset(self.state.sequence)
     }
 
-    /// The request has changed what all nodes must know.
+    /// All nodes must know an app's changes up to here before the request is answered.
     pub fn count_change(&mut self, app: &AppId, offset: Offset) {
         let known = self
             .changed

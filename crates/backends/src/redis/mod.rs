@@ -446,6 +446,8 @@ struct Run<'a> {
     replies: Vec<Option<Result<Reply, StoreError>>>,
     /// With the place of the request that caused it.
     notices: Vec<(usize, Notice)>,
+    /// Places of requests that are answered once all nodes know what was changed before them.
+    known: Vec<(usize, AppId, Offset)>,
     dropped: u32,
     writes: u32,
     announcer: Announcer,
@@ -460,6 +462,7 @@ impl<'a> Run<'a> {
             shared,
             replies: vec![None; batch.len()],
             notices: Vec::new(),
+            known: Vec::new(),
             dropped: 0,
             writes: 0,
             announcer: Announcer::default(),
@@ -481,6 +484,11 @@ impl<'a> Run<'a> {
         let mut replies = answer.replies.into_iter();
         for &index in indexes {
             let reply = replies.next().ok_or(Malformed);
+            if let (Request::Broker(Command::Subscribe(_)), Ok(Packed::Number(last))) =
+                (&self.batch[index], &reply)
+            {
+                self.known.push((index, app.clone(), Offset(*last)));
+            }
             let reply = reply.and_then(|reply| reply::reply(&self.batch[index], reply));
             let reply = reply.unwrap_or_else(|Malformed| Err(malformed()));
             self.replies[index] = Some(match (&too_few, reply) {
@@ -540,17 +548,21 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Committed {
         // Stable, so that what one request caused stays in order.
         self.notices.sort_by_key(|(index, _)| *index);
+        let told = self
+            .notices
+            .iter()
+            .filter_map(|(index, notice)| match notice {
+                Notice::Change { app, offset, .. } => Some((*index, app.clone(), *offset)),
+                _ => None,
+            });
+        let mut all: Vec<_> = told.chain(self.known).collect();
+        all.retain(|(_, _, offset)| *offset > Offset::default());
+        all.sort_by_key(|(index, _, offset)| (*index, *offset));
         let mut changed: Vec<(usize, AppId, Offset)> = Vec::new();
-        for (index, notice) in &self.notices {
-            let Notice::Change { app, offset, .. } = notice else {
-                continue;
-            };
-            if *offset == Offset::default() {
-                continue;
-            }
+        for (index, app, offset) in all {
             match changed.last_mut() {
-                Some(last) if last.0 == *index && last.1 == *app => last.2 = *offset,
-                _ => changed.push((*index, app.clone(), *offset)),
+                Some(last) if last.0 == index && last.1 == app => last.2 = offset,
+                _ => changed.push((index, app, offset)),
             }
         }
         let lost = || Err(StoreError::Unknown("redis: no answer to a request".into()));

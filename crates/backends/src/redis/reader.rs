@@ -1,13 +1,13 @@
 //! Reads, over connections of their own.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Millis},
     lane::Lane,
     store::{
-        ChangeEntry, Changes, InboxEntry, InboxItem, LogNews, Note, Page, Query, SessionState,
-        Snapshot, Source, StoreError,
+        ChangeEntry, Changes, InboxEntry, InboxItem, LogKind, LogNews, Note, Page, Query,
+        SessionState, Snapshot, Source, StoreError,
     },
 };
 use campanile_push::{
@@ -15,10 +15,12 @@ use campanile_push::{
     explanation::AtDevice,
     funnel::Life,
     id::PushId,
+    receipt::Mark,
     rows::{Key, Range, Row, Scope, Table, Version},
     store::{Report, Unavailable},
 };
 use redis::{Pipeline, Value};
+use roaring::RoaringBitmap;
 
 use super::{
     APPS_TAG, Driver,
@@ -28,7 +30,7 @@ use super::{
     pack::{Malformed, Pack, Packed},
     replicated::Replicated,
     reply,
-    request::{hex, mark_of, owner, pack_log},
+    request::{hex, mark_of, owner, pack_log, set_of},
     servers::{Down, Server, Servers, send},
 };
 
@@ -125,6 +127,17 @@ impl campanile_push::store::Reader for RedisReader {
             Ok(number.transpose()?.map(|number| number as u32))
         };
         Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
+    fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {
+        let Some(set) = set_of(mark) else {
+            return Ok(RoaringBitmap::new());
+        };
+        let mut pack = Pack::default();
+        let id = hex(campanile_broker::ids::MessageId(id.0));
+        pack.array(3).text("marked").text(&id).text(set);
+        let answer = self.ask(app.as_str(), pack)?;
+        Ok(marked(answer).map_err(|Malformed| malformed())?)
     }
 
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable> {
@@ -304,6 +317,8 @@ pub(super) fn pack_query<'a>(pack: &mut Pack, query: &'a Query, partitions: u8) 
                     let log = match source {
                         Source::Inbox => None,
                         Source::Log(log) => Some(*log),
+                        // Nodes know it: there is nothing in a log that no node has.
+                        Source::Campaign(_) => Some(LogKind::Topic(u8::MAX)),
                     };
                     pack.array(2).option(log, pack_log).number(offset.0);
                 },
@@ -378,6 +393,7 @@ pub(super) fn page(query: &Query, answer: Packed) -> Result<Page, Malformed> {
                 let item = match place.0 {
                     Source::Inbox => reply::inbox_item(stored, shared, reply::lane(&lane)?)?,
                     Source::Log(_) => Some(log_item(stored)?),
+                    Source::Campaign(_) => None,
                 };
                 found.extend(item.map(|item| (place, item)));
             }
@@ -430,7 +446,7 @@ fn log_item(stored: Packed) -> Result<InboxItem, Malformed> {
 }
 
 fn session(answer: Packed) -> Result<SessionState, Malformed> {
-    let [epoch, owner, state, cursor, waiting] = answer.tuple()?;
+    let [epoch, owner, state, cursor, waiting, memory] = answer.tuple()?;
     let owner = owner.option().map(|owner| owner.number().map(Generation));
     Ok(SessionState {
         epoch: Epoch(epoch.number()?),
@@ -438,6 +454,7 @@ fn session(answer: Packed) -> Result<SessionState, Malformed> {
         state: reply::resumed(state)?,
         push_cursor: reply::cursor(cursor)?,
         inbox_waiting: reply::lanes(waiting)?,
+        memory: reply::profile_of(memory)?,
     })
 }
 
@@ -498,7 +515,15 @@ fn changes(
 }
 
 fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
-    let [changes, retained, filters, members, log_ends, now] = answer.tuple()?;
+    let [
+        changes,
+        retained,
+        filters,
+        members,
+        log_ends,
+        now,
+        campaigns,
+    ] = answer.tuple()?;
     Ok(Snapshot {
         changes: reply::offset(changes)?,
         retained: retained.list(reply::message)?,
@@ -514,7 +539,28 @@ fn snapshot(answer: Packed) -> Result<Snapshot, Malformed> {
             Ok((reply::log_of(&log)?, reply::offset(place)?))
         })?,
         now: Millis(now.number()?),
+        campaigns: campaigns.list(reply::campaign)?,
     })
+}
+
+/// Numbers, or bitmaps by chunk.
+fn marked(answer: Packed) -> Result<RoaringBitmap, Malformed> {
+    let [numbers, chunks] = answer.tuple()?;
+    let mut devices = RoaringBitmap::new();
+    for number in numbers.array()? {
+        devices.insert(number.number()? as u32);
+    }
+    for (chunk, bits) in chunks.array()?.into_iter().enumerate() {
+        // Redis counts the bits of a byte from the highest.
+        let bits: Vec<u8> = bits
+            .bytes()?
+            .iter()
+            .map(|byte| byte.reverse_bits())
+            .collect();
+        let first = (chunk as u32) << 16;
+        devices |= RoaringBitmap::from_lsb0_bytes(first, &bits);
+    }
+    Ok(devices)
 }
 
 fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
@@ -564,27 +610,27 @@ fn report(answer: Packed, now_ms: u64) -> Result<Report, Malformed> {
         displayed,
         clicked,
         dismissed,
-        collapsed,
+        settled,
     ] = answer.tuple()?;
-    let mut report = Report {
+    let mut counts = BTreeMap::new();
+    for entry in settled.array()? {
+        let [set, count] = entry.tuple()?;
+        let mark = mark_of(&set.text()?).ok_or(Malformed)?;
+        counts.insert(mark, count.number()?);
+    }
+    let report = Report {
         accepted_ms: accepted_ms.number()?,
         expires_ms: expires_ms.number()?,
         targeted: targeted.number()?,
         delivered: delivered.number()?,
-        collapsed: collapsed.number()?,
+        collapsed: counts.remove(&Mark::Collapsed).unwrap_or(0),
         dropped: dropped.number()?,
         counting: counting.truth()?,
         displayed: displayed.number()?,
         clicked: clicked.number()?,
         dismissed: dismissed.number()?,
+        settled: counts,
         ..Report::default()
     };
-    let rest = report
-        .targeted
-        .saturating_sub(report.delivered + report.dropped + report.collapsed);
-    match now_ms >= report.expires_ms {
-        true => report.expired = rest,
-        false => report.pending = rest,
-    }
-    Ok(report)
+    Ok(report.with_rest(now_ms))
 }

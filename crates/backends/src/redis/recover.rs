@@ -140,7 +140,7 @@ impl Redis {
         query.array(1).text("kept");
         let kept = self.reader.ask(app.as_str(), query)?;
         let read = || {
-            let [retained, log_ends] = kept.tuple()?;
+            let [retained, log_ends, campaigns] = kept.tuple()?;
             for message in retained.list(reply::message)? {
                 if !message.is_expired(now) {
                     recovery.retained.push((app.clone(), message));
@@ -150,6 +150,11 @@ impl Redis {
                 let [log, place] = end.tuple()?;
                 let (log, place) = (reply::log_of(&log)?, reply::offset(place)?);
                 recovery.log_ends.push((app.clone(), log, place));
+            }
+            for campaign in campaigns.list(reply::campaign)? {
+                recovery
+                    .campaigns
+                    .push((app.clone(), campaign.0, campaign.1));
             }
             Ok(())
         };

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
     lane::{Lane, LaneSet},
     message::Message,
     store::{
@@ -70,6 +70,8 @@ fn broker_outcome(
 ) -> Result<Result<Outcome, StoreError>, Malformed> {
     match (command, &answer) {
         (_, Packed::True) => Ok(Ok(Outcome::Done)),
+        // With the last change, which all nodes must know.
+        (Command::Subscribe(_), Packed::Number(_)) => Ok(Ok(Outcome::Done)),
         (_, Packed::Bytes(refusal)) if refusal == b"F" => Ok(Err(StoreError::Fenced)),
         (_, Packed::Bytes(refusal)) if refusal == b"N" => Ok(Ok(Outcome::Nothing)),
         (Command::Claim(_), _) => Ok(Ok(Outcome::Claimed(Box::new(claimed(answer)?)))),
@@ -90,6 +92,9 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                 [_, targeted] => push::Outcome::Accepted {
                     targeted: figure(targeted)?,
                 },
+                [table] => push::Outcome::Full {
+                    table: table_of(table)?,
+                },
                 [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
                     id: push_id(id)?,
                     targeted: figure(targeted)?,
@@ -99,13 +104,11 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
             }
         }
         Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
-            let [number] = parts.as_slice() else {
+            let [table] = parts.as_slice() else {
                 return Err(Malformed);
             };
-            let number = number.number()?;
-            let table = Table::ALL.into_iter().find(|table| *table as u64 == number);
             push::Outcome::Full {
-                table: table.ok_or(Malformed)?,
+                table: table_of(table)?,
             }
         }
         version @ Packed::Number(_) if matches!(command, push::Command::Change(_)) => {
@@ -115,6 +118,12 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
         }
         _ => return Err(Malformed),
     })
+}
+
+fn table_of(number: &Packed) -> Result<Table, Malformed> {
+    let number = number.number()?;
+    let table = Table::ALL.into_iter().find(|table| *table as u64 == number);
+    table.ok_or(Malformed)
 }
 
 /// A figure, or `None` if it is not known yet.
@@ -145,6 +154,8 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         previous,
         profile,
         changes,
+        memory,
+        begins,
     ] = answer.tuple()?;
     Ok(Claimed {
         epoch: Epoch(epoch.number()?),
@@ -158,6 +169,8 @@ fn claimed(answer: Packed) -> Result<Claimed, Malformed> {
         previous: previous.option().map(previous_of).transpose()?,
         profile: profile_of(profile)?,
         changes: offset(changes)?,
+        memory: profile_of(memory)?,
+        begins: begins.truth()?,
     })
 }
 
@@ -171,7 +184,7 @@ pub fn lane(code: &Packed) -> Result<Lane, Malformed> {
     Lane::from_code(code.number()?).ok_or(Malformed)
 }
 
-/// A device's profile.
+/// A device's profile, or its memory.
 pub fn profile_of(answer: Packed) -> Result<Option<Bytes>, Malformed> {
     answer
         .option()
@@ -354,8 +367,24 @@ pub fn change(
             client_id: subject,
             profile: profile_of(value)?,
         },
+        b"C" => Change::Campaign {
+            push: push_of_row(&subject)?,
+            row: profile_of(value)?,
+        },
         _ => return Err(Malformed),
     })
+}
+
+/// The push that a row is named after.
+fn push_of_row(name: &str) -> Result<MessageId, Malformed> {
+    let push: PushId = name.parse().map_err(|_| Malformed)?;
+    Ok(MessageId(push.0))
+}
+
+/// A row of a campaign: the push, the value.
+pub fn campaign(answer: Packed) -> Result<(MessageId, Bytes), Malformed> {
+    let [name, value] = answer.tuple()?;
+    Ok((push_of_row(&name.text()?)?, value.bytes()?.into()))
 }
 
 /// What was granted to a member: quality of service, retain as published, subscription identifier or 0.

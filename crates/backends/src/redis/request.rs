@@ -13,7 +13,7 @@ use campanile_broker::{
     },
 };
 use campanile_push::{
-    receipt::{DropReason, Mark},
+    receipt::{DropReason, FailReason, Mark},
     rows::{Change, Scope},
     store::{self as push, Accept, Audience, Target},
 };
@@ -92,11 +92,11 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
         Request::Broker(Command::Claim(claim)) => pack_claim(&mut pack, claim),
         Request::Broker(Command::Subscribe(subscribe)) => pack_subscribe(&mut pack, subscribe),
         Request::Broker(Command::Progress(progress)) => {
-            pack.array(8).text("progress");
+            pack.array(10).text("progress");
             pack_progress(&mut pack, progress);
         }
         Request::Broker(Command::HandOver(progress)) => {
-            pack.array(8).text("hand_over");
+            pack.array(10).text("hand_over");
             pack_progress(&mut pack, progress);
         }
         Request::Broker(Command::Release(release)) => pack_release(&mut pack, release),
@@ -240,6 +240,17 @@ fn pack_progress(pack: &mut Pack, progress: &Progress) {
         .list(progress.receipts.iter(), |pack, id| {
             pack.text(&hex(*id));
         });
+    // What only a later version knows is nothing to this one.
+    let settled = progress.settled.iter();
+    let settled: Vec<(MessageId, &str)> = settled
+        .filter_map(|(id, code)| Some((*id, set_of(Mark::from_code(*code)?)?)))
+        .collect();
+    pack.list(settled.into_iter(), |pack, (id, set)| {
+        pack.array(2).text(&hex(id)).text(set);
+    })
+    .option(progress.memory.as_ref(), |pack, memory| {
+        pack.bytes(memory);
+    });
 }
 
 fn pack_cursor(pack: &mut Pack, cursor: &Cursor) {
@@ -258,7 +269,7 @@ fn pack_release(pack: &mut Pack, release: &Release) {
     let time = |pack: &mut Pack, at: Millis| {
         pack.number(at.0);
     };
-    pack.array(11).text("release");
+    pack.array(13).text("release");
     pack_progress(pack, &release.progress);
     pack.option(release.expires_at, time)
         .number(release.now.0)
@@ -350,7 +361,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(9)
+    pack.array(10)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -371,7 +382,11 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
                 .bytes(&idempotency.body_hash)
                 .number(idempotency.expires_ms);
         })
-        .truth(matches!(accept.audience, Audience::Matching(_)));
+        .truth(matches!(accept.audience, Audience::Matching(_)))
+        .option(accept.rows.as_deref(), |pack, change| {
+            pack.array(4);
+            pack_rows(pack, change);
+        });
 }
 
 /// What cannot be understood is a request too: it gets its answer in turn.
@@ -402,6 +417,10 @@ pub fn set_of(mark: Mark) -> Option<&'static str> {
         Mark::Displayed => "s",
         Mark::Clicked => "k",
         Mark::Dismissed => "w",
+        Mark::Failed(FailReason::TooLarge) => "b",
+        Mark::Dropped(DropReason::FrequencyCap) => "f",
+        Mark::Dropped(DropReason::QuietHours) => "q",
+        Mark::Dropped(DropReason::LocalTimePast) => "p",
         Mark::Collapsed => "r",
         _ => return None,
     })
@@ -426,9 +445,12 @@ fn pack_target(pack: &mut Pack, target: &Target) {
 }
 
 fn pack_change(pack: &mut Pack, change: &Change) {
-    pack.array(5)
-        .text("change")
-        .number(change.now_ms)
+    pack.array(5).text("change");
+    pack_rows(pack, change);
+}
+
+fn pack_rows(pack: &mut Pack, change: &Change) {
+    pack.number(change.now_ms)
         .list(change.expect.iter(), |pack, (key, version)| {
             pack.array(3)
                 .number(key.table as u64)

@@ -151,6 +151,8 @@ pub fn a_push_to_an_audience_is_repeated_without_harm(world: &mut World) {
     assert_eq!(world.run_push(command(&first)), accepted);
     let unkeyed = Accept {
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
         ..first.clone()
     };
     assert_eq!(world.run_push(command(&unkeyed)), accepted);

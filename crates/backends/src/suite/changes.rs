@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use campanile_broker::{
-    ids::{AppId, Epoch, Generation, Offset},
+    ids::{AppId, Epoch, Generation, MessageId, Offset},
     store::{
         Change, ChangeEntry, Changes, ChangesQuery, Command, DurableMember, LogKind, Notice,
         Outcome, Page, Publish, QoS, Query, Snapshot, StoreError, Subscribe,
@@ -254,8 +255,8 @@ pub fn a_snapshot_is_what_the_changes_say(world: &mut World) {
     }
 }
 
-/// By its place in the batch, with the last change of each app; a request that changes nothing is not named.
-pub fn a_commit_names_the_requests_that_changed_something(world: &mut World) {
+/// By its place in the batch, with the last change of each app. A subscription that changes nothing may rest on a change that not all know yet.
+pub fn a_commit_names_the_requests_that_wait_for_changes(world: &mut World) {
     let claimed = world.claim_by(NODE, "a", 60);
     assert_eq!(world.changed, vec![]);
     world.take_notices();
@@ -281,7 +282,11 @@ pub fn a_commit_names_the_requests_that_changed_something(world: &mut World) {
     let app = AppId::new(APP);
     assert_eq!(
         world.changed,
-        [(0, app.clone(), offsets[2]), (2, app, offsets[3])]
+        [
+            (0, app.clone(), offsets[2]),
+            (1, app.clone(), offsets[2]),
+            (2, app, offsets[3])
+        ]
     );
     assert_eq!(world.snapshot().changes, offsets[3]);
 }
@@ -382,6 +387,7 @@ struct Sum {
     filters: BTreeSet<Arc<str>>,
     /// By filter, then by client.
     members: BTreeMap<Arc<str>, BTreeMap<Arc<str>, DurableMember>>,
+    campaigns: BTreeMap<MessageId, Bytes>,
 }
 
 impl Sum {
@@ -408,6 +414,10 @@ impl Sum {
                     None => assert!(members.remove(&client_id).is_some()),
                 }
             }
+            Change::Campaign { push, row } => match row {
+                Some(row) => drop(self.campaigns.insert(push, row)),
+                None => assert!(self.campaigns.remove(&push).is_some()),
+            },
             Change::Profile { .. } => panic!("no snapshot has it: {change:?}"),
         }
     }

@@ -4,6 +4,7 @@
 //! test of each behaviour of a store of a node alone, or [`shared_conformance_tests!`](crate::shared_conformance_tests), for one that nodes share.
 
 pub mod audiences;
+pub mod campaigns;
 pub mod changes;
 pub mod connections;
 pub mod inboxes;
@@ -106,7 +107,7 @@ macro_rules! shared_conformance_tests {
                 a_filter_is_announced_with_its_first_and_its_last_session
                 members_of_shared_subscriptions_are_announced
                 a_snapshot_is_what_the_changes_say
-                a_commit_names_the_requests_that_changed_something
+                a_commit_names_the_requests_that_wait_for_changes
                 a_refused_request_announces_nothing
                 news_of_logs_are_read_in_order
                 an_entry_with_an_audience_names_the_change_before_it
@@ -203,6 +204,15 @@ macro_rules! common_tests {
                 a_stranger_has_no_profile
                 a_claim_brings_the_profile
                 a_profile_is_announced_while_its_device_is_connected
+            }
+            campaigns {
+                a_campaign_is_accepted_with_its_row
+                a_campaign_is_refused_with_its_rows
+                all_nodes_are_told_of_campaigns
+                a_device_remembers_campaigns
+                a_claim_says_whether_the_device_begins
+                an_exchange_of_a_campaign_is_kept
+                what_a_device_will_not_get_is_counted
             }
             receipts {
                 receipts_are_counted_once
@@ -581,6 +591,8 @@ impl World {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         }
     }
 
@@ -762,6 +774,8 @@ pub fn progress(client_id: &str, claimed: &Claimed) -> Progress {
         unfinished: None,
         inbox_done: vec![],
         receipts: vec![],
+        settled: vec![],
+        memory: None,
     }
 }
 

@@ -227,6 +227,8 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
         };
         Accept {
             idempotency: Some(key),
+            rows: None,
+            channel: Default::default(),
             ..world.accept(Some(&["a"]), 100)
         }
     };

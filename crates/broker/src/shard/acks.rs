@@ -184,6 +184,7 @@ impl Shard {
         };
         match tag.source {
             TagSource::Memory => {}
+            TagSource::Campaign => return self.campaign_over(slot, tag.push, reached),
             TagSource::Inbox => live
                 .unsaved
                 .get_or_insert_default()

@@ -57,6 +57,11 @@ impl Profiles {
         self.outdated.is_empty()
     }
 
+    /// Whether the profile of a client is being read.
+    pub(super) fn is_outdated(&self, client_id: &str) -> bool {
+        self.outdated.contains(client_id)
+    }
+
     fn is_old(&self, client_id: &str, change: Offset) -> bool {
         let mut ahead = self.ahead.iter();
         ahead.any(|(until, ahead)| change <= *until && **ahead == *client_id)
@@ -138,6 +143,9 @@ impl Shard {
             _ => {}
         }
         self.conns[slot as usize] = Some(conn);
+        if self.consider_all(slot) {
+            self.pump(slot);
+        }
     }
 
     /// Changes of an app may have been missed up to here: the profiles of its devices are read.
@@ -220,9 +228,7 @@ impl Shard {
     /// Whether it cannot be said now if a message is for a live client.
     pub(super) fn is_unjudged(&self, live: &Live, message: &Message) -> bool {
         let profiles = &self.apps[usize::from(live.app)].profiles;
-        message.audience.is_some()
-            && !profiles.are_known()
-            && profiles.outdated.contains(&live.client_id)
+        message.audience.is_some() && !profiles.are_known() && profiles.is_outdated(&live.client_id)
     }
 
     /// Whether an entry of the push log that is replayed is for a live client. What goes to nobody any more is not judged.
@@ -239,7 +245,7 @@ impl Shard {
     }
 }
 
-fn device(slot: u32, live: &Live) -> Device<'_> {
+pub(super) fn device(slot: u32, live: &Live) -> Device<'_> {
     Device {
         slot,
         client_id: &live.client_id,

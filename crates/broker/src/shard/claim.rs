@@ -83,6 +83,7 @@ impl Shard {
             expiry_seconds: connecting.expiry_seconds,
             will: connecting.will.as_deref().cloned(),
         };
+        self.forget_last_words(&claim.client);
         let expiry_seconds = connecting.expiry_seconds;
         self.conns[slot as usize]
             .as_mut()
@@ -233,6 +234,7 @@ impl Shard {
             client_id: connecting.client_id,
             rare: None,
             unsaved: None,
+            campaigns: None,
         };
         if let Some(auth) = connecting.auth {
             let rare = live.rare();
@@ -248,6 +250,7 @@ impl Shard {
             connecting.profile_noticed,
         );
         self.state_connected(&live, profile);
+        self.join_campaigns(&mut live, claimed.memory, claimed.begins);
         let resumed = claimed.resumed.unwrap_or_default();
         self.restore(&mut live, &resumed, window);
         self.set_patience(slot, live.keep_alive);
@@ -310,11 +313,15 @@ impl Shard {
             let source = match unfinished.source {
                 Source::Log(log) => TagSource::Log(log),
                 Source::Inbox => TagSource::Inbox,
+                Source::Campaign(_) => TagSource::Campaign,
             };
             let tag = Tag {
                 source,
                 offset: unfinished.offset,
-                push: crate::ids::MessageId(0),
+                push: match unfinished.source {
+                    Source::Campaign(push) => push,
+                    _ => crate::ids::MessageId(0),
+                },
             };
             live.outbound.restore(
                 unfinished.packet_id,

@@ -4,16 +4,16 @@ use std::{mem::take, sync::Arc};
 
 use campanile_mqtt::{Reason, Version};
 
-use super::{Elsewhere, Pending, Phase, Shard, live_in};
+use super::{Elsewhere, Pending, Phase, Shard, hand_over::LastWords, live_in};
 use crate::{
     cluster::peer::Connected,
     effects::Ticket,
-    ids::{AppId, ClientKey, ConnId, Epoch, Generation, MessageId, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, Generation, MessageId, Millis, Offset, ShardId},
     lane::{Lane, LaneSet},
     mail::{ClusterMail, Mail},
     routes::Routes,
     store::{
-        Change, Claimed, Command, Cursor, DurableMember, LogKind, Page, Previous, Query, Snapshot,
+        Change, Claimed, Command, DurableMember, LogKind, Page, Previous, Query, Snapshot,
         StoreError,
     },
     tail::Tail,
@@ -35,6 +35,10 @@ pub(super) struct Cluster {
     generation: Generation,
     /// Until then no node can have a durable subscription that this shard does not route by.
     known_until: Millis,
+    /// Connections whose messages wait for a look at the store.
+    pub(super) looking: Vec<ConnId>,
+    /// What clients did last that have left.
+    pub(super) last_words: LastWords,
     /// Connections whose sessions are of an earlier generation.
     unstamped: Vec<ConnId>,
     stamp_due: Option<Millis>,
@@ -51,6 +55,8 @@ impl Cluster {
         Cluster {
             generation,
             known_until: Millis(0),
+            looking: Vec::new(),
+            last_words: LastWords::default(),
             unstamped: Vec::new(),
             stamp_due: None,
             draining: None,
@@ -75,6 +81,7 @@ impl Shard {
                     cluster.known_until = until;
                 }
             }
+            ClusterMail::Looked { app, asked } => self.on_looked(&app, asked),
             ClusterMail::Snapshot { app, snapshot } => self.on_snapshot(&app, &snapshot),
             ClusterMail::PeerGone(peer) => {
                 for app in &mut self.apps {
@@ -125,6 +132,7 @@ impl Shard {
             ClusterMail::ReleaseElsewhere { .. }
             | ClusterMail::SharedDone(_)
             | ClusterMail::Synced { .. }
+            | ClusterMail::Look(_)
             | ClusterMail::Here { .. } => unreachable!("the hub gets this"),
         }
     }
@@ -180,6 +188,7 @@ impl Shard {
     fn on_snapshot(&mut self, app: &AppId, snapshot: &Snapshot) {
         let app = self.app(app);
         self.read_profiles(app, snapshot.changes);
+        self.on_all_campaigns(app, &snapshot.campaigns);
         let (entries, bytes) = (self.config.tail_entries, self.config.tail_bytes);
         let app = &mut self.apps[usize::from(app)];
         app.routes.forget_peer(ShardId::STORE);
@@ -226,6 +235,7 @@ impl Shard {
             Change::Profile { client_id, profile } => {
                 self.on_profile(index, &client_id, profile, offset);
             }
+            Change::Campaign { push, row } => self.on_campaign(index, push, row),
         }
         self.note_change(index, offset);
     }
@@ -286,6 +296,7 @@ impl Shard {
                 }
                 claimed.push_cursor = session.push_cursor;
                 claimed.inbox_waiting = session.inbox_waiting;
+                claimed.memory = session.memory;
             }
             // What the claim said is older: at worst something is repeated. Whoever claimed the session since fences this one.
             _ => {}
@@ -304,85 +315,6 @@ impl Shard {
             return self.release_unwanted(client, expiry_seconds, &claimed);
         };
         self.welcome_claimed(slot, claimed);
-    }
-
-    /// Another node has claimed a client.
-    fn on_release(&mut self, client: &ClientKey, epoch: Epoch, resumes: bool, ticket: u64) {
-        let app = self.app(&client.app);
-        let slot = self.apps[usize::from(app)]
-            .clients
-            .get(&client.client_id)
-            .copied();
-        if let Some(slot) = slot {
-            let phase = self.conns[slot as usize]
-                .as_mut()
-                .map(|conn| &mut conn.phase);
-            match phase {
-                Some(Phase::Live(live) | Phase::Announcing(live)) if live.epoch < epoch => {
-                    return self.hand_over(slot, epoch, resumes, ticket);
-                }
-                // Its claim is under way: which of the two came first is seen from its epoch.
-                Some(Phase::Claiming(connecting)) => {
-                    connecting.outrun = connecting.outrun.max(epoch);
-                }
-                _ => {}
-            }
-        }
-        self.mail_hub(ClusterMail::Released { ticket });
-    }
-
-    /// Closes a connection whose client another node has claimed, and saves under that claim's epoch what is not saved yet.
-    fn hand_over(&mut self, slot: u32, epoch: Epoch, resumes: bool, ticket: u64) {
-        self.stats.takeovers += 1;
-        self.say_goodbye(
-            slot,
-            Reason::SessionTakenOver,
-            "another connection uses this client id",
-        );
-        let Some((client, mut live)) = self.take_out(slot) else {
-            return;
-        };
-        self.detach(slot, &live, live.is_durable());
-        let mut progress = self.progress_of(&client, &mut live);
-        self.pass_on_all(&mut live);
-        progress.epoch = epoch;
-        if !resumes {
-            // The other session is a new one. The place in the push log is the device's.
-            progress.unfinished = None;
-            if let Some(cursors) = &mut progress.cursors {
-                cursors.retain(|cursor: &Cursor| cursor.log == LogKind::Push);
-            }
-        }
-        let nothing = progress.cursors.is_none()
-            && progress.inbox_done.is_empty()
-            && progress.receipts.is_empty();
-        if nothing {
-            self.mail_hub(ClusterMail::Released { ticket });
-        } else {
-            self.command_hand_over(Command::HandOver(progress), ticket);
-        }
-    }
-
-    /// The store says that a connection's session was claimed by another node.
-    pub(super) fn lose(&mut self, conn: ConnId) {
-        if self.answered(conn).is_none() {
-            return;
-        }
-        self.stats.takeovers += 1;
-        self.say_goodbye(
-            conn.slot,
-            Reason::SessionTakenOver,
-            "another connection uses this client id",
-        );
-        if let Some((client, mut live)) = self.take_out(conn.slot) {
-            // A receipt is a fact, and is taken whatever the epoch.
-            let progress = self.progress_of(&client, &mut live);
-            self.detach(conn.slot, &live, live.is_durable());
-            self.pass_on_all(&mut live);
-            if !progress.receipts.is_empty() {
-                self.command_fact(Command::Progress(progress));
-            }
-        }
     }
 
     /// The node is another one for the cluster, with the same connections.

@@ -136,6 +136,8 @@ pub struct Live {
     pub rare: Option<Box<Rare>>,
     /// Receipts and finished inbox entries that are not saved yet.
     pub unsaved: Option<Box<Unsaved>>,
+    /// What campaigns are to it; `None` as long as none ever was anything.
+    pub campaigns: Option<Box<super::campaigns::OfDevice>>,
 }
 
 /// State that few connections have.
@@ -152,6 +154,8 @@ pub struct Rare {
     pub pending_subscribes: u32,
     /// UNSUBSCRIBEs that the store has not answered.
     pub pending_unsubscribes: u32,
+    /// Whether the store is read, or was, for what it has sent.
+    pub look: super::doubt::Look,
     /// Incoming QoS 2 exchanges that the store is to forget.
     pub releasing: BTreeSet<PacketId>,
     /// Outgoing messages of shared subscriptions, to be sent to another member if this session ends.
@@ -188,6 +192,7 @@ pub struct Saving {
     pub ticket: Ticket,
     pub receipts: usize,
     pub inbox_done: usize,
+    pub settled: usize,
 }
 
 /// Progress that waits for the next save.
@@ -195,6 +200,8 @@ pub struct Saving {
 pub struct Unsaved {
     pub receipts: Vec<MessageId>,
     pub inbox_done: Vec<Offset>,
+    /// What will not be delivered, and why.
+    pub settled: Vec<(MessageId, u8)>,
 }
 
 /// A subscription of a connected client.
@@ -249,6 +256,8 @@ pub enum TagSource {
     Memory,
     Log(LogKind),
     Inbox,
+    /// The campaign that [`Tag::push`] names.
+    Campaign,
 }
 
 /// How far a client has got in a log.

@@ -91,7 +91,8 @@ impl Shard {
     /// is refused must carry them too, or an exchange would be over for the store while its message still waits there.
     pub(super) fn note_saving(&mut self, ticket: Ticket, progress: &Progress) {
         let (receipts, inbox_done) = (progress.receipts.len(), progress.inbox_done.len());
-        if receipts == 0 && inbox_done == 0 {
+        let settled = progress.settled.len();
+        if receipts == 0 && inbox_done == 0 && settled == 0 && progress.memory.is_none() {
             return;
         }
         let app = self.app(&progress.client.app);
@@ -107,6 +108,7 @@ impl Shard {
             ticket,
             receipts,
             inbox_done,
+            settled,
         });
         self.facts.insert(ticket, Fact::Saved(conn));
     }
@@ -130,12 +132,19 @@ impl Shard {
                     self.mail_hub(ClusterMail::Released { ticket });
                 }
             }
-            Some(Fact::Saved(conn)) => self.on_deliveries_saved(conn, ticket, refused),
+            Some(Fact::Saved(conn)) => {
+                let is_written = outcome.is_ok();
+                self.on_deliveries_saved(conn, ticket, is_written);
+                if refused && self.answered(conn).is_some() {
+                    self.mark_dirty(conn.slot);
+                }
+            }
             _ => {}
         }
     }
 
-    fn on_deliveries_saved(&mut self, conn: ConnId, ticket: Ticket, refused: bool) {
+    /// What is not written stays unsaved: it is saved again, or goes with the session to the node that has claimed it.
+    fn on_deliveries_saved(&mut self, conn: ConnId, ticket: Ticket, is_written: bool) {
         let Some(live) = self.answered(conn) else {
             return;
         };
@@ -144,19 +153,27 @@ impl Shard {
             return;
         };
         let saved = rare.saving.remove(at);
-        if refused {
-            return self.mark_dirty(conn.slot);
+        if !is_written {
+            if let Some(campaigns) = &mut live.campaigns {
+                campaigns.is_saved = false;
+            }
+            return;
         }
         for later in &mut rare.saving {
             later.receipts = later.receipts.saturating_sub(saved.receipts);
             later.inbox_done = later.inbox_done.saturating_sub(saved.inbox_done);
+            later.settled = later.settled.saturating_sub(saved.settled);
         }
         let Some(unsaved) = &mut live.unsaved else {
             return;
         };
         unsaved.receipts.drain(..saved.receipts);
         unsaved.inbox_done.drain(..saved.inbox_done);
-        if unsaved.receipts.is_empty() && unsaved.inbox_done.is_empty() {
+        unsaved.settled.drain(..saved.settled);
+        if unsaved.receipts.is_empty()
+            && unsaved.inbox_done.is_empty()
+            && unsaved.settled.is_empty()
+        {
             live.unsaved = None;
         }
     }

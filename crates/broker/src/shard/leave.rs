@@ -70,6 +70,7 @@ impl Shard {
         let ended = self.detach(slot, &live, live.is_durable());
         let will = live.will.take().filter(|_| with_will);
         let progress = self.progress_of(&client, &mut live);
+        self.keep_last_words(&progress);
         let will_at =
             will.map(|will| self.after_connection_loss(&client, *will, live.expiry_seconds));
         let expires_at = match live.expiry_seconds {
@@ -164,6 +165,8 @@ impl Shard {
             unfinished: None,
             inbox_done: Vec::new(),
             receipts: Vec::new(),
+            settled: Vec::new(),
+            memory: None,
         };
         let release = Release {
             progress,
@@ -212,6 +215,7 @@ impl Shard {
     /// filters that still count are returned.
     pub(super) fn detach(&mut self, slot: u32, live: &Live, stays: bool) -> Vec<Arc<str>> {
         self.leave_audiences(slot, live);
+        self.leave_campaigns(slot, live);
         let mut counted = Vec::new();
         for subscription in &live.subscriptions {
             if subscription.counted && !stays {
@@ -381,6 +385,8 @@ impl Shard {
             unfinished: durable.then(|| Shard::unfinished_of(live)),
             inbox_done: unsaved.inbox_done,
             receipts: unsaved.receipts,
+            settled: unsaved.settled,
+            memory: live.campaigns.as_mut().and_then(|of| of.unsaved_memory()),
         }
     }
 

@@ -9,13 +9,16 @@
 mod acks;
 mod audiences;
 mod auth;
+mod campaigns;
 mod claim;
 mod cluster;
 mod conn;
 mod connect;
 mod devices;
+mod doubt;
 mod facts;
 mod groups;
+mod hand_over;
 mod late;
 mod leave;
 mod notices;
@@ -115,6 +118,8 @@ pub struct Shard {
     sweep_due: Millis,
     /// Connections by the end of the credentials that they came with.
     expiring: BTreeSet<(Millis, ConnId)>,
+    /// No device has its turn of a campaign before this.
+    turns_due: Option<Millis>,
     wills: wills::Delayed,
     late: late::LateMessages,
     /// Figures under `$SYS`.
@@ -151,6 +156,7 @@ struct App {
     /// Slots of connected clients and of those whose CONNECT is being worked on.
     clients: HashMap<Arc<str>, u32, FixedState>,
     profiles: audiences::Profiles,
+    campaigns: campaigns::Campaigns,
 }
 
 /// What a request's answer is for.
@@ -271,6 +277,7 @@ impl Shard {
             unread_profiles: BTreeMap::new(),
             sweep_due: now,
             expiring: BTreeSet::new(),
+            turns_due: None,
             wills: wills::Delayed::default(),
             late: late::LateMessages::default(),
             sys: BTreeMap::new(),
@@ -309,6 +316,10 @@ impl Shard {
             for subscription in subscriptions {
                 self.recover_subscription(home, client, subscription);
             }
+        }
+        for (app, push, row) in &recovery.campaigns {
+            let app = self.app(app);
+            self.on_campaign(app, *push, Some(row.clone()));
         }
         for owed in &recovery.wills {
             if Shard::of_client(&owed.client.app, &owed.client.client_id, self.count) == self.id {
@@ -372,6 +383,7 @@ impl Shard {
                 .collect(),
             clients: HashMap::with_hasher(FixedState::with_seed(self.seed)),
             profiles: audiences::Profiles::default(),
+            campaigns: campaigns::Campaigns::default(),
         });
         self.app_index.insert(id.clone(), index);
         index

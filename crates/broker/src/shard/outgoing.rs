@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     ids::{ConnId, MessageId, Millis, Offset},
+    lane::Lane,
     message::{Kind, Message},
     outbox::Outbox,
     stats::Stats,
@@ -205,14 +206,17 @@ impl Shard {
         }
     }
 
-    /// Sends whatever waits for a client: unfinished exchanges first, then pushes, topics, and what is in memory.
+    /// Sends whatever waits for a client: unfinished exchanges first, then pushes, topics, and what is in memory; campaigns between them, by their lanes.
     pub(super) fn pump(&mut self, slot: u32) {
         if !self.continue_resend(slot) {
             return;
         }
+        self.pump_campaigns(slot, Lane::High);
         self.pump_pushes(slot);
+        self.pump_campaigns(slot, Lane::Normal);
         self.pump_topics(slot);
         self.pump_queue(slot);
+        self.pump_campaigns(slot, Lane::Low);
     }
 
     /// Begins a session's service after its CONNACK.
@@ -224,9 +228,12 @@ impl Shard {
         let (_, mut live) = self.take_live(conn.slot);
         self.note_lag(&mut live);
         self.put_live(conn.slot, live);
+        self.take_up_campaigns(conn.slot);
+        let is_stored = |u: &&Unfinished| !matches!(u.source, Source::Campaign(_));
         let places: Vec<(Source, Offset)> = unfinished
             .iter()
             .filter(|u| !u.released)
+            .filter(is_stored)
             .map(|u| (u.source, u.offset))
             .collect();
         if unfinished.is_empty() || places.is_empty() {
@@ -295,7 +302,14 @@ impl Shard {
             let source = match tag.source {
                 TagSource::Log(log) => Some(Source::Log(log)),
                 TagSource::Inbox => Some(Source::Inbox),
-                TagSource::Memory => None,
+                TagSource::Memory | TagSource::Campaign => None,
+            };
+            let of_campaign = match tag.source {
+                TagSource::Campaign => self.campaign_item(slot, tag.push),
+                _ => None,
+            };
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                return false;
             };
             let item = live.rare.as_ref().and_then(|rare| {
                 let items = rare.resend.as_ref()?;
@@ -310,8 +324,11 @@ impl Shard {
                     && item.message.kind == Kind::Push
                     && item.message.is_expired(now)
             };
+            let campaigns = &self.apps[usize::from(live.app)].campaigns;
             let item = item
                 .map(|(_, item)| item.clone())
+                .filter(|item| !campaigns.is_ended(&item.message))
+                .or(of_campaign)
                 .filter(|item| !is_void(item));
             match item {
                 Some(item) => self.resend(slot, packet_id, unfinished.qos, tag, item),

@@ -2,7 +2,7 @@
 
 use campanile_mqtt::{Auth, Disconnect, Packet, Reason, Split, Version, encode_ping_resp, split};
 
-use super::{Heard, Phase, Shard, TURN_BYTES, Violation, conn::Conn};
+use super::{Heard, Phase, Shard, TURN_BYTES, Violation, conn::Conn, doubt::may_be_kept};
 use crate::{
     effects::{Origin, Progress},
     ids::{ConnId, Millis},
@@ -77,6 +77,11 @@ impl Shard {
                     break;
                 }
             };
+            if may_be_kept(rest[0]) && self.must_look(slot, consumed..consumed + total, input.len())
+            {
+                progress.paused = true;
+                break;
+            }
             self.stats.packets_in += 1;
             match self.on_packet(slot, &rest[..total]) {
                 Next::Go => consumed += total,
@@ -91,7 +96,10 @@ impl Shard {
                 }
             }
         }
-        progress.gone |= self.slot_of(conn).is_none();
+        match self.slot_of(conn) {
+            Some(slot) => self.end_look(slot),
+            None => progress.gone = true,
+        }
         progress.consumed = consumed;
         progress
     }

@@ -185,6 +185,10 @@ impl Shard {
         packet_id: Option<PacketId>,
         incoming: &mut Incoming<'_>,
     ) {
+        if self.is_blind(slot, incoming.qos) {
+            let text = "the store cannot be read; try again later";
+            return self.refuse_to_keep(slot, packet_id, incoming.qos, text);
+        }
         let exactly_once = incoming.qos == QoS::ExactlyOnce;
         let live = self.live(slot).expect("the caller looked");
         let epoch = live.epoch;
@@ -293,18 +297,12 @@ impl Shard {
 
     /// Whether the store can be asked for something that a message needs; if not, the message is refused.
     fn has_room_in_store(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS) -> bool {
-        if !self.store_is_behind() {
-            return true;
+        let is_behind = self.store_is_behind();
+        if is_behind {
+            let text = "the store is behind; try again later";
+            self.refuse_to_keep(slot, packet_id, qos, text);
         }
-        self.stats.refused_store += 1;
-        let text = "the store is behind; try again later";
-        if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
-            // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
-            self.refuse(slot, Reason::QuotaExceeded, text);
-        } else {
-            self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
-        }
-        false
+        !is_behind
     }
 
     /// A message is acknowledged once there is an answer.
@@ -316,6 +314,16 @@ impl Shard {
             qos,
             ready: None,
         });
+    }
+
+    fn refuse_to_keep(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS, text: &str) {
+        self.stats.refused_store += 1;
+        if packet_id.is_some() && !self.live(slot).is_some_and(|live| live.version.is_v5()) {
+            // There is no way to say no: without an acknowledgement the client sends it again after a reconnect.
+            self.refuse(slot, Reason::QuotaExceeded, text);
+        } else {
+            self.acknowledge(slot, packet_id, qos, Reason::QuotaExceeded, text);
+        }
     }
 
     /// What the store is to do with a message, or `None` if nothing.

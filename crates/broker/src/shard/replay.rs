@@ -236,8 +236,11 @@ impl Shard {
             offset,
             push: receipt_of(&item.message),
         };
-        if item.message.is_expired(now) {
-            self.stats.dropped_expired += 1;
+        let is_ended = self.apps[usize::from(live.app)]
+            .campaigns
+            .is_ended(&item.message);
+        if item.message.is_expired(now) || is_ended {
+            self.stats.dropped_expired += u64::from(!is_ended);
             return self.finished(slot, tag, false);
         }
         let queued = Queued {
@@ -268,8 +271,11 @@ impl Shard {
         {
             return;
         }
-        if entry.message.is_expired(now) {
-            self.stats.dropped_expired += 1;
+        let is_ended = self.apps[usize::from(live.app)]
+            .campaigns
+            .is_ended(&entry.message);
+        if entry.message.is_expired(now) || is_ended {
+            self.stats.dropped_expired += u64::from(!is_ended);
             return self.mark_dirty(slot);
         }
         let tag = Tag {
@@ -594,6 +600,7 @@ impl Shard {
             let source = match u.tag.source {
                 TagSource::Log(log) => Source::Log(log),
                 TagSource::Inbox => Source::Inbox,
+                TagSource::Campaign => Source::Campaign(u.tag.push),
                 TagSource::Memory => return None,
             };
             Some(Unfinished {

@@ -19,6 +19,7 @@ impl Shard {
             self.save_progress();
         }
         self.publish_due_wills();
+        self.take_turns();
         self.restamp_some();
         for conn in std::mem::take(&mut self.unfinished_replays) {
             if self.slot_of(conn).is_some() {
@@ -46,10 +47,17 @@ impl Shard {
         let sweep = is_due.then_some(self.sweep_due);
         let stamps = self.cluster.as_ref().and_then(Cluster::next_deadline);
         let at_once = (!self.unfinished_replays.is_empty()).then_some(self.now);
-        [self.save_due, self.wills.next(), stamps, sweep, at_once]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.save_due,
+            self.wills.next(),
+            self.turns_due,
+            stamps,
+            sweep,
+            at_once,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How many seconds of silence a client may have: one and a half times its keep-alive [MQTT-3.1.2-22].

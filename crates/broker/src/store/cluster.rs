@@ -10,7 +10,7 @@ use campanile_mqtt::QoS;
 
 use super::{Cursor, LogEntry, LogKind, OwedWill, Resumed};
 use crate::{
-    ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
     lane::{Lane, LaneSet},
     message::Message,
 };
@@ -36,7 +36,7 @@ pub struct Voided {
     pub more: bool,
 }
 
-/// A change that every node must know of, since it routes by it. A node alone hears of what is retained and of profiles only. The changes of an app form a log with places of its own.
+/// A change that every node must know of, since it routes by it. A node alone hears of what is retained, of profiles and of campaigns only. The changes of an app form a log with places of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// What is retained under a topic.
@@ -69,6 +69,13 @@ pub enum Change {
         client_id: Arc<str>,
         /// Its profile, opaque here, or `None` if there is none any more.
         profile: Option<Bytes>,
+    },
+    /// What the push domain says of a push beside its message: that it is a campaign, or that it ended before its time.
+    Campaign {
+        /// The push.
+        push: MessageId,
+        /// The row, opaque here, or `None` if there is none any more.
+        row: Option<Bytes>,
     },
 }
 
@@ -165,6 +172,8 @@ pub struct Snapshot {
     pub filters: Vec<Arc<str>>,
     /// Durable members of shared subscriptions: whole filter, client, what was granted.
     pub members: Vec<(Arc<str>, Arc<str>, DurableMember)>,
+    /// Rows of campaigns and of pushes that ended before their time.
+    pub campaigns: Vec<(MessageId, Bytes)>,
     /// The last entry of each log.
     pub log_ends: Vec<(LogKind, Offset)>,
     /// The store's clock.
@@ -184,4 +193,6 @@ pub struct SessionState {
     pub push_cursor: Cursor,
     /// Lanes of the inbox that hold anything.
     pub inbox_waiting: LaneSet,
+    /// As of a [`Claimed`](super::Claimed).
+    pub memory: Option<Bytes>,
 }

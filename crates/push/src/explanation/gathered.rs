@@ -82,7 +82,8 @@ impl AtDevice {
         )
     }
 
-    fn known_profile(&self) -> Option<Profile> {
+    /// What is known of the device, if that can be read.
+    pub fn known_profile(&self) -> Option<Profile> {
         Profile::decode(self.profile.as_deref()?).ok()
     }
 

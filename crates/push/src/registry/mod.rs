@@ -6,6 +6,7 @@
 pub mod apps;
 pub mod audiences;
 pub mod audit;
+pub mod campaigns;
 pub mod census;
 pub mod device_keys;
 pub mod device_rules;
@@ -209,7 +210,9 @@ fn things(table: Table) -> &'static str {
         Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
-        Table::Count => "pushes",
+        Table::Count | Table::Collapse | Table::End => "pushes",
+        Table::Cancelled => "cancelled pushes",
+        Table::Campaign => "campaigns under way",
         Table::DeviceToken => "tokens of devices",
         Table::DeviceKey => "device keys",
         Table::AppSetting => "settings",

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lanes::Priority;
 
 fn parse(body: &str) -> Result<Request, Invalid> {
     Request::parse(body.as_bytes(), &Limits::default())
@@ -261,6 +262,42 @@ fn messages_name_the_value_and_the_rule() {
     );
     let long = format!(r#"{{"audience":{{"all":true}},"{}":1}}"#, "é".repeat(1000));
     assert!(detail(&long).len() < 300, "{}", detail(&long));
+}
+
+#[test]
+fn lanes_and_collapse_keys_are_for_inboxes() {
+    let body = |audience: &str, options: &str| {
+        format!(r#"{{"audience":{audience},"data":{{}},"options":{options}}}"#)
+    };
+    let both = r#"{"priority":"high","collapse_key":"k","ttl":60}"#;
+    for audience in [r#"{"devices":["d"]}"#, r#"{"users":["u"]}"#] {
+        let request = parse(&body(audience, both)).unwrap();
+        let accept = request.accept(
+            AppName::new("shop").unwrap(),
+            PushId(1),
+            store::Audience::Devices(vec!["d".into()]),
+            0,
+            None,
+        );
+        assert_eq!(accept.priority, Priority::High);
+        assert_eq!(accept.collapse_key.as_deref(), Some("k"));
+        let document = String::from_utf8(accept.payload.to_vec()).unwrap();
+        assert!(document.contains(r#""data":{},"collapse_key":"k","#));
+    }
+    for audience in [r#"{"all":true}"#, r#"{"topic":"t"}"#, r#"{"expr":"vip"}"#] {
+        assert!(parse(&body(audience, r#"{"priority":"normal"}"#)).is_ok());
+        for (options, at) in [
+            (r#"{"priority":"low"}"#, "/options/priority"),
+            (r#"{"collapse_key":"k"}"#, "/options/collapse_key"),
+        ] {
+            check(&body(audience, options), Fault::InvalidField, at);
+        }
+    }
+    check(
+        &body(r#"{"devices":["d"]}"#, r#"{"pace":{"over":1}}"#),
+        Fault::InvalidField,
+        "/options/pace",
+    );
 }
 
 #[test]

@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use roaring::RoaringBitmap;
+
 use super::{Change, Key, Range, Row, Scope, Table, Version, Write};
 use crate::{
     app::AppName,
     explanation::AtDevice,
     id::PushId,
+    receipt::Mark,
     store::{Outcome, Reader, Report, Unavailable},
 };
 
@@ -158,6 +161,10 @@ impl Reader for Mutex<MemoryRows> {
         let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
         let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
         Ok(devices.iter().map(number).collect())
+    }
+
+    fn marked(&self, _: &AppName, _: PushId, _: Mark) -> Result<RoaringBitmap, Unavailable> {
+        Ok(RoaringBitmap::new())
     }
 
     fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {

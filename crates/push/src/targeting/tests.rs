@@ -159,6 +159,7 @@ fn reasons_are_written_for_people() {
 #[test]
 fn the_stored_form_stays_readable() {
     let push = Targeting {
+        names: None,
         expression: Some(Expression::parse("a").unwrap()),
         numbers: None,
         portion: Some(Portion {

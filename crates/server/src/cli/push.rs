@@ -59,6 +59,12 @@ pub struct PushArgs {
     /// How long the push waits for devices that are away: "10m", "7d", or seconds; 0 is now or never
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     ttl: Option<u64>,
+    /// What it goes before: high overtakes what waits for a device, low waits for the others
+    #[arg(long, value_name = "PRIORITY", value_parser = ["high", "normal", "low"])]
+    priority: Option<String>,
+    /// Takes the place of the undelivered push of the same key
+    #[arg(long, value_name = "KEY")]
+    collapse_key: Option<String>,
     /// What makes repeating this push harmless; made up if it is not given
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -104,7 +110,7 @@ struct Push<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    options: Option<Options>,
+    options: Option<Options<'a>>,
 }
 
 #[derive(Serialize)]
@@ -122,9 +128,14 @@ struct Notification<'a> {
     body: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct Options {
-    ttl: u64,
+#[derive(Default, PartialEq, Serialize)]
+struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapse_key: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +151,8 @@ struct Report {
     delivered: u64,
     pending: u64,
     expired: u64,
+    #[serde(default)]
+    collapsed: u64,
     dropped: u64,
 }
 
@@ -200,11 +213,12 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
             delivered,
             pending,
             expired,
+            collapsed,
             dropped,
             ..
         } = report;
         say(format_args!(
-            "delivered {delivered} of {targeted}, pending {pending}, expired {expired}, dropped {dropped}"
+            "delivered {delivered} of {targeted}, pending {pending}, expired {expired}, collapsed {collapsed}, dropped {dropped}"
         ));
     }
     Ok(if report.delivered == report.targeted {
@@ -229,11 +243,16 @@ fn document(args: &PushArgs) -> anyhow::Result<Vec<u8>> {
     } else {
         Audience::Devices(&args.devices)
     };
+    let options = Options {
+        ttl: args.ttl,
+        priority: args.priority.as_deref(),
+        collapse_key: args.collapse_key.as_deref(),
+    };
     let push = Push {
         audience,
         notification,
         data,
-        options: args.ttl.map(|ttl| Options { ttl }),
+        options: (options != Options::default()).then_some(options),
     };
     Ok(serde_json::to_vec(&push)?)
 }
@@ -364,6 +383,19 @@ mod tests {
         check(
             &["--all", "--body", "x", "--ttl", "0"],
             r#"{"audience":{"all":true},"notification":{"body":"x"},"options":{"ttl":0}}"#,
+        );
+        check(
+            &[
+                "--device",
+                "a",
+                "--body",
+                "x",
+                "--priority",
+                "high",
+                "--collapse-key",
+                "k",
+            ],
+            r#"{"audience":{"devices":["a"]},"notification":{"body":"x"},"options":{"priority":"high","collapse_key":"k"}}"#,
         );
     }
 

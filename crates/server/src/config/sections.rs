@@ -177,9 +177,9 @@ pub struct Store {
     pub retention_bytes: u64,
     /// How long the report of a push is kept after its expiry.
     pub push_retention: Duration,
-    /// Messages that wait for one device; the oldest is dropped at the limit.
+    /// Messages that wait for one device; the least urgent, oldest is dropped at the limit.
     pub inbox_max_entries: u32,
-    /// Bytes that wait for one device; the oldest message is dropped at the limit.
+    /// Bytes that wait for one device; the same is dropped at the limit.
     pub inbox_max_bytes: u64,
     /// Embedded: free space on the disk below which nothing new is accepted.
     pub min_free_bytes: u64,

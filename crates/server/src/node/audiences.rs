@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use campanile_broker::{
-    audience::{Audiences, Device},
+    audience::{Audiences, Device, Standing, Turn},
     ids::{AppId, MessageId, Millis},
     message::Message,
 };
@@ -13,14 +13,27 @@ use campanile_push::{device::Profile, live::LiveIndex, targeting::Targeting};
 /// Audiences that a shard remembers as read: a storm of returning devices asks for the same ones again and again. Past it, all are forgotten.
 const REMEMBERED: usize = 4096;
 
+mod campaigns;
+
+pub use campaigns::Watched;
+
 /// One shard's live devices with a profile, by app.
 #[derive(Default)]
 pub struct LiveAudiences {
     apps: HashMap<AppId, LiveIndex>,
+    campaigns: campaigns::Known,
     read: HashMap<MessageId, Option<Arc<Targeting>>>,
 }
 
 impl LiveAudiences {
+    /// Of nobody yet. Campaigns that somebody must look after are put on the list.
+    pub fn new(watched: Arc<Watched>) -> LiveAudiences {
+        LiveAudiences {
+            campaigns: campaigns::Known::new(watched),
+            ..LiveAudiences::default()
+        }
+    }
+
     /// The audience of a message; `None` where it cannot be read, which is nobody.
     fn targeting(&mut self, message: &Message) -> Option<Arc<Targeting>> {
         if let Some(read) = self.read.get(&message.id) {
@@ -84,6 +97,40 @@ impl Audiences for LiveAudiences {
         targeting
             .admits(device.client_id, device.ordinal, profile)
             .is_ok()
+    }
+
+    fn row(&mut self, app: &AppId, push: MessageId, row: Option<&Bytes>) -> Standing {
+        self.campaigns.set(app, push, row)
+    }
+
+    fn turn(
+        &mut self,
+        app: &AppId,
+        device: &Device<'_>,
+        push: MessageId,
+        memory: &Bytes,
+        under_way: &[MessageId],
+        now: Millis,
+    ) -> Turn {
+        let live = self.apps.get(app);
+        let profile = live.and_then(|live| live.profile(device.slot));
+        let campaigns = &self.campaigns;
+        campaigns.turn(app, device, profile, push, memory, under_way, now)
+    }
+
+    fn remember(
+        &mut self,
+        app: &AppId,
+        push: MessageId,
+        memory: &Bytes,
+        reached: bool,
+        now: Millis,
+    ) -> Bytes {
+        self.campaigns.remember(app, push, memory, reached, now)
+    }
+
+    fn begin(&mut self, app: &AppId, memory: &Bytes, now: Millis) -> Bytes {
+        self.campaigns.begin(app, memory, now)
     }
 }
 

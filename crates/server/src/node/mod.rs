@@ -56,7 +56,7 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
-    audiences::LiveAudiences,
+    audiences::{LiveAudiences, Watched},
     auth::AuthPool,
     census::{Census, CensusMailbox},
     cluster::{
@@ -169,6 +169,8 @@ struct Inner {
     census: CensusMailbox,
     /// Of a node alone, to its shards.
     questions: Arc<alone::Questions>,
+    /// Campaigns that the node that leads looks after.
+    watched: Arc<Watched>,
 }
 
 impl Inner {
@@ -316,6 +318,7 @@ impl Node {
         let inner = Arc::new(Inner {
             census,
             questions: Arc::default(),
+            watched: Arc::new(Watched::default()),
             name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
             store: worker.mailbox(),
@@ -618,7 +621,7 @@ fn spawn_shards(
             count,
             config: broker.clone(),
             access: config.access.clone(),
-            audiences: Box::new(LiveAudiences::default()),
+            audiences: Box::new(LiveAudiences::new(inner.watched.clone())),
             ids: inner.ids.clone(),
             seed,
             cluster,

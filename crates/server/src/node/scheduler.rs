@@ -1,4 +1,4 @@
-//! The task that makes the pushes of schedules, on the node that leads (`campanile_api::scheduler`).
+//! The task that makes the pushes of schedules and looks after campaigns, on the node that leads (`campanile_api::scheduler`, `campanile_api::campaigns`).
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,13 +18,18 @@ impl Scheduler {
     pub(super) fn start(runtime: &Runtime, node: &Arc<Inner>, config: api::Config) -> Scheduler {
         let state = http::state(node, config);
         let node = node.clone();
+        let watched = node.watched.clone();
         let leads = move || node.may_sweep() && !node.stopping.load(Ordering::Relaxed);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = runtime.spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
-            api::scheduler::run(state, leads, stopped).await;
+            let campaigns = api::campaigns::run(state.clone(), &leads, || watched.list());
+            tokio::select! {
+                () = api::scheduler::run(state, &leads, stopped) => {}
+                () = campaigns => {}
+            }
         });
         Scheduler { stop, task }
     }

@@ -390,6 +390,10 @@ fn change(change: Change) -> wire::ChangeKind {
             client_id: bytes(&client_id),
             profile,
         }),
+        Change::Campaign { push, row } => wire::ChangeKind::Campaign(wire::Campaign {
+            push: Bytes::copy_from_slice(&push.0.to_be_bytes()),
+            row,
+        }),
     }
 }
 
@@ -418,6 +422,16 @@ fn read_change(change: wire::ChangeKind) -> Result<Change, Unread> {
         wire::ChangeKind::Profile(profile) => Change::Profile {
             client_id: text(&profile.client_id, "client id")?.into(),
             profile: profile.profile.as_deref().map(copied),
+        },
+        wire::ChangeKind::Campaign(campaign) => Change::Campaign {
+            push: MessageId(u128::from_be_bytes(
+                campaign
+                    .push
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Unread::Faulty("push"))?,
+            )),
+            row: campaign.row.as_deref().map(copied),
         },
     })
 }

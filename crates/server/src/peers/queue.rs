@@ -166,6 +166,7 @@ pub fn weight(message: &PeerMessage) -> usize {
             Change::Profile { client_id, profile } => {
                 client_id.len() + profile.as_ref().map_or(0, |profile| profile.len())
             }
+            Change::Campaign { row, .. } => row.as_ref().map_or(0, |row| row.len()),
         },
         PeerMessage::Interest { change, .. } => match change {
             Interest::Live { filter, .. } | Interest::Durable { filter, .. } => filter.len(),

@@ -281,7 +281,7 @@ pub struct Change {
     pub previous: u64,
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    #[prost(oneof = "ChangeKind", tags = "4, 5, 6, 7")]
+    #[prost(oneof = "ChangeKind", tags = "4, 5, 6, 7, 8")]
     pub change: Option<ChangeKind>,
 }
 
@@ -297,6 +297,20 @@ pub enum ChangeKind {
     Member(InterestMember),
     #[prost(message, tag = "7")]
     Profile(Profile),
+    #[prost(message, tag = "8")]
+    Campaign(Campaign),
+}
+
+/// What is said of a push beside its message.
+#[derive(Clone, PartialEq, prost::Message)]
+#[allow(missing_docs)]
+pub struct Campaign {
+    /// 16 bytes, the highest first.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub push: Bytes,
+    /// Absent: nothing any more.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub row: Option<Bytes>,
 }
 
 /// What is known of a device.

@@ -2,6 +2,7 @@
 //!
 //! [`setup`] starts them. The modules beside it hold the tests, one theme each. `./test` installs the servers.
 
+mod campaigns;
 mod crashes;
 mod crossing;
 mod identity;

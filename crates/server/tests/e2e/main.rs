@@ -5,11 +5,13 @@
 
 mod access;
 mod audiences;
+mod campaigns;
 mod clients;
 mod command_line;
 mod crashes;
 mod harness;
 mod identity;
+mod lanes;
 mod lifecycle;
 mod pushes;
 mod retained_and_wills;

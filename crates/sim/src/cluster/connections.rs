@@ -101,6 +101,14 @@ impl World {
         client.doubtful |= self.fleet.claims(&client.plan.name) - before > own;
     }
 
+    /// A CONNECT that a client has given up may have taken the session from its connection, for nobody: what was not saved comes again.
+    fn look_for_lost_hand_overs(&mut self, at: usize) {
+        let client = &self.ends.clients[at];
+        if self.fleet.claims(&client.plan.name) > client.claims.0 + 1 {
+            self.ends.model.disturb();
+        }
+    }
+
     /// Takes what the nodes wrote, and sees which connections they have closed. `by_input`: whose bytes one has just looked at.
     pub(super) fn observe(&mut self, by_input: Option<(usize, usize)>) -> Held {
         for at in 0..self.ends.clients.len() {
@@ -121,8 +129,11 @@ impl World {
         let orphans = self.orphans.iter().filter(|orphan| orphan.client == at);
         let wills = orphans.filter_map(|orphan| orphan.will);
         let own = client.link.as_ref().and_then(|link| link.will);
-        let is_certain = |will: &usize| !self.ends.model.wills[*will].unsure;
-        for will in wills.chain(own).filter(is_certain).collect::<Vec<_>>() {
+        let is_news = |will: &usize| {
+            let will = &self.ends.model.wills[*will];
+            will.lost.is_none() || !will.unsure
+        };
+        for will in wills.chain(own).filter(is_news).collect::<Vec<_>>() {
             self.ends.model.will_loses(will, self.ends.now);
             self.ends.model.wills[will].unsure = true;
         }
@@ -141,6 +152,11 @@ impl World {
         let output = member.shards.take_output(wire);
         let is_closed = member.shards.is_closed(wire);
         let says_welcome = !link.welcomed && is_welcome(&output, client.plan.version);
+        if says_welcome {
+            self.look_for_lost_hand_overs(at);
+        }
+        let client = &mut self.ends.clients[at];
+        let link = client.link.as_mut().expect("just seen");
         link.to_client.extend_from_slice(&output);
         if link.slow && link.to_client.len() > 100 && !link.blocked {
             link.blocked = true;
@@ -323,8 +339,6 @@ impl World {
         };
         let shard = self.ends.rng.below(u64::from(self.plan.fleet.shards)) as u8;
         let wire = self.fleet.connect(node, shard);
-        // What another node has not saved yet is repeated.
-        self.ends.model.disturb();
         self.ends.model.next_connection(at);
         // The claim ends what is still open.
         for orphan in self.orphans.iter().filter(|orphan| orphan.client == at) {
@@ -332,6 +346,7 @@ impl World {
                 self.ends.model.will_loses(will, self.ends.now);
             }
         }
+        self.look_for_lost_hand_overs(at);
         let client = &mut self.ends.clients[at];
         client.claims.0 = self.fleet.claims(&client.plan.name);
         self.ends.connect(at, node, wire, clean)?;

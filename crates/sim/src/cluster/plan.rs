@@ -38,6 +38,8 @@ pub struct Trouble {
     pub ensemble_cut: u64,
     /// Nothing gets through between two nodes for a while.
     pub link_cut: u64,
+    /// Of 1,000 of those three, in how many one way only is cut.
+    pub one_way: u64,
     /// A link breaks, and is made anew.
     pub link_break: u64,
     /// The store does not answer anybody for a while.
@@ -86,6 +88,7 @@ impl Plan {
             sabotage: options.sabotage,
             trace: options.trace,
         };
+        let one_way = *rng.pick(&[0, 500, 1000]);
         let mut often = |of_ten_thousand: u64| {
             if rng.chance(300) { of_ten_thousand } else { 0 }
         };
@@ -96,6 +99,7 @@ impl Plan {
             store_cut: often(20),
             ensemble_cut: often(15),
             link_cut: often(20),
+            one_way,
             link_break: often(30),
             store_down: often(10),
             ensemble_down: often(10),
@@ -106,7 +110,10 @@ impl Plan {
             slow_reader: often(40),
         };
         let count = rng.range(3, 7);
-        let clients = (0..count).map(|at| ClientPlan::of(rng, at)).collect();
+        let mut clients: Vec<_> = (0..count).map(|at| ClientPlan::of(rng, at)).collect();
+        if rng.chance(200) {
+            share_one_filter(rng, &mut clients);
+        }
         Plan {
             fleet,
             clients,
@@ -114,6 +121,19 @@ impl Plan {
             busy: rng.range(2, 8),
             pushes: if rng.chance(600) { rng.range(1, 2) } else { 0 },
             trouble,
+        }
+    }
+}
+
+/// Most clients belong to one group and stay in it, half of them only while they are connected: then nobody but the nodes can lose what the group is to get.
+fn share_one_filter(rng: &mut Rng, clients: &mut [ClientPlan]) {
+    for client in clients {
+        if rng.chance(700) {
+            client.shares = Some("$share/h/#");
+            (client.fickle, client.no_qos_0, client.clean) = (false, true, 0);
+            if rng.chance(500) {
+                client.expiry_seconds = 0;
+            }
         }
     }
 }

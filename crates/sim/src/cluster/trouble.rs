@@ -3,7 +3,10 @@
 use campanile_broker::ids::Millis;
 
 use super::World;
-use crate::model::{Held, Violation};
+use crate::{
+    fleet::Cut,
+    model::{Held, Violation},
+};
 
 /// A fault that ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,18 +100,21 @@ impl World {
             }
             3 => {
                 self.store_is_away();
-                self.fleet.set_store_cut(node, true);
+                let cut = self.choose_cut();
+                self.fleet.set_store_cut(node, Some(cut));
                 self.end_later(ms, Ends::StoreCut(node));
             }
             4 => {
-                self.fleet.set_ensemble_cut(node, true);
+                let cut = self.choose_cut();
+                self.fleet.set_ensemble_cut(node, Some(cut));
                 self.ends.model.faults.links = true;
                 self.doubt_wills_of(node);
                 self.end_later(ms, Ends::EnsembleCut(node));
             }
             5 => {
                 self.ends.model.faults.links = true;
-                self.fleet.set_link_cut(node, other, true);
+                let cut = self.choose_cut();
+                self.fleet.set_link_cut(node, other, Some(cut));
                 self.end_later(ms, Ends::LinkCut(node, other));
             }
             6 => {
@@ -131,6 +137,16 @@ impl World {
             _ => self.toggle_reader(at),
         }
         self.observe(None)
+    }
+
+    /// Which ways are cut.
+    fn choose_cut(&mut self) -> Cut {
+        let cut = match self.ends.rng.chance(self.plan.trouble.one_way) {
+            true => *self.ends.rng.pick(&[Cut::Out, Cut::In]),
+            false => Cut::Both,
+        };
+        self.ends.trace.note(|| format!("  cut: {cut:?}"));
+        cut
     }
 
     fn end_later(&mut self, ms: u64, ends: Ends) {
@@ -173,9 +189,9 @@ impl World {
                 }
             }
             Ends::Pause(node) => self.fleet.set_paused(node, false),
-            Ends::StoreCut(node) => self.fleet.set_store_cut(node, false),
-            Ends::EnsembleCut(node) => self.fleet.set_ensemble_cut(node, false),
-            Ends::LinkCut(one, other) => self.fleet.set_link_cut(one, other, false),
+            Ends::StoreCut(node) => self.fleet.set_store_cut(node, None),
+            Ends::EnsembleCut(node) => self.fleet.set_ensemble_cut(node, None),
+            Ends::LinkCut(one, other) => self.fleet.set_link_cut(one, other, None),
             Ends::StoreDown => self.fleet.set_store_down(false),
             Ends::EnsembleDown => self.fleet.set_ensemble_down(false),
             Ends::Stop(node) => self.end_stop(node),

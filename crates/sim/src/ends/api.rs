@@ -76,8 +76,8 @@ impl Ends {
             .pushing(audience, Millis(self.now.0 + ttl_ms), ttl_ms == 0);
         self.model.pushes[push].present = self.lasting_sessions();
         let made = &mut self.model.pushes[push];
-        if made.audience != Audience::All {
-            // By its number, so that a seed goes on as it did before there were lanes.
+        if self.has_lanes && made.audience != Audience::All {
+            // By its number, so that chance goes on as without.
             (made.priority, made.collapse_key) = kind_of(push);
         }
         let key = self.rng.chance(500).then(|| format!("key-{push}"));
@@ -123,6 +123,8 @@ impl Ends {
                 body_hash: [current.push as u8; 32],
                 expires_ms: self.now.0 + 86_400_000,
             }),
+            rows: None,
+            channel: Default::default(),
         };
         self.trace.note(|| {
             format!(

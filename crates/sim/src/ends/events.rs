@@ -30,7 +30,14 @@ impl Ends {
         match event {
             Event::Connected {
                 session_present, ..
-            } => self.on_connected(at, session_present),
+            } => {
+                self.on_connected(at, session_present)?;
+                let client = &self.clients[at];
+                let link = client.link.as_ref().expect("it is connected");
+                let session = client.session.expect("it is connected");
+                self.model.connected(session, link.node);
+                Ok(())
+            }
             Event::Message(message) => self.on_message(at, &message),
             Event::Published {
                 packet_id, reason, ..

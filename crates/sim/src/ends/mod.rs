@@ -59,6 +59,8 @@ pub struct Ends {
     pub clients: Vec<SimClient>,
     /// The app servers.
     pub servers: Vec<AppServer>,
+    /// Pushes to devices are of any priority, and take the place of each other.
+    pub has_lanes: bool,
     /// What must hold.
     pub model: Model,
     /// Things that were moved.

@@ -86,6 +86,7 @@ impl Ends {
         };
         let clears = retain && self.rng.chance(250);
         self.model.messages[ix].clears = clears;
+        self.model.messages[ix].node = self.clients[at].link.as_ref().map(|link| link.node);
         let payload = match clears {
             true => String::new(),
             false => format!("m{ix}{}", " ".repeat(padding)),
@@ -127,8 +128,12 @@ impl Ends {
                 continue;
             }
             let v5 = client.plan.version.is_v5();
+            let lowest = match client.plan.no_qos_0 {
+                true => QoS::AtLeastOnce,
+                false => QoS::AtMostOnce,
+            };
             let options = SubscriptionOptions {
-                qos: *self.rng.pick(QOS),
+                qos: (*self.rng.pick(QOS)).max(lowest),
                 no_local: client.plan.no_local && client.plan.shares.is_none(),
                 retain_handling: if v5 {
                     *self.rng.pick(&[

@@ -11,6 +11,8 @@ use campanile_broker::{
     ids::{Generation, Millis},
 };
 
+use super::Cut;
+
 /// How long the ensemble waits for a sign of a node's life.
 pub const SESSION_MS: u64 = 4000;
 /// How long a loss of most other nodes is doubted.
@@ -124,11 +126,15 @@ impl Agent {
     pub fn look(
         &mut self,
         ensemble: &mut Ensemble,
-        is_cut_off: bool,
+        cut: Option<Cut>,
         is_link_down: impl Fn(Generation) -> bool,
         now: Millis,
     ) -> Option<Arc<Membership>> {
-        let reachable = !is_cut_off && !ensemble.is_down;
+        let reachable = cut.is_none() && !ensemble.is_down;
+        if let (Some(Cut::In), Some(own), false) = (cut, self.own, ensemble.is_down) {
+            // It is heard, and does not know it.
+            ensemble.hear(&self.name, own, now);
+        }
         let mut next = Membership::clone(&self.last);
         next.reachable = reachable;
         if reachable {

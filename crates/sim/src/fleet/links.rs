@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use campanile_broker::{cluster::peer::PeerMessage, ids::Generation};
 
+use super::Cut;
+
 /// What a node learns of a link, in order.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -28,8 +30,8 @@ struct Link {
 #[derive(Debug, Default)]
 pub struct Links {
     links: BTreeMap<(usize, usize), Link>,
-    /// Pairs between which nothing gets through.
-    cut: Vec<(usize, usize)>,
+    /// What does not get through between pairs, seen from the first.
+    cut: BTreeMap<(usize, usize), Cut>,
     /// What each node has not learned.
     events: BTreeMap<usize, VecDeque<LinkEvent>>,
 }
@@ -55,15 +57,16 @@ impl Links {
 
     /// Whether something keeps two nodes apart.
     pub fn is_cut(&self, one: usize, other: usize) -> bool {
-        self.cut.contains(&pair(one, other))
+        self.cut.contains_key(&pair(one, other))
     }
 
-    /// Keeps two nodes apart, or does not any more.
-    pub fn set_cut(&mut self, one: usize, other: usize, cut: bool) {
-        self.cut.retain(|known| *known != pair(one, other));
-        if cut {
-            self.cut.push(pair(one, other));
-        }
+    /// Keeps two nodes apart, seen from `one`, or does not any more.
+    pub fn set_cut(&mut self, one: usize, other: usize, cut: Option<Cut>) {
+        match cut {
+            Some(cut) if one < other => self.cut.insert((one, other), cut),
+            Some(cut) => self.cut.insert((other, one), cut.turned()),
+            None => self.cut.remove(&pair(one, other)),
+        };
     }
 
     /// A link comes up.
@@ -127,13 +130,11 @@ impl Links {
     pub fn under_way(&self) -> Vec<(usize, usize)> {
         let mut ways = Vec::new();
         for (&(first, second), link) in &self.links {
-            if self.is_cut(first, second) {
-                continue;
-            }
-            if !link.ways[0].is_empty() {
+            let cut = self.cut.get(&(first, second)).copied();
+            if Cut::lets_out(cut) && !link.ways[0].is_empty() {
                 ways.push((first, second));
             }
-            if !link.ways[1].is_empty() {
+            if Cut::lets_in(cut) && !link.ways[1].is_empty() {
                 ways.push((second, first));
             }
         }

@@ -4,6 +4,7 @@
 //! [`Fleet::ready`] lists what can be moved, [`Fleet::step`] moves one thing, [`Fleet::advance`] lets time pass. What each node does with what it gets is what
 //! `campanile-server` does around the same machines.
 
+mod cut;
 mod ensemble;
 mod links;
 mod member;
@@ -26,7 +27,7 @@ use campanile_broker::{
 };
 use campanile_push::store as push;
 
-pub use self::{ensemble::SESSION_MS, member::Member};
+pub use self::{cut::Cut, ensemble::SESSION_MS, member::Member};
 use self::{
     ensemble::{Agent, Ensemble},
     links::Links,
@@ -142,8 +143,8 @@ struct Place {
     /// Since when the store has not answered.
     waits_since: Option<Millis>,
     is_paused: bool,
-    /// Nothing gets through to the ensemble.
-    is_cut_off: bool,
+    /// What does not get through between it and the ensemble.
+    ensemble_cut: Option<Cut>,
     /// Since when nothing gets through to others, by place.
     silent_since: Vec<Option<Millis>>,
     /// Peers whose link was lost and that are still listed.
@@ -181,7 +182,7 @@ impl Fleet {
             store: StoreLink::default(),
             waits_since: None,
             is_paused: false,
-            is_cut_off: false,
+            ensemble_cut: None,
             silent_since: vec![None; config.nodes],
             lost: BTreeSet::new(),
             saboteur: config.sabotage.map(Saboteur::new),
@@ -268,7 +269,7 @@ impl Fleet {
 
     /// A node starts, if the ensemble takes it.
     pub fn start(&mut self, node: usize) -> bool {
-        if self.ensemble.is_down || self.places[node].is_cut_off {
+        if self.ensemble.is_down || self.places[node].ensemble_cut.is_some() {
             return false;
         }
         let (now, clock) = (self.now, self.clock(node));
@@ -318,7 +319,7 @@ impl Fleet {
             .member
             .as_ref()
             .and_then(|member| member.agent.membership().own)
-            && !place.is_cut_off
+            && Cut::lets_out(place.ensemble_cut)
             && !self.ensemble.is_down
         {
             let name = place.name.clone();
@@ -399,18 +400,18 @@ impl Fleet {
         }
     }
 
-    /// Nothing gets through between a node and the store, or everything does.
-    pub fn set_store_cut(&mut self, node: usize, cut: bool) {
-        self.places[node].store.is_cut = cut;
+    /// Something keeps a node and the store apart, or does not any more.
+    pub fn set_store_cut(&mut self, node: usize, cut: Option<Cut>) {
+        self.places[node].store.cut = cut;
     }
 
-    /// Nothing gets through between a node and the ensemble, or everything does.
-    pub fn set_ensemble_cut(&mut self, node: usize, cut: bool) {
-        self.places[node].is_cut_off = cut;
+    /// Something keeps a node and the ensemble apart, or does not any more.
+    pub fn set_ensemble_cut(&mut self, node: usize, cut: Option<Cut>) {
+        self.places[node].ensemble_cut = cut;
     }
 
-    /// Nothing gets through between two nodes, or everything does.
-    pub fn set_link_cut(&mut self, one: usize, other: usize, cut: bool) {
+    /// Something keeps two nodes apart, seen from the first, or does not any more.
+    pub fn set_link_cut(&mut self, one: usize, other: usize, cut: Option<Cut>) {
         self.links.set_cut(one, other, cut);
     }
 
@@ -516,7 +517,7 @@ impl Fleet {
             let lost = &place.lost;
             let news = member.agent.look(
                 &mut self.ensemble,
-                place.is_cut_off,
+                place.ensemble_cut,
                 |generation| lost.contains(&generation),
                 self.now,
             );
@@ -580,7 +581,7 @@ impl Fleet {
     fn lose_patience(&mut self, node: usize) {
         let (now, is_down) = (self.now, self.store.is_down);
         let place = &mut self.places[node];
-        let waits = (place.store.is_cut || is_down) && place.store.is_waiting();
+        let waits = (place.store.cut.is_some() || is_down) && place.store.is_waiting();
         if !waits || place.is_paused {
             place.waits_since = None;
             return;
@@ -623,11 +624,11 @@ impl Fleet {
     pub fn ready(&self) -> Vec<Move> {
         let mut ready = Vec::new();
         for (node, place) in self.places.iter().enumerate() {
-            let is_apart = place.store.is_cut || self.store.is_down;
-            if !is_apart && place.store.can_arrive() {
+            let is_down = self.store.is_down;
+            if !is_down && Cut::lets_out(place.store.cut) && place.store.can_arrive() {
                 ready.push(Move::Arrive(node));
             }
-            if !self.store.is_down && place.store.can_arrive_late() {
+            if !is_down && place.store.can_arrive_late() {
                 ready.push(Move::ArriveLate(node));
             }
             let Some(member) = place.member.as_ref().filter(|_| !place.is_paused) else {
@@ -644,11 +645,11 @@ impl Fleet {
             if place.store.can_send() {
                 ready.push(Move::Send(node));
             }
-            if !is_apart && place.store.can_return() {
+            if !is_down && Cut::lets_in(place.store.cut) && place.store.can_return() {
                 ready.push(Move::Return(node));
             }
             ready.extend((0..place.store.reads()).map(|at| Move::Read(node, at)));
-            ready.extend((0..place.store.pages()).map(|at| Move::Page(node, at)));
+            ready.extend(place.store.pages().map(|at| Move::Page(node, at)));
         }
         if self.store.has_unsynced() && !self.store.is_down {
             ready.push(Move::Sync);

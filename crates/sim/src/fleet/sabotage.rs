@@ -41,6 +41,8 @@ pub enum Sabotage {
     SkipRestamps,
     /// Peers do not let go of clients that were claimed elsewhere.
     IgnoreReleases,
+    /// Reads tell of what the store's replica does not have.
+    TellUnsafe,
 }
 
 impl Sabotage {
@@ -60,6 +62,7 @@ impl Sabotage {
         Sabotage::NeverVoid,
         Sabotage::SkipRestamps,
         Sabotage::IgnoreReleases,
+        Sabotage::TellUnsafe,
     ];
 
     /// A batch reaches the store.

@@ -1,7 +1,7 @@
 //! The store that all nodes share, and each node's way to it.
 //!
 //! Every node has one batch under way. It is carried out once at most: what is sent again after a broken connection is the same batch, and one that arrives
-//! after a later one of its node is refused. An answer is on its way only when the batch is safe from the loss of the primary.
+//! after a later one of its node is refused. An answer is on its way only when the batch is safe from the loss of the primary, and so is what was read.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,14 +10,15 @@ use std::{
 
 use campanile_backends::{
     Backend, Committed, Config as StoreConfig, Reader, Reply, Request,
+    lasting::up_to,
     memory::{Disk, Memory},
 };
 use campanile_broker::{
-    ids::Millis,
+    ids::{Millis, Offset},
     store::{Command, Page, Query, StoreError},
 };
 
-use super::{Asker, sabotage::Sabotage};
+use super::{Asker, Cut, sabotage::Sabotage};
 
 /// The store. See the module.
 pub struct SharedStore {
@@ -28,6 +29,8 @@ pub struct SharedStore {
     pub is_down: bool,
     /// Commits since the last sync.
     commits: usize,
+    /// The last place that is safe.
+    safe: Offset,
     /// Claims that it has carried out, by client.
     claims: BTreeMap<Box<str>, u64>,
     sabotage: Option<Sabotage>,
@@ -40,6 +43,7 @@ impl SharedStore {
         let memory = open(Disk::default(), &config);
         SharedStore {
             reader: memory.reader(),
+            safe: memory.place(),
             memory: Some(memory),
             config,
             is_down: false,
@@ -82,6 +86,7 @@ impl SharedStore {
     pub fn sync(&mut self) {
         self.commits = 0;
         self.memory().sync();
+        self.safe = self.memory().place();
     }
 
     /// The primary is lost; of the commits that were not synced the replica has the first `keep` in a thousand.
@@ -89,9 +94,24 @@ impl SharedStore {
         let memory = self.memory.take().expect("put back after a failover");
         let keep = memory.unsynced() * keep as usize / 1000;
         let memory = open(memory.crash(keep), &self.config);
-        self.reader = memory.reader();
+        (self.reader, self.safe) = (memory.reader(), memory.place());
         self.memory = Some(memory);
         self.commits = 0;
+    }
+
+    /// Answers a query, and says whether what it tells of could be lost.
+    fn read(&self, query: &Query) -> (Result<Page, StoreError>, bool) {
+        let page = match self.reader.read(query) {
+            Ok(page) if self.has_unsynced() => page,
+            other => return (other, false),
+        };
+        // Epochs of this store come from another sequence than places.
+        let part = match page {
+            Page::Session(_) => Err(page),
+            page => up_to(self.safe, query, page),
+        };
+        let is_unsafe = part.is_err() && self.sabotage != Some(Sabotage::TellUnsafe);
+        (Ok(part.unwrap_or_else(|page| page)), is_unsafe)
     }
 
     /// Reads of it.
@@ -138,6 +158,8 @@ pub struct ReadBack {
     pub asker: Asker,
     /// The answer.
     pub page: Result<Page, StoreError>,
+    /// What it tells of could be lost: it is not passed on before it is safe.
+    is_unsafe: bool,
 }
 
 /// A node's way to the store.
@@ -149,8 +171,8 @@ pub struct StoreLink {
     late: Option<Vec<Request>>,
     queries: Vec<(Asker, Query)>,
     pages: Vec<ReadBack>,
-    /// Nothing gets through.
-    pub is_cut: bool,
+    /// What does not get through.
+    pub cut: Option<Cut>,
 }
 
 impl StoreLink {
@@ -212,8 +234,11 @@ impl StoreLink {
         }
     }
 
-    /// What was carried out is safe.
+    /// What was carried out is safe, and what was read of it.
     pub fn on_synced(&mut self) {
+        for back in &mut self.pages {
+            back.is_unsafe = false;
+        }
         self.flight = match self.flight.take() {
             Some(Flight::Unsafe(askers, committed)) => Some(Flight::Back(askers, committed)),
             other => other,
@@ -273,6 +298,10 @@ impl StoreLink {
 
     /// The primary is lost: nobody will answer for what was not safe.
     pub fn on_failover(&mut self) -> Option<Returned> {
+        for back in self.pages.iter_mut().filter(|back| back.is_unsafe) {
+            back.page = Err(StoreError::Unavailable("the primary was lost".into()));
+            back.is_unsafe = false;
+        }
         match &self.flight {
             Some(Flight::Unsafe(..)) => self.give_up(false, false),
             _ => None,
@@ -294,22 +323,27 @@ impl StoreLink {
         self.queries.len()
     }
 
-    /// Pages that wait.
-    pub fn pages(&self) -> usize {
-        self.pages.len()
+    /// Places of the pages that can arrive.
+    pub fn pages(&self) -> impl Iterator<Item = usize> {
+        let pages = self.pages.iter().enumerate();
+        pages.filter(|(_, back)| !back.is_unsafe).map(|(at, _)| at)
     }
 
     /// A read is carried out.
     pub fn carry_out_read(&mut self, at: usize, store: &SharedStore, trace: bool) {
         let (asker, query) = self.queries.remove(at);
-        let page = match self.is_cut || store.is_down {
-            true => Err(StoreError::Unavailable("not connected".into())),
-            false => store.reader.read(&query),
+        let (page, is_unsafe) = match self.cut.is_some() || store.is_down {
+            true => (Err(StoreError::Unavailable("not connected".into())), false),
+            false => store.read(&query),
         };
         if trace {
             println!("    {query:?} => {page:?}");
         }
-        self.pages.push(ReadBack { asker, page });
+        self.pages.push(ReadBack {
+            asker,
+            page,
+            is_unsafe,
+        });
     }
 
     /// What was read arrives.

@@ -36,6 +36,8 @@ pub struct Message {
     pub was_undone: bool,
     /// How often its publisher had connected when it was sent.
     pub connection: u64,
+    /// The node that it was sent to.
+    pub node: Option<usize>,
 }
 
 /// What a publisher knows of its message.
@@ -95,6 +97,7 @@ impl Model {
             disordered: false,
             was_undone: false,
             connection: self.connections.get(&publisher).copied().unwrap_or(0),
+            node: None,
         });
         self.messages.len() - 1
     }
@@ -301,8 +304,11 @@ impl Model {
     /// `still_up`: by session, whether its connection was never lost.
     pub(super) fn check_messages(&self, now: Millis, still_up: &[bool]) -> Held {
         for (ix, message) in self.owed(now) {
+            // If the node does not hear that a QoS 2 message was kept, live subscribers do not get it; and its repetition is known, and comes to nobody.
+            let reaches_live =
+                !self.faults.links && !(message.qos == QoS::ExactlyOnce && message.disordered);
             for (at, session) in self.sessions.iter().enumerate() {
-                let is_lasting = !self.faults.links && still_up.get(at).is_some_and(|up| *up);
+                let is_lasting = reaches_live && still_up.get(at).is_some_and(|up| *up);
                 if session.over || !session.durable && !is_lasting || session.got.contains_key(&ix)
                 {
                     continue;
@@ -325,30 +331,44 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn check_groups(&self, now: Millis) -> Held {
+    /// Whether a session was connected to the node that a message came to, before it came, and still is: what no other member of its group takes, it gets.
+    fn is_at_hand(&self, session: usize, message: &Message, still_up: &[bool]) -> bool {
+        let since = self.sessions[session].at;
+        still_up.get(session).is_some_and(|up| *up)
+            && since.is_some_and(|(node, since)| message.node == Some(node) && since < message.sent)
+    }
+
+    /// `still_up`: by session, whether its connection was never lost.
+    pub(super) fn check_groups(&self, now: Millis, still_up: &[bool]) -> Held {
         for group in &self.groups {
-            let all_last = group.members.iter().all(|&member| {
+            // A message that a member may have swallowed cannot be told from one that is lost.
+            let swallows_nothing = group.members.iter().all(|&member| {
                 let session = &self.sessions[member];
                 let mut of_group = session
                     .subscriptions
                     .iter()
                     .filter(|s| s.filter == group.filter);
-                session.durable
-                    && !session.over
+                !(session.durable && session.over)
                     && of_group.all(|s| s.leaving.is_none() && s.at_least > QoS::AtMostOnce)
             });
-            if !all_last || self.inboxes_drop {
+            if !swallows_nothing || self.inboxes_drop {
                 continue;
             }
+            let all_last = group
+                .members
+                .iter()
+                .all(|&member| self.sessions[member].durable);
             for (ix, message) in self.owed(now) {
-                let somebody = group.members.iter().any(|&member| {
-                    let mut subscriptions = self.sessions[member].subscriptions.iter();
-                    subscriptions.any(|s| {
-                        s.filter == group.filter
-                            && s.holds_since(message.sent)
-                            && s.matches(message.topic)
-                    })
-                });
+                let is_kept = all_last || message.qos == QoS::AtLeastOnce && message.sends == 1;
+                let somebody = is_kept
+                    && group.members.iter().any(|&member| {
+                        let mut subscriptions = self.sessions[member].subscriptions.iter();
+                        subscriptions.any(|s| {
+                            s.filter == group.filter
+                                && s.holds_since(message.sent)
+                                && s.matches(message.topic)
+                        }) && (all_last || self.is_at_hand(member, message, still_up))
+                    });
                 let got = group.got.get(&ix).map_or(0, |(sessions, _)| sessions.len());
                 if somebody && got == 0 {
                     return Err(Violation(format!(
@@ -356,7 +376,7 @@ impl Model {
                         group.filter
                     )));
                 }
-                if got as u32 > message.sends {
+                if all_last && got as u32 > message.sends {
                     return Err(Violation(format!(
                         "{got} members of {} got m{ix} ({message:?})",
                         group.filter

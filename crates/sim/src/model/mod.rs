@@ -92,7 +92,7 @@ impl Model {
     /// Everything is owed now: all faults are over, everybody is connected, nothing moves.
     pub fn check_all_arrived(&self, now: Millis, still_up: &[bool]) -> Held {
         self.check_messages(now, still_up)?;
-        self.check_groups(now)?;
+        self.check_groups(now, still_up)?;
         self.check_wills(now)?;
         self.check_pushes(now)
     }

@@ -15,6 +15,8 @@ pub struct Session {
     pub durable: bool,
     /// It is over, or may be: nothing is owed to it.
     pub over: bool,
+    /// The node of its last connection, and since when it is connected there.
+    pub at: Option<(usize, Tick)>,
     /// Everything it subscribed to.
     pub subscriptions: Vec<Subscription>,
     /// What arrived, by message.
@@ -105,12 +107,19 @@ impl Model {
             device,
             durable,
             over: false,
+            at: None,
             subscriptions: Vec::new(),
             got: BTreeMap::new(),
             retained: BTreeMap::new(),
             newest: BTreeMap::new(),
         });
         self.sessions.len() - 1
+    }
+
+    /// A session is served by a node from now on.
+    pub fn connected(&mut self, session: usize, node: usize) {
+        let tick = self.next_tick();
+        self.sessions[session].at = Some((node, tick));
     }
 
     /// A session is over, or may be.

@@ -300,6 +300,8 @@ impl Stage {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
         };
         node.push(Command::Accept(Box::new(accept)));
     }

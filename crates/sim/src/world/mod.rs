@@ -119,6 +119,7 @@ impl World {
                 now: START,
                 clients,
                 servers: vec![AppServer::default(), AppServer::default()],
+                has_lanes: true,
                 model: Model {
                     inboxes_drop: plan.node.store.inbox_max_entries < 1000,
                     ..Model::default()

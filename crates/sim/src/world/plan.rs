@@ -67,6 +67,8 @@ pub struct ClientPlan {
     pub no_local: bool,
     /// It belongs to this shared subscription, and subscribes to nothing else.
     pub shares: Option<&'static str>,
+    /// It asks for QoS 1 at least.
+    pub no_qos_0: bool,
     /// It gives a will, of 1,000 connects.
     pub wills: u64,
     /// It starts anew, of 1,000 connects.
@@ -152,6 +154,7 @@ impl ClientPlan {
             send_window: 64,
             no_local: false,
             shares: None,
+            no_qos_0: false,
             wills: 0,
             clean: 0,
             lazy: false,
@@ -177,6 +180,7 @@ impl ClientPlan {
             send_window: *rng.pick(&[1, 3, 64]),
             no_local: version.is_v5() && rng.chance(150),
             shares: rng.chance(250).then(|| *rng.pick(SHARED)),
+            no_qos_0: false,
             wills: if rng.chance(400) { 700 } else { 0 },
             clean: if rng.chance(300) { 200 } else { 0 },
             lazy: rng.chance(250),

@@ -54,6 +54,16 @@ impl Txn<'_> {
         }
     }
 
+    /// The request is answered once all nodes know the changes before it. What makes others keep messages for a filter may be the change of another
+    /// request, which not all nodes know yet.
+    pub fn wait_for_changes(&mut self, app: &AppId) -> Result<(), KvError> {
+        let last = self.last_change(app)?;
+        if last > Offset::default() {
+            self.count_change(app, last);
+        }
+        Ok(())
+    }
+
     /// Appends to the log of changes. Returns the place of the change before, and that of this one.
     fn append_change(
         &mut self,

@@ -20,7 +20,8 @@ use crate::engine::{
     read::{read_log, read_page},
     records::{DeviceRecord, InboxMetaRecord, LogMetaRecord, MessageRecord, damaged, decode},
     recover::for_each_of,
-    stored::{push_cursor, read_cursors, read_resumed},
+    rows::read_campaigns,
+    stored::{push_cursor, read_cursors, read_memory, read_resumed},
 };
 
 /// A stored session as it is now.
@@ -45,6 +46,7 @@ pub fn read_session(view: &dyn View, client: &ClientKey) -> Result<Page, KvError
         push_cursor: push_cursor(&cursors, end),
         inbox_waiting: record::<InboxMetaRecord>(view, Table::InboxMeta, &subject, "inbox")?
             .map_or(LaneSet::NONE, |inbox| inbox.lanes()),
+        memory: read_memory(view, &subject)?,
     }))))
 }
 
@@ -181,6 +183,7 @@ pub fn read_snapshot(view: &dyn View, shared: &WithReaders, app: &AppId) -> Resu
             .push((log.ok_or_else(|| damaged("log"))?, Offset(record.end)));
         Ok(())
     })?;
+    snapshot.campaigns = read_campaigns(view, app)?;
     Ok(Page::Snapshot(Box::new(snapshot)))
 }
 

@@ -10,7 +10,7 @@ use campanile_broker::{
 
 use crate::engine::{
     kv::KvError,
-    records::{MessageRecord, SubscriptionRecord, damaged, qos},
+    records::{MessageRecord, SubscriptionRecord, damaged, id_of, qos},
 };
 
 /// A client by name, where its key may hold but a hash of it.
@@ -161,6 +161,19 @@ pub enum ChangeKind {
     Member(MemberRecord),
     #[prost(message, tag = "4")]
     Profile(ProfileRecord),
+    #[prost(message, tag = "5")]
+    Campaign(CampaignRecord),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CampaignRecord {
+    #[prost(fixed64, tag = "1")]
+    pub push_high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub push_low: u64,
+    /// None: there is none any more.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub row: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -208,6 +221,11 @@ impl ChangeRecord {
                 client_id: client_id.as_ref().to_owned(),
                 profile: profile.clone(),
             }),
+            Change::Campaign { push, row } => ChangeKind::Campaign(CampaignRecord {
+                push_high: (push.0 >> 64) as u64,
+                push_low: push.0 as u64,
+                row: row.clone(),
+            }),
         };
         ChangeRecord { kind: Some(kind) }
     }
@@ -233,6 +251,10 @@ impl ChangeRecord {
             ChangeKind::Profile(record) => Change::Profile {
                 client_id: record.client_id.into(),
                 profile: record.profile,
+            },
+            ChangeKind::Campaign(record) => Change::Campaign {
+                push: id_of(record.push_high, record.push_low),
+                row: record.row,
             },
         })
     }

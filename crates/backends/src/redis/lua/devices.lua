@@ -4,6 +4,7 @@
 --   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
 --   it may still hand it over, q its node was given up and may serve it all the same
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
+--   j it remembers something of campaigns, in the hash `j` by client
 --   v there is more in `x:CLIENT`, which holds what is long and rare: u unfinished exchanges, A<log> what is done above a cursor, c cursors that do
 --   not fit; and, with or without v, r<packet id> received exchanges
 -- A script reads a device once, and writes what it changed of it at the end.
@@ -14,7 +15,7 @@ local function extra_key(client) return K .. 'x:' .. client end
 
 local FIELDS = {
   number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', high = 'H', low = 'L', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
-  may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v',
+  may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v', has_memory = 'j',
 }
 local IS_TEXT = { owner = true, cursors = true, high = true, low = true }
 local NAMES, SHORT = {}, {}
@@ -157,3 +158,26 @@ local function profile_changed(device, profile)
   if not device or not device.owner and not device.may_be_served then return end
   if profile then change('P', device.client, 'v', profile) else change('P', device.client) end
 end
+
+-- What a device remembers of campaigns: bytes of the push domain. Kept with its session or its row.
+local MEMORIES = K .. 'j'
+local function memory_of(device)
+  return device.has_memory and call('HGET', MEMORIES, device.client) or false
+end
+local function set_memory(device, memory)
+  if memory == '' then
+    if device.has_memory then write('HDEL', MEMORIES, device.client) end
+    set(device, 'has_memory', nil)
+  elseif device.expiry or call('HEXISTS', DEVICE_ROWS, device.client) == 1 then
+    write('HSET', MEMORIES, device.client, memory)
+    set(device, 'has_memory', 1)
+  end
+end
+
+local function forget_memory(device)
+  if device.expiry or not device.has_memory or call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return end
+  set_memory(device, '')
+end
+
+-- Rows of campaigns (31) and of pushes that ended before their time (34): all nodes are told of them.
+local TOLD_TABLES = { [31] = true, [34] = true }

@@ -47,9 +47,12 @@ local function push_key(push) return K .. 'P:' .. push end
 -- For whom a push is: `l` of its hash.
 local TO_FEW, TO_ALL, TO_ONE = '0', '1', '2'
 
--- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `r` replaced, `s` shown, `k` clicked, `w` wiped away. Those of a push to all are bitmaps in
+-- Sets of devices that a push has: `t` targeted, `d` delivered, `x` dropped, `r` replaced, `s` shown, `k` clicked, `w` wiped away; and of those that will not get it, `b` too big,
+-- `f` capped, `q` quiet hours, `p` the local time was past. Those of a push to all are bitmaps in
 -- chunks, of one to few devices sets of numbers, of one to a device fields of its hash: `t` is the number, and the others are there or not.
-local SETS = { 't', 'd', 'x', 'r', 's', 'k', 'w' }
+local SETS = { 't', 'd', 'x', 'r', 's', 'k', 'w', 'b', 'f', 'q', 'p' }
+-- Those that say why a device has not got a push, the one that wins first.
+local REASONS = { 'b', 'x', 'f', 'q', 'p', 'r' }
 local function is_marked(push, kind, name, number)
   local key = push_key(push)
   if kind == TO_ALL then
@@ -258,6 +261,7 @@ end
 
 -- Forgets a device without a session whose inbox is empty, unless it is registered.
 local function forget_idle(device)
+  forget_memory(device)
   if device.expiry or device.pushes or device.entries then return false end
   if call('HEXISTS', DEVICE_ROWS, device.client) == 1 then return false end
   write('DEL', device_key(device.client))

@@ -115,7 +115,8 @@ end
 local IDEMPOTENCY = K .. 'k'
 
 -- idempotency: key, hash of the body, expiry
-run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience)
+-- rows: of a campaign, as of a change; it is no entry anywhere
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows)
   if idempotency then
     local used = call('HGET', IDEMPOTENCY, idempotency[1])
     used = used and cmsgpack.unpack(used)
@@ -131,6 +132,10 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
     repeats()
     return { 'A', not known[2] and tonumber(known[1]) }
   end
+  if rows then
+    local version = run.change(unpack(rows))
+    if type(version) ~= 'number' then return version end
+  end
   local targeted, kind = clients and #clients, clients and (#clients == 1 and TO_ONE or TO_FEW) or TO_ALL
   local fields = { 'a', digits(accepted_at), 'e', digits(expires_at), 'l', kind }
   local function add(field, value)
@@ -144,7 +149,10 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
       write('SADD', key .. ':t', device.number)
     end
   end
-  if expires_at <= accepted_at then
+  if rows then
+    for _, client in ipairs(clients or {}) do target(device_for_inbox(client)) end
+    index(expires_at, 'P' .. push)
+  elseif expires_at <= accepted_at then
     for _, client in ipairs(clients or {}) do
       local device = load(client)
       if device then

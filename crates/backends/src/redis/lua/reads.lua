@@ -130,6 +130,7 @@ read.session = function(client, partitions)
   local cursor = push_cursor(parts) or { 0, digits(end_of(0)), '' }
   return {
     device.epoch, device.owner or false, { parts.filters, parts.cursors, parts.unfinished, parts.received }, cursor, lanes_of(device),
+    memory_of(device),
   }
 end
 
@@ -149,7 +150,10 @@ local function retained_messages()
   return retained
 end
 
-read.kept = function() return { retained_messages(), log_ends() } end
+-- Rows of all campaigns, and of pushes that ended before their time.
+local campaigns
+
+read.kept = function() return { retained_messages(), log_ends(), campaigns() } end
 
 read.profiles = function(clients)
   local profiles = {}
@@ -161,7 +165,7 @@ read.snapshot = function()
   local members = {}
   local row = call('HGETALL', K .. 'sm')
   for i = 1, #row, 2 do members[#members + 1] = { row[i], row[i + 1] } end
-  return { counter('h'), retained_messages(), all_filters(), members, log_ends(), server_ms }
+  return { counter('h'), retained_messages(), all_filters(), members, log_ends(), server_ms, campaigns() }
 end
 
 read.changes = function(after, logs, mailbox, notes_after, limit)
@@ -199,13 +203,19 @@ read.report = function(push)
   local key = push_key(push)
   local row = call('HMGET', key, 'a', 'e', 'n', 'l', 'c', 'g', 'k')
   if not row[1] then return false end
-  local targeted, delivered, lost, collapsed = tonumber(row[3]), 0, 0, 0
+  local targeted, delivered = tonumber(row[3]), 0
+  local settled = {}
+  for _, name in ipairs(REASONS) do settled[name] = 0 end
   local seen = { s = 0, k = 0, w = 0 }
   if row[4] == TO_ONE then
     local count = function(name) return call('HEXISTS', key, name) end
     delivered = count('d')
-    lost = delivered == 0 and count('x') or 0
-    collapsed = delivered == 0 and lost == 0 and count('r') or 0
+    for _, name in ipairs(delivered == 0 and REASONS or {}) do
+      if count(name) == 1 then
+        settled[name] = 1
+        break
+      end
+    end
     for name in pairs(seen) do seen[name] = count(name) end
   elseif row[4] == TO_ALL then
     for chunk = 0, tonumber(row[5] or 0) - 1 do
@@ -219,7 +229,18 @@ read.report = function(push)
       end
       if row[6] then targeted = targeted + call('BITCOUNT', set('t')) end
       delivered = delivered + common(set('d'))
-      lost = lost + common(set('x')) - common(set('x'), set('d'))
+      local rest = key .. ':rest'
+      call('BITOP', 'OR', rest, set('t'))
+      for number = 0, #REASONS do
+        local name = number == 0 and 'd' or REASONS[number]
+        if call('EXISTS', set(name)) == 1 then
+          call('BITOP', 'AND', key .. ':common', rest, set(name))
+          if number > 0 then settled[name] = settled[name] + call('BITCOUNT', key .. ':common') end
+          call('BITOP', 'XOR', rest, rest, key .. ':common')
+          call('DEL', key .. ':common')
+        end
+      end
+      call('DEL', rest)
       for name in pairs(seen) do seen[name] = seen[name] + common(set(name)) end
     end
   else
@@ -228,20 +249,37 @@ read.report = function(push)
       got[number] = true
       delivered = delivered + 1
     end
-    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':x')) do
-      if not got[number] then
-        got[number] = true
-        lost = lost + 1
+    for _, name in ipairs(REASONS) do
+      for _, number in ipairs(call('SINTER', key .. ':t', key .. ':' .. name)) do
+        if not got[number] then
+          got[number] = true
+          settled[name] = settled[name] + 1
+        end
       end
-    end
-    for _, number in ipairs(call('SINTER', key .. ':t', key .. ':r')) do
-      if not got[number] then collapsed = collapsed + 1 end
     end
     for name in pairs(seen) do seen[name] = #call('SINTER', key .. ':t', key .. ':' .. name) end
   end
+  local others = {}
+  for _, name in ipairs(REASONS) do
+    if name ~= 'x' and settled[name] > 0 then others[#others + 1] = { name, settled[name] } end
+  end
   return {
-    tonumber(row[1]), tonumber(row[2]), targeted, delivered, lost, row[6] and not row[7] or false, seen.s, seen.k, seen.w, collapsed,
+    tonumber(row[1]), tonumber(row[2]), targeted, delivered, settled.x, row[6] and not row[7] or false, seen.s, seen.k, seen.w, others,
   }
+end
+
+-- The devices with a mark: their numbers, or bitmaps by chunk.
+read.marked = function(push, name)
+  local key, numbers, bitmaps = push_key(push), {}, {}
+  local row = call('HMGET', key, 'l', 't', 'c', name)
+  if row[1] == TO_ONE then
+    if row[2] and row[4] then numbers[1] = tonumber(row[2]) end
+  elseif row[1] == TO_ALL then
+    for chunk = 0, tonumber(row[3] or 0) - 1 do bitmaps[chunk + 1] = call('GET', key .. ':' .. name .. ':' .. chunk) or '' end
+  elseif row[1] then
+    for place, number in ipairs(call('SMEMBERS', key .. ':' .. name)) do numbers[place] = tonumber(number) end
+  end
+  return { numbers, bitmaps }
 end
 
 -- What is known of a push at a device.

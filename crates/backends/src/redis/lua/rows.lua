@@ -23,6 +23,8 @@ local function remove_row(number, name)
     local device = load(name)
     profile_changed(device, false)
     if device then forget_idle(device) end
+  elseif TOLD_TABLES[number] then
+    change('C', name)
   end
   return true
 end
@@ -54,6 +56,7 @@ run.change = function(now, expected, rows, bounds)
       write('ZADD', names_key(number), 0, name)
       if expires_at then index(expires_at, row_subject(number, name)) else unindex(row_subject(number, name)) end
       if number == DEVICE_TABLE then profile_changed(device_for_inbox(name), value) end
+      if TOLD_TABLES[number] then change('C', name, 'v', value) end
     else
       remove_row(number, name)
     end
@@ -104,9 +107,21 @@ read.count_rows = function(number) return call('HLEN', rows_key(number)) end
 read.numbers = function(clients)
   local found = {}
   for i, client in ipairs(clients) do
-    local row = call('HMGET', device_key(client), 'o', 'x', 'i')
-    local keeps = row[1] and (row[2] or row[3] or call('HEXISTS', DEVICE_ROWS, client) == 1)
+    local row = call('HMGET', device_key(client), 'o', 'x', 'i', 'p')
+    local keeps = row[1] and (row[2] or row[3] or not row[4] or call('HEXISTS', DEVICE_ROWS, client) == 1)
     found[i] = keeps and tonumber(row[1]) or false
+  end
+  return found
+end
+
+campaigns = function()
+  local found = {}
+  for number in pairs(TOLD_TABLES) do
+    for _, name in ipairs(call('ZRANGE', names_key(number), 0, -1)) do
+      -- Also what has expired and is not swept yet: whoever reads it knows its time.
+      local version, value = row_at(number, name)
+      if version then found[#found + 1] = { name, value } end
+    end
   end
   return found
 end

@@ -93,6 +93,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   local is_new = device == nil
   local had = not is_new and device.expiry ~= nil
   local was_ephemeral = device ~= nil and device.pushes ~= nil
+  local memory = device and memory_of(device) or false
   local previous = config.shared and device and device.owner and { device.owner, device.epoch } or false
   if previous and previous[1] ~= owner then note(previous[1], client, 0) end
   local epoch = next_place()
@@ -106,6 +107,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
     if goes_on or not is_expired(device, now) then cursor = push_cursor(parts) end
     if goes_on then end_no_more(device) else ended = end_session(device, parts) end
   end
+  local begins = cursor == nil
   cursor = cursor or { 0, digits(end_of(0)), '' }
   if is_new then
     device = new_device(client)
@@ -133,6 +135,7 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
     if had then
       set_bit('s', device.number, 0)
       for _, name in ipairs({ 'expiry', 'cursors', 'may_hand_over' }) do set(device, name, nil) end
+      forget_memory(device)
     end
     if not was_ephemeral then
       set(device, 'pushes', counter('pa'))
@@ -146,12 +149,12 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   return {
     epoch, device.number, resumed, ended, owed, cursor, ends, lanes_of(device), previous,
     not is_new and profile_of(client),
-    counter('h'),
+    counter('h'), memory, begins,
   }
 end
 
 run.subscribe = function(client, epoch, add, remove, inbox)
-  local device = fence(client, epoch)
+  local device, known = fence(client, epoch), true
   if not device then return 'F' end
   if device.expiry then
     local key = device_key(client)
@@ -168,21 +171,25 @@ run.subscribe = function(client, epoch, add, remove, inbox)
       local cursors = cursors_of(device)
       for partition = 1, config.partitions do cursors[partition] = cursors[partition] or end_of(partition) end
       set_cursors(device, cursors)
+      -- Another session's subscription may have made the filter one to keep messages for, and not all nodes know that yet.
+      if config.shared then known = counter('h') end
     end
   end
   if #inbox > 0 then
     for number, item in ipairs(inbox) do append_to_inbox(device_for_inbox(client), next_place(), item, number - 1) end
   end
-  return true
+  return known
 end
 
-local function receive(number, receipts)
+local function receive(number, receipts, settled)
   for _, push in ipairs(receipts) do mark(push, 'd', number) end
+  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
-local function save(device, cursors, unfinished, inbox_done)
+local function save(device, cursors, unfinished, inbox_done, memory)
   remove_from_inbox(device, inbox_done)
+  if memory then set_memory(device, memory) end
   if device.pushes then return end
   local extra, long, gone = extra_key(device.client), {}, {}
   local keep = function(field, value)
@@ -215,32 +222,32 @@ local function save(device, cursors, unfinished, inbox_done)
 end
 
 -- With the first that it saves, the session is what its owner says: what the node that had it before still has to say comes too late.
-run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
+run.progress = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
   -- A receipt is a fact, whoever brings it.
-  receive(number, receipts)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   if cursors or unfinished then set(device, 'may_hand_over', nil) end
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   return true
 end
 
 -- The same from the node that had the client before this epoch, as long as its owner has saved nothing.
-run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts)
-  receive(number, receipts)
+run.hand_over = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device or device.expiry and not device.may_hand_over then return 'F' end
   set(device, 'may_hand_over', nil)
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   return true
 end
 
-run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, ends_at, now, will_at)
-  receive(number, receipts)
+run.release = function(client, epoch, number, cursors, unfinished, inbox_done, receipts, settled, memory, ends_at, now, will_at)
+  receive(number, receipts, settled)
   local device = fence(client, epoch)
   if not device then return 'F' end
   set(device, 'may_hand_over', nil)
-  save(device, cursors, unfinished, inbox_done)
+  save(device, cursors, unfinished, inbox_done, memory)
   local will = will_of(client)
   if will and will_at then
     set_due(client, will, will_at, ends_at)

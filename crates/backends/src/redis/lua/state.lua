@@ -107,7 +107,7 @@ local function note(owner, client, place, lane)
   if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 
--- Word of what all nodes route by. A node alone hears only of what is retained and of profiles, and keeps no log of it.
+-- Word of what all nodes route by. A node alone hears only of what is retained, of profiles and of campaigns, and keeps no log of it.
 local CHANGES = K .. 'h'
 local function change(kind, subject, ...)
   local previous, place = 0, 0
@@ -115,7 +115,7 @@ local function change(kind, subject, ...)
     previous, place = counter('h'), next_place()
     append_bounded(CHANGES, place, 'ht', 'k', kind, 's', subject, ...)
     set_counter('h', place)
-  elseif kind ~= 'R' and kind ~= 'P' then
+  elseif kind ~= 'R' and kind ~= 'P' and kind ~= 'C' then
     return
   end
   local fields = fields_of({ ... })

@@ -44,7 +44,9 @@ expire.P = function(push, _, limit)
   local row = call('HMGET', key, 'e', 'o', 'l', 'y')
   if not row[1] then return 0, true end
   local place = tonumber(row[2])
-  if row[3] == TO_ALL then
+  if not place then
+    -- A campaign is no entry anywhere.
+  elseif row[3] == TO_ALL then
     for _, entry in ipairs(call('XRANGE', log_key(0), stream_id(place), stream_id(place))) do
       remove_from_log(0, entry)
       removed = removed + 1

@@ -258,12 +258,15 @@ impl<H> Hub<H> {
         let mut changed = changed.iter().peekable();
         for (at, answer) in answers.into_iter().enumerate() {
             match changed.next_if(|(place, ..)| *place == at) {
-                Some((_, app, offset)) => self.held.push(Held {
-                    answer,
-                    app: app.clone(),
-                    offset: *offset,
-                    lease_over: Millis(now.0 + LEASE_WAIT_MS),
-                }),
+                Some((_, app, offset)) => {
+                    let lease_over = self.lease_over(app, *offset);
+                    self.held.push(Held {
+                        answer,
+                        app: app.clone(),
+                        offset: *offset,
+                        lease_over,
+                    });
+                }
                 None => self.effects.ready.push(answer),
             }
         }
@@ -425,6 +428,7 @@ impl<H> Hub<H> {
                 );
                 self.follow(then);
             }
+            ClusterMail::Look(app) => self.look(&app),
             ClusterMail::Released { ticket } => self.on_local_release(ticket),
             ClusterMail::SharedDone(keeper) => self.tell_keeper(keeper),
             ClusterMail::Synced { ticket } => {

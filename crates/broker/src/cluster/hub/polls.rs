@@ -43,8 +43,12 @@ pub struct AppState {
     pub is_loaded: bool,
     /// A read is under way; `None` for the time: it is to be read when it has come.
     next_poll: Option<Millis>,
+    /// When the last change was learnt: it is no younger.
+    pub learnt: Millis,
     /// Everything is known until here.
     known_until: Millis,
+    /// Shards wait until the store is read that is asked after this.
+    look_after: Option<Millis>,
 }
 
 /// An announced entry that waits for a change.
@@ -70,7 +74,9 @@ impl AppState {
             synced: Offset(0),
             is_loaded: false,
             next_poll: Some(now),
+            learnt: now,
             known_until: Millis(0),
+            look_after: None,
         }
     }
 
@@ -100,6 +106,39 @@ impl<H> Hub<H> {
                 .insert(app.clone(), AppState::new(self.partitions, self.now));
         }
         self.apps.get_mut(app).expect("just inserted")
+    }
+
+    /// When every node that is not linked knows a change that the store has now, or doubts what it knows.
+    pub(super) fn lease_over(&mut self, app: &AppId, offset: Offset) -> Millis {
+        let now = self.now;
+        let state = self.app(app);
+        if offset <= state.changes.end() {
+            return Millis(state.learnt.0 + super::LEASE_WAIT_MS);
+        }
+        // A node that is not linked made it.
+        state.hurry(now);
+        Millis(now.0 + super::LEASE_WAIT_MS)
+    }
+
+    /// A shard has messages that wait until it knows what the store has now.
+    pub(super) fn look(&mut self, app: &AppId) {
+        let now = self.now;
+        let state = self.app(app);
+        state.look_after = Some(now);
+        state.hurry(now);
+    }
+
+    /// The store was read that was asked then, or (`None`) could not be.
+    fn on_looked(&mut self, id: &AppId, asked: Option<Millis>) {
+        let now = self.now;
+        let app = self.app(id);
+        let Some(after) = app.look_after else { return };
+        match asked {
+            Some(asked) if asked <= after => app.hurry(now),
+            _ => app.look_after = None,
+        }
+        let app = id.clone();
+        self.mail_all(Mail::Cluster(ClusterMail::Looked { app, asked }));
     }
 
     /// Somebody says that a log has a new entry. `changes`: as in [`Notice::Log`].
@@ -201,7 +240,9 @@ impl<H> Hub<H> {
             entry,
         } in changes
         {
-            self.app(app).sent = offset;
+            let now = self.now;
+            let state = self.app(app);
+            (state.sent, state.learnt) = (offset, now);
             self.mail_all(Mail::Notice(Notice::Change {
                 app: app.clone(),
                 previous,
@@ -302,6 +343,7 @@ impl<H> Hub<H> {
             }
             (Some(Request::Poll(app, _) | Request::Snapshot(app)), _) => {
                 self.app(&app).next_poll = Some(Millis(now.0 + RETRY_MS));
+                self.on_looked(&app, None);
             }
             _ => {}
         }
@@ -312,7 +354,7 @@ impl<H> Hub<H> {
         let app = self.app(id);
         app.is_loaded = true;
         app.changes.restart(snapshot.changes);
-        app.sent = snapshot.changes;
+        (app.sent, app.learnt) = (snapshot.changes, now);
         for &(log, end) in &snapshot.log_ends {
             // What was announced before goes on where it was; only a log that went back begins anew.
             let known = app.log(log);
@@ -380,7 +422,8 @@ impl<H> Hub<H> {
             app.is_loaded = false;
             app.next_poll = Some(now);
         }
-        if !(doubts || news.more || lost) {
+        let is_complete = !(news.more || lost);
+        if is_complete && !doubts {
             app.known_until = Millis(asked.0 + super::LEASE_MS);
         }
         self.stats.entries_read += read as u64;
@@ -405,6 +448,9 @@ impl<H> Hub<H> {
         }
         if news.notes_lost {
             self.mail_all(Mail::Cluster(ClusterMail::InboxesWait(id.clone())));
+        }
+        if is_complete {
+            self.on_looked(id, Some(asked));
         }
         self.sync_changes();
         self.owners_of.insert(id.clone(), news.owners);

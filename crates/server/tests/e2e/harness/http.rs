@@ -112,7 +112,19 @@ impl Push {
 
     /// Seconds until nobody is sent it any more; 0: now or never.
     pub fn ttl(mut self, seconds: u64) -> Push {
-        self.body["options"] = json!({"ttl": seconds});
+        self.body["options"]["ttl"] = seconds.into();
+        self
+    }
+
+    /// What it goes before.
+    pub fn priority(mut self, priority: &str) -> Push {
+        self.body["options"]["priority"] = priority.into();
+        self
+    }
+
+    /// It takes the place of the one of the same key.
+    pub fn collapse_key(mut self, key: &str) -> Push {
+        self.body["options"]["collapse_key"] = key.into();
         self
     }
 
@@ -187,10 +199,10 @@ impl Node {
             pending: figure("pending"),
             expired: figure("expired"),
         };
-        let dropped = figure("dropped");
+        let lost = figure("collapsed") + figure("dropped");
         assert_eq!(
             report.targeted,
-            report.delivered + report.pending + report.expired + dropped,
+            report.delivered + report.pending + report.expired + lost,
             "the figures add up: {document}"
         );
         report

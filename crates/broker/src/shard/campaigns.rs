@@ -1,0 +1,407 @@
+//! Campaigns: pushes whose devices have their turns at different times, each when [`Audiences`](crate::audience::Audiences) says so.
+//!
+//! A campaign is the same message for all, and no entry of a log: no cursor waits for it, and a device may have its turn long after others. The shard keeps, of its
+//! live devices only, who waits for which time. A device that comes looks at all campaigns, of which there are few; one that leaves is forgotten, and its memory
+//! says what it is done with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{
+    Shard,
+    audiences::device,
+    conn::{Live, Queued, Tag, TagSource},
+    live_in,
+    outgoing::{self, Delivery, Sent},
+};
+use crate::{
+    audience::{Standing, Turn},
+    ids::{MessageId, Millis, Offset},
+    lane::Lane,
+    message::Message,
+    store::InboxItem,
+};
+
+/// What a shard knows of an app's campaigns.
+#[derive(Debug, Default)]
+pub(super) struct Campaigns {
+    running: BTreeMap<MessageId, Running>,
+    /// Pushes that ended before their time, and of which something may still wait.
+    ended: BTreeSet<MessageId>,
+}
+
+#[derive(Debug)]
+struct Running {
+    message: Arc<Message>,
+    lane: Lane,
+    /// Live devices that wait for their turn.
+    turns: BTreeSet<(Millis, u32)>,
+}
+
+/// What campaigns are to a live device.
+#[derive(Debug, Default)]
+pub(super) struct OfDevice {
+    /// What it is done with.
+    memory: Bytes,
+    /// That is what the store has, or is about to have.
+    pub is_saved: bool,
+    /// It waits for its turn in these.
+    waits: SmallVec<[(MessageId, Millis); 1]>,
+    /// It is its turn in these: they wait for room.
+    due: BTreeSet<(Lane, MessageId)>,
+    /// It is to be asked of these when one that is under way is over.
+    behind: BTreeSet<MessageId>,
+}
+
+impl OfDevice {
+    /// The memory, if the store has another one. The caller has it saved.
+    pub fn unsaved_memory(&mut self) -> Option<Bytes> {
+        let is_saved = std::mem::replace(&mut self.is_saved, true);
+        (!is_saved).then(|| self.memory.clone())
+    }
+
+    fn forget(&mut self, push: MessageId) -> Option<Millis> {
+        self.due.retain(|(_, due)| *due != push);
+        self.behind.remove(&push);
+        let at = self.waits.iter().position(|(of, _)| *of == push)?;
+        Some(self.waits.swap_remove(at).1)
+    }
+}
+
+impl Campaigns {
+    /// Whether a push ended before its time.
+    pub fn is_ended(&self, message: &Message) -> bool {
+        !self.ended.is_empty() && self.ended.contains(&message.id)
+    }
+}
+
+impl Shard {
+    /// A device is taken up with what it remembers. `begins`: it was never seen before.
+    pub(super) fn join_campaigns(&mut self, live: &mut Live, memory: Option<Bytes>, begins: bool) {
+        let app = &self.apps[usize::from(live.app)];
+        let begins = begins && !app.campaigns.running.is_empty();
+        if memory.is_none() && !begins {
+            return;
+        }
+        let mut of = OfDevice {
+            memory: memory.unwrap_or_default(),
+            is_saved: true,
+            ..OfDevice::default()
+        };
+        if begins {
+            of.memory = self.audiences.begin(&app.id, &of.memory, self.now);
+            of.is_saved = false;
+        }
+        live.campaigns = Some(Box::new(of));
+    }
+
+    /// A device is in service: what campaigns are to it, and that it begins, if it does.
+    pub(super) fn take_up_campaigns(&mut self, slot: u32) {
+        self.consider_all(slot);
+        let is_unsaved = self.live(slot).is_some_and(|live| {
+            let of = live.campaigns.as_ref();
+            live.is_durable() && of.is_some_and(|of| !of.is_saved)
+        });
+        if is_unsaved {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// A device that was taken up leaves.
+    pub(super) fn leave_campaigns(&mut self, slot: u32, live: &Live) {
+        let Some(of) = &live.campaigns else { return };
+        let campaigns = &mut self.apps[usize::from(live.app)].campaigns;
+        for (push, at) in &of.waits {
+            if let Some(running) = campaigns.running.get_mut(push) {
+                running.turns.remove(&(*at, slot));
+            }
+        }
+    }
+
+    /// The row of a push is another one.
+    pub(super) fn on_campaign(&mut self, app: u16, push: MessageId, row: Option<Bytes>) {
+        let state = &mut self.apps[usize::from(app)];
+        let standing = self.audiences.row(&state.id, push, row.as_ref());
+        let waited = state.campaigns.running.remove(&push);
+        state.campaigns.ended.remove(&push);
+        let mut slots: Vec<u32> = Vec::new();
+        for (_, slot) in waited.into_iter().flat_map(|running| running.turns) {
+            slots.push(slot);
+        }
+        match standing {
+            Standing::Campaign(message, lane) => {
+                let running = Running {
+                    message: message.clone(),
+                    lane,
+                    turns: BTreeSet::new(),
+                };
+                state.campaigns.running.insert(push, running);
+                slots.extend(self.select(app, &message));
+            }
+            Standing::Ended => {
+                state.campaigns.ended.insert(push);
+            }
+            Standing::Nothing => {}
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            if self.consider(slot, push) {
+                self.pump(slot);
+            }
+        }
+    }
+
+    /// All rows of an app's pushes are these, instead of what was known.
+    pub(super) fn on_all_campaigns(&mut self, app: u16, rows: &[(MessageId, Bytes)]) {
+        let campaigns = &self.apps[usize::from(app)].campaigns;
+        let known = campaigns.running.keys().chain(&campaigns.ended);
+        let gone: Vec<MessageId> = known
+            .filter(|push| rows.iter().all(|(of, _)| of != *push))
+            .copied()
+            .collect();
+        for push in gone {
+            self.on_campaign(app, push, None);
+        }
+        for (push, row) in rows {
+            self.on_campaign(app, *push, Some(row.clone()));
+        }
+    }
+
+    /// Asks of every campaign what it is to a device. Whether it is its turn in any.
+    pub(super) fn consider_all(&mut self, slot: u32) -> bool {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return false;
+        };
+        let running = &self.apps[usize::from(live.app)].campaigns.running;
+        if running.is_empty() {
+            return false;
+        }
+        let pushes: Vec<MessageId> = running.keys().copied().collect();
+        let due = pushes.into_iter().filter(|push| self.consider(slot, *push));
+        due.count() > 0
+    }
+
+    /// Asks what a campaign is to a device, and remembers that. Whether it is its turn.
+    fn consider(&mut self, slot: u32, push: MessageId) -> bool {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return false;
+        };
+        let app = &mut self.apps[usize::from(live.app)];
+        if let Some(of) = &mut live.campaigns
+            && let Some(at) = of.forget(push)
+            && let Some(running) = app.campaigns.running.get_mut(&push)
+        {
+            running.turns.remove(&(at, slot));
+        }
+        let Some(running) = app.campaigns.running.get_mut(&push) else {
+            return false;
+        };
+        if !app.profiles.are_known() && app.profiles.is_outdated(&live.client_id) {
+            // It is asked again when its profile is known.
+            return false;
+        }
+        let under_way = under_way(live);
+        if under_way.contains(&push) {
+            return false;
+        }
+        let nothing = Bytes::new();
+        let memory = live.campaigns.as_ref().map_or(&nothing, |of| &of.memory);
+        let device = device(slot, live);
+        let turn = self
+            .audiences
+            .turn(&app.id, &device, push, memory, &under_way, self.now);
+        match turn {
+            Turn::No => return false,
+            Turn::Now => {
+                let lane = running.lane;
+                live.campaigns
+                    .get_or_insert_default()
+                    .due
+                    .insert((lane, push));
+                return true;
+            }
+            Turn::At(at) => {
+                running.turns.insert((at, slot));
+                let of = live.campaigns.get_or_insert_default();
+                of.waits.push((push, at));
+                self.turns_due = Some(self.turns_due.map_or(at, |due| due.min(at)));
+            }
+            Turn::Behind => {
+                let of = live.campaigns.get_or_insert_default();
+                of.behind.insert(push);
+            }
+            Turn::Never(reason) => self.settle(slot, push, reason),
+        }
+        false
+    }
+
+    /// A device will not get a campaign.
+    fn settle(&mut self, slot: u32, push: MessageId, reason: u8) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        live.unsaved
+            .get_or_insert_default()
+            .settled
+            .push((push, reason));
+        self.note_over(slot, push, false);
+    }
+
+    /// A campaign that was sent to a device is over for it. `reached`: it has it.
+    pub(super) fn campaign_over(&mut self, slot: u32, push: MessageId, reached: bool) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if reached {
+            live.unsaved.get_or_insert_default().receipts.push(push);
+            self.stats.pushes_acknowledged += 1;
+        }
+        self.note_over(slot, push, reached);
+        let of = self.live_mut(slot).and_then(|live| live.campaigns.as_mut());
+        for push in of
+            .map(|of| std::mem::take(&mut of.behind))
+            .into_iter()
+            .flatten()
+        {
+            self.consider(slot, push);
+        }
+    }
+
+    fn note_over(&mut self, slot: u32, push: MessageId, reached: bool) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let app = &self.apps[usize::from(live.app)].id;
+        let of = live.campaigns.get_or_insert_default();
+        of.memory = self
+            .audiences
+            .remember(app, push, &of.memory, reached, self.now);
+        of.is_saved = false;
+        self.mark_dirty(slot);
+    }
+
+    /// Devices whose time has come have their turns.
+    pub(super) fn take_turns(&mut self) {
+        if self.turns_due.is_none_or(|due| due > self.now) {
+            return;
+        }
+        let mut due: Vec<(u32, MessageId)> = Vec::new();
+        let mut next: Option<Millis> = None;
+        for app in &mut self.apps {
+            for (push, running) in &mut app.campaigns.running {
+                let later = running.turns.split_off(&(Millis(self.now.0 + 1), 0));
+                let now = std::mem::replace(&mut running.turns, later);
+                due.extend(now.into_iter().map(|(_, slot)| (slot, *push)));
+                let first = running.turns.first().map(|(at, _)| *at);
+                next = next.into_iter().chain(first).min();
+            }
+        }
+        self.turns_due = next;
+        for (slot, push) in due {
+            if self.consider(slot, push) {
+                self.pump(slot);
+            }
+        }
+    }
+
+    /// Sends the campaigns of a lane in which it is a device's turn, as far as there is room and nothing is to go before them.
+    pub(super) fn pump_campaigns(&mut self, slot: u32, lane: Lane) {
+        loop {
+            let Some((_, live)) = live_in(&mut self.conns, slot) else {
+                return;
+            };
+            let Some(of) = &live.campaigns else { return };
+            let goes_first = match lane {
+                Lane::High => true,
+                Lane::Normal => live.push.replay.is_none(),
+                Lane::Low => live.push.replay.is_none() && !live.has_queue(),
+            };
+            let first = of.due.iter().find(|(of, _)| *of == lane).copied();
+            let Some((_, push)) = first.filter(|_| goes_first && live.has_room()) else {
+                return;
+            };
+            // Much may have changed while it waited for room.
+            if self.consider(slot, push) {
+                self.send_campaign(slot, push);
+            }
+        }
+    }
+
+    fn send_campaign(&mut self, slot: u32, push: MessageId) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        if let Some(of) = &mut live.campaigns {
+            of.forget(push);
+        }
+        let running = &self.apps[usize::from(live.app)].campaigns.running;
+        let Some(message) = running.get(&push).map(|running| running.message.clone()) else {
+            return;
+        };
+        let tag = Tag {
+            source: TagSource::Campaign,
+            offset: Offset(0),
+            push,
+        };
+        let queued = Queued {
+            qos: message.qos,
+            message,
+            retain: false,
+            subscription_ids: SmallVec::new(),
+            shared: None,
+            keeper: None,
+        };
+        let packet_id = live.outbound.send(queued.qos, tag);
+        let mut properties = Vec::new();
+        let outgoing =
+            outgoing::outgoing_of(&queued.message, tag.offset, self.now, &mut properties);
+        let delivery = Delivery {
+            qos: queued.qos,
+            retain: false,
+            dup: false,
+            packet_id,
+            subscription_ids: &[],
+        };
+        let sent = outgoing::write_publish(
+            live,
+            &mut self.outbox,
+            &mut self.stats,
+            &outgoing,
+            &delivery,
+            Some(&queued.message),
+        );
+        if sent == Sent::TooLarge {
+            outgoing::give_back(live, packet_id, queued.qos);
+            self.settle(slot, push, crate::audience::TOO_LARGE);
+        }
+    }
+
+    /// The message of a campaign that was sent to a device over an earlier connection, if it goes on.
+    pub(super) fn campaign_item(&self, slot: u32, push: MessageId) -> Option<InboxItem> {
+        let live = self.live(slot)?;
+        let running = &self.apps[usize::from(live.app)].campaigns.running;
+        let message = running.get(&push)?.message.clone();
+        Some(InboxItem {
+            qos: message.qos,
+            message,
+            retain: false,
+            subscription_ids: SmallVec::new(),
+            lane: Lane::Normal,
+        })
+    }
+}
+
+/// Campaigns that were sent to a device and that it has not acknowledged.
+fn under_way(live: &Live) -> SmallVec<[MessageId; 4]> {
+    let of_campaigns = live
+        .outbound
+        .unfinished()
+        .filter(|u| u.tag.source == TagSource::Campaign);
+    of_campaigns.map(|u| u.tag.push).collect()
+}

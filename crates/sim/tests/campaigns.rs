@@ -1,0 +1,303 @@
+//! Campaigns at a node alone: turns, lanes, what a device is done with, and pushes that end before their time.
+
+use bytes::Bytes;
+use campanile_mqtt::{Property, QoS};
+use campanile_push::{
+    app::AppName,
+    id::PushId,
+    lanes::Priority,
+    receipt::{DropReason, FailReason, Mark},
+    rows::{self, Key, Scope, Table},
+    store::{Accept, Audience, Command, Outcome, Report},
+};
+use campanile_sim::{packets::*, pair::Pair};
+
+const DAY_MS: u64 = 86_400_000;
+
+fn app() -> AppName {
+    AppName::new("default").unwrap()
+}
+
+fn rows(pair: &Pair) -> rows::Change {
+    rows::Change::new(Scope::App(app()), pair.node.now.0)
+}
+
+fn campaign_key(id: PushId) -> Key {
+    Key::new(Table::Campaign, id.to_string())
+}
+
+fn accept(pair: &mut Pair, audience: Audience, payload: &str) -> Accept {
+    let now = pair.node.now;
+    Accept {
+        app: app(),
+        id: PushId(pair.node.ids().next(now).0),
+        accepted_ms: now.0,
+        expires_ms: now.0 + DAY_MS,
+        audience,
+        payload: Bytes::from(payload.to_owned()),
+        priority: Priority::Normal,
+        collapse_key: None,
+        idempotency: None,
+        rows: None,
+        channel: Default::default(),
+    }
+}
+
+fn hand_in(pair: &mut Pair, accept: Accept) -> PushId {
+    let id = accept.id;
+    pair.node.push(Command::Accept(Box::new(accept)));
+    pair.node.settle();
+    let answers = pair.node.take_push_answers();
+    assert!(
+        matches!(answers[..], [(_, Ok(Outcome::Accepted { .. }))]),
+        "{answers:?}"
+    );
+    id
+}
+
+/// A push to all that is an entry of the log.
+fn push(pair: &mut Pair, payload: &str) -> PushId {
+    let accept = accept(pair, Audience::All, payload);
+    hand_in(pair, accept)
+}
+
+/// A campaign to all, as [`campanile_broker::audience::Words`] reads it.
+fn campaign(pair: &mut Pair, row: &str) -> PushId {
+    let accept = accept(pair, Audience::All, "");
+    let change = rows(pair).put_until(campaign_key(accept.id), row.to_owned(), accept.expires_ms);
+    let rows = Some(Box::new(change));
+    hand_in(pair, Accept { rows, ..accept })
+}
+
+fn change(pair: &mut Pair, change: rows::Change) {
+    pair.node.push(Command::Change(Box::new(change)));
+    pair.node.settle();
+    pair.node.take_push_answers();
+}
+
+/// The campaign is this from now on.
+fn set(pair: &mut Pair, id: PushId, row: &str) {
+    let put = rows(pair).put(campaign_key(id), row.to_owned());
+    change(pair, put);
+}
+
+fn remove(pair: &mut Pair, id: PushId) {
+    let remove = rows(pair).remove(campaign_key(id));
+    change(pair, remove);
+}
+
+/// A push that is no campaign ended before its time.
+fn cancel(pair: &mut Pair, id: PushId) {
+    let put = rows(pair).put(Key::new(Table::Cancelled, id.to_string()), "ended");
+    change(pair, put);
+}
+
+fn report(pair: &mut Pair, id: PushId) -> Report {
+    let now = pair.node.now;
+    let report = pair.node.reader().report(&app(), id, now.0);
+    report.unwrap().expect("it is known")
+}
+
+/// Takes what comes next, which must be these in this order, and acknowledges each.
+#[track_caller]
+fn take_all(pair: &mut Pair, wire: usize, payloads: &[&str]) {
+    for payload in payloads {
+        pair.take(wire, payload);
+    }
+    pair.expect_silence(wire);
+}
+
+#[test]
+fn a_device_gets_a_campaign_when_it_is_its_turn() {
+    let mut pair = Pair::new();
+    let device = pair.connect(connect("device"));
+    let at = pair.node.now.0 + 5000;
+    let id = campaign(&mut pair, &format!("normal {at} - later"));
+    pair.advance(4999);
+    pair.expect_silence(device);
+    pair.advance(1);
+    pair.take(device, "later");
+    pair.wait(1);
+    assert_eq!(report(&mut pair, id).delivered, 1);
+    campaign(&mut pair, "normal 0 - now");
+    take_all(&mut pair, device, &["now"]);
+}
+
+#[test]
+fn a_campaign_that_changes_changes_the_turns() {
+    let mut pair = Pair::new();
+    let device = pair.connect(connect("device"));
+    let at = pair.node.now.0 + 5000;
+    let [paused, gone, held] = ["paused", "gone", "held"]
+        .map(|text| campaign(&mut pair, &format!("normal {at} - {text}")));
+    set(&mut pair, paused, "normal held - paused");
+    remove(&mut pair, gone);
+    set(&mut pair, held, "normal held - held");
+    set(&mut pair, held, &format!("normal {} - held", at + 5000));
+    pair.wait(9);
+    pair.expect_silence(device);
+    pair.wait(1);
+    take_all(&mut pair, device, &["held"]);
+    set(&mut pair, paused, "normal 0 - paused");
+    take_all(&mut pair, device, &["paused"]);
+    // What it has does not come again, however often the row changes.
+    set(&mut pair, held, "normal 0 - held");
+    pair.expect_silence(device);
+}
+
+#[test]
+fn high_goes_before_what_waits_and_low_after_it() {
+    let mut pair = Pair::new();
+    let device = || {
+        connect("device")
+            .durable()
+            .with(Property::ReceiveMaximum(1))
+    };
+    let wire = pair.connect(device());
+    pair.cut(wire);
+    push(&mut pair, "one");
+    campaign(&mut pair, "low 0 - low");
+    campaign(&mut pair, "normal 0 - normal");
+    campaign(&mut pair, "high 0 - high");
+    push(&mut pair, "two");
+    let wire = pair.connect_present(device(), true);
+    take_all(&mut pair, wire, &["high", "one", "two", "normal", "low"]);
+    // While the window is full, too.
+    campaign(&mut pair, "low 0 - low 1");
+    campaign(&mut pair, "low 0 - low 2");
+    push(&mut pair, "three");
+    campaign(&mut pair, "high 0 - high 1");
+    take_all(&mut pair, wire, &["low 1", "high 1", "three", "low 2"]);
+}
+
+#[test]
+fn a_device_gets_a_campaign_once() {
+    for is_saved in [true, false] {
+        let mut pair = Pair::new();
+        let wire = pair.connect(connect("device").durable());
+        campaign(&mut pair, "normal 0 - once");
+        pair.take(wire, "once");
+        if is_saved {
+            pair.wait(1);
+        }
+        pair.crash();
+        let wire = pair.connect_present(connect("device").durable(), true);
+        if !is_saved {
+            // A crash repeats at most what was acknowledged just before.
+            pair.take(wire, "once");
+        }
+        pair.expect_silence(wire);
+        pair.cut(wire);
+        let wire = pair.connect_present(connect("device").durable(), true);
+        pair.expect_silence(wire);
+    }
+}
+
+#[test]
+fn what_was_not_acknowledged_is_taken_up_again() {
+    let mut pair = Pair::new();
+    let wire = pair.connect(connect("device").durable());
+    let id = campaign(&mut pair, "normal 0 - kept");
+    let gone = campaign(&mut pair, "normal 0 - gone");
+    pair.expect_publish(wire, "kept");
+    pair.expect_publish(wire, "gone");
+    pair.cut(wire);
+    remove(&mut pair, gone);
+    let wire = pair.connect_present(connect("device").durable(), true);
+    let again = pair.expect_publish(wire, "kept");
+    pair.acknowledge(wire, &again);
+    pair.expect_silence(wire);
+    pair.wait(1);
+    assert_eq!(report(&mut pair, id).delivered, 1);
+    assert_eq!(report(&mut pair, gone).delivered, 0);
+}
+
+#[test]
+fn a_device_that_begins_gets_nothing_that_was_there_before() {
+    let mut pair = Pair::new();
+    let at = pair.node.now.0 + 5000;
+    campaign(&mut pair, &format!("normal {at} - before"));
+    pair.advance(10);
+    let durable = pair.connect(connect("durable").durable());
+    let plain = pair.connect(connect("plain"));
+    pair.wait(1);
+    // Without a goodbye.
+    pair.crash();
+    let durable = pair.connect_present(connect("durable").durable(), true);
+    pair.wait(6);
+    pair.expect_silence(durable);
+    let plain_again = pair.connect(connect("plain"));
+    pair.expect_silence(plain_again);
+    let _ = plain;
+    campaign(&mut pair, "normal 0 - after");
+    take_all(&mut pair, durable, &["after"]);
+    take_all(&mut pair, plain_again, &["after"]);
+}
+
+#[test]
+fn what_a_device_will_not_get_is_written_down() {
+    let mut pair = Pair::new();
+    let device = pair.connect(connect("device").durable());
+    let small = pair.connect(
+        connect("small")
+            .durable()
+            .with(Property::MaximumPacketSize(100)),
+    );
+    let never = campaign(&mut pair, "normal never - never");
+    let large = campaign(&mut pair, &format!("normal 0 - {}", "x".repeat(300)));
+    pair.take(device, &"x".repeat(300));
+    pair.expect_silence(device);
+    pair.expect_silence(small);
+    pair.wait(1);
+    let quiet = Mark::Dropped(DropReason::QuietHours);
+    let report_of_never = report(&mut pair, never);
+    assert_eq!(report_of_never.settled.get(&quiet), Some(&2));
+    assert_eq!(report_of_never.pending, 0);
+    let report_of_large = report(&mut pair, large);
+    let too_large = Mark::Failed(FailReason::TooLarge);
+    assert_eq!(report_of_large.settled.get(&too_large), Some(&1));
+    assert_eq!(report_of_large.delivered, 1);
+}
+
+#[test]
+fn a_push_that_ended_is_not_sent_any_more() {
+    let mut pair = Pair::new();
+    let wire = pair.connect(connect("device").durable());
+    let unacknowledged = push(&mut pair, "unacknowledged");
+    pair.expect_publish(wire, "unacknowledged");
+    pair.cut(wire);
+    let of_log = push(&mut pair, "of the log");
+    let of_inbox = accept(
+        &mut pair,
+        Audience::Devices(vec!["device".into()]),
+        "of the inbox",
+    );
+    let of_inbox = hand_in(&mut pair, of_inbox);
+    push(&mut pair, "goes on");
+    for id in [unacknowledged, of_log, of_inbox] {
+        cancel(&mut pair, id);
+    }
+    pair.crash();
+    let wire = pair.connect_present(connect("device").durable(), true);
+    take_all(&mut pair, wire, &["goes on"]);
+    pair.wait(1);
+    pair.cut(wire);
+    let wire = pair.connect_present(connect("device").durable(), true);
+    pair.expect_silence(wire);
+}
+
+#[test]
+fn a_campaign_waits_for_an_audience() {
+    let mut pair = Pair::new();
+    let profile = |words: &'static str| (Key::new(Table::Device, "device"), words);
+    let wire = pair.connect(connect("device").durable());
+    campaign(&mut pair, "normal 0 vip for vip");
+    pair.expect_silence(wire);
+    let (key, words) = profile("vip@0");
+    let put = rows(&pair).put(key, words);
+    change(&mut pair, put);
+    let publish = pair.expect_publish(wire, "for vip");
+    assert_eq!(publish.publish().qos, QoS::AtLeastOnce);
+    pair.acknowledge(wire, &publish);
+    pair.expect_silence(wire);
+}
