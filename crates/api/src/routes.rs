@@ -18,8 +18,8 @@ use axum::{
 };
 
 use crate::{
-    ApiState, batch, campaigns, compat, connect, devices, events, explanations, groups, keys,
-    listing, ops,
+    ApiState, batch, campaigns, compat, connect, credentials, devices, events, explanations,
+    groups, keys, listing, ops,
     problem::{Code, Problem},
     pushes, schedules, segments, uploads, users, webhooks,
 };
@@ -128,8 +128,25 @@ fn registry() -> Router<ApiState> {
             "/v1/apps/{app}/devices/{device}",
             get(devices::show)
                 .put(devices::put)
+                .post(credentials::act)
                 .patch(devices::patch)
                 .delete(devices::delete),
+        )
+        .route(
+            "/v1/apps/{app}/devices/{device}/token",
+            delete(credentials::revoke),
+        )
+        .route(
+            "/v1/apps/{app}/device-keys",
+            get(credentials::list_keys).post(credentials::add_key),
+        )
+        .route(
+            "/v1/apps/{app}/device-keys/{kid}",
+            delete(credentials::remove_key),
+        )
+        .route(
+            "/v1/apps/{app}/device-rules",
+            get(credentials::rules).put(credentials::set_rules),
         )
         .route("/v1/apps/{app}/users/{user}/devices", get(users::list))
         .route(
