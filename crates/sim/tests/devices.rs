@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use campanile_backends::Config as StoreConfig;
 use campanile_broker::{
     access::{Access, AuthRequest, DeviceIdentity, Identity, Verdict},
     config::Config,
@@ -10,9 +9,6 @@ use campanile_broker::{
 };
 use campanile_mqtt::{Packet, Reason, Version};
 use campanile_sim::{node::NodeConfig, packets::*, pair::Pair};
-
-/// How long messages are kept.
-const KEPT_MS: u64 = 60_000;
 
 /// User names are client identifiers of devices; `short` has credentials that end at a time.
 struct Gate {
@@ -59,10 +55,6 @@ fn pair(broker: Config) -> Pair {
         access: Arc::new(Gate {
             ends: Millis(now.0 + 10_000),
         }),
-        store: StoreConfig {
-            topic_log_max_age_ms: KEPT_MS,
-            ..StoreConfig::default()
-        },
         ..NodeConfig::default()
     })
 }
@@ -124,28 +116,4 @@ fn a_keep_alive_that_is_too_long_is_told_to_older_devices() {
     pair.expect_silence(newer);
     let other = pair.connect(connect("g").version(Version::V311));
     pair.expect_silence(other);
-}
-
-#[test]
-fn a_device_is_told_that_messages_were_lost_to_it() {
-    let mut pair = pair(Config::default());
-    for (name, user) in [("device", Some("device")), ("other", None)] {
-        let session = || match user {
-            Some(user) => connect(name).durable().login(user, "x"),
-            None => connect(name).durable(),
-        };
-        let wire = pair.connect(session());
-        pair.subscribe(wire, "a", 1);
-        pair.cut(wire);
-        let publisher = pair.connect(connect("publisher"));
-        pair.publish(publisher, "a", "lost", 1);
-        pair.cut(publisher);
-        pair.advance(2 * KEPT_MS);
-        let wire = pair.connect_present(session(), true);
-        match user {
-            Some(_) => assert_eq!(told(&mut pair, wire), r#"{"type":"gap","log":"topics"}"#),
-            None => pair.expect_silence(wire),
-        }
-        pair.cut(wire);
-    }
 }
