@@ -265,7 +265,7 @@ fn messages_name_the_value_and_the_rule() {
 }
 
 #[test]
-fn lanes_and_collapse_keys_are_for_inboxes() {
+fn lanes_and_collapse_keys_are_for_inboxes_and_campaigns() {
     let body = |audience: &str, options: &str| {
         format!(r#"{{"audience":{audience},"data":{{}},"options":{options}}}"#)
     };
@@ -284,19 +284,22 @@ fn lanes_and_collapse_keys_are_for_inboxes() {
         let document = String::from_utf8(accept.payload.to_vec()).unwrap();
         assert!(document.contains(r#""data":{},"collapse_key":"k","#));
     }
+    // To others they make a campaign.
     for audience in [r#"{"all":true}"#, r#"{"topic":"t"}"#, r#"{"expr":"vip"}"#] {
-        assert!(parse(&body(audience, r#"{"priority":"normal"}"#)).is_ok());
-        for (options, at) in [
-            (r#"{"priority":"low"}"#, "/options/priority"),
-            (r#"{"collapse_key":"k"}"#, "/options/collapse_key"),
+        for (options, is_campaign) in [
+            (r#"{"priority":"normal"}"#, false),
+            (r#"{"priority":"low"}"#, true),
+            (r#"{"collapse_key":"k"}"#, true),
         ] {
-            check(&body(audience, options), Fault::InvalidField, at);
+            let request = parse(&body(audience, options)).unwrap();
+            let made = request.options.make_a_campaign(&request.audience);
+            assert_eq!(made, is_campaign, "{options}");
         }
     }
     check(
-        &body(r#"{"devices":["d"]}"#, r#"{"pace":{"over":1}}"#),
+        &body(r#"{"all":true}"#, r#"{"collapse_key":"k","ttl":0}"#),
         Fault::InvalidField,
-        "/options/pace",
+        "/options/collapse_key",
     );
 }
 
