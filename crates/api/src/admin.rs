@@ -177,7 +177,7 @@ pub(crate) fn routes() -> Routes {
         .answers(200, "The app as it is now.", of::<Shown>())
         .may(&[Code::Missing]);
     let delete = Operation::new("deleteApp", "Removes an app that keeps nothing, with its keys")
-        .tells("One that has devices, segments, uploads, schedules, sessions or messages is refused with `clash`, which says what there is. The key of the request cannot be of the app.")
+        .tells("One that has devices, segments, uploads, schedules, webhooks, device keys, sessions or messages is refused with `clash`, which says what there is. The key of the request cannot be of the app.")
         .needs_operator()
         .answers(204, "It is gone.", Content::None)
         .may(&[Code::Missing, Code::Clash]);

@@ -14,6 +14,8 @@ pub trait Cluster: Send + Sync {
     fn overview(&self) -> Overview;
     /// Asks all nodes for a client's connection.
     fn locate<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located>;
+    /// The same, and closes it.
+    fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located>;
     /// Orders a node to move its devices away, or changes such an order. Done once all nodes will see it.
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()>;
     /// Withdraws the order: the node takes devices again. Fine if there is none.
@@ -108,7 +110,7 @@ pub struct Located {
 }
 
 /// A client's connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientConnection {
     /// The node that has it.
     pub node: String,
@@ -120,4 +122,19 @@ pub struct ClientConnection {
     pub subscriptions: u32,
     /// Messages under way to it.
     pub in_flight: u32,
+    /// Unix milliseconds in which it connected; 0: its node does not say.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// The client's address, if its node says.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The first of its topic filters.
+    #[serde(default)]
+    pub filters: Vec<String>,
+    /// Entries of the push log that it was not sent yet; `None`: more than its node has in memory.
+    #[serde(default)]
+    pub behind: Option<u32>,
+    /// Its inbox may hold something that it was not sent yet.
+    #[serde(default)]
+    pub inbox_waits: bool,
 }

@@ -16,6 +16,7 @@ use campanile_push::{
         devices::{self, Device, Page},
         permission::Permission,
     },
+    time::rfc3339,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -117,8 +118,23 @@ struct Whereabouts {
 struct Connection {
     node: String,
     protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     subscriptions: u32,
+    /// The first of them.
+    filters: Vec<String>,
     in_flight: u32,
+    lag: Lag,
+}
+
+/// What a device was not sent yet.
+#[derive(Serialize, JsonSchema)]
+struct Lag {
+    /// Entries of the push log, for it or not; `null`: more than its node has in memory.
+    push_log: Option<u32>,
+    inbox: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -167,8 +183,15 @@ impl From<ClientConnection> for Connection {
                 4 => "MQTT 3.1.1",
                 _ => "MQTT 3.1",
             },
+            since: (connection.since_ms > 0).then(|| rfc3339(connection.since_ms)),
+            address: connection.address,
             subscriptions: connection.subscriptions,
+            filters: connection.filters,
             in_flight: connection.in_flight,
+            lag: Lag {
+                push_log: connection.behind,
+                inbox: connection.inbox_waits,
+            },
         }
     }
 }

@@ -23,7 +23,7 @@ use campanile_push::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     ApiState, auth, body,
@@ -61,15 +61,9 @@ pub(crate) fn routes() -> Routes {
         .needs(Permission::Admin)
         .answers(204, "It is ended.", Content::None)
         .may(&[Code::Missing, Code::Clash]);
-    let grace = json!({
-        "type": "integer", "minimum": 0, "maximum": MAX_GRACE_SECONDS, "default": DEFAULT_GRACE_SECONDS,
-        "description": "Seconds for which the old secret goes on to work.",
-    });
-    let grace =
-        json!({"type": "object", "additionalProperties": false, "properties": {"grace": grace}});
     let rotate = Operation::new("rotateKey", "Gives a key a new secret")
         .needs(Permission::Admin)
-        .takes_optional(grace, json!({"grace": 3600}))
+        .takes_optional(grace(), json!({"grace": 3600}))
         .answers(200, "The new secret. It is not shown again.", of::<Made>())
         .may(&[Code::Missing]);
     let audit = Operation::new("listAudit", "Who changed what")
@@ -83,6 +77,15 @@ pub(crate) fn routes() -> Routes {
         .delete("/v1/apps/{app}/keys/{id}", self::revoke, revoke)
         .verbs("/v1/apps/{app}/keys/{id}", act, [("rotate", rotate)])
         .get("/v1/apps/{app}/audit", self::audit, audit)
+}
+
+/// What says how long a secret outlives its successor's making.
+pub(crate) fn grace() -> Value {
+    let grace = json!({
+        "type": "integer", "minimum": 0, "maximum": MAX_GRACE_SECONDS, "default": DEFAULT_GRACE_SECONDS,
+        "description": "Seconds for which the old secret goes on to work.",
+    });
+    json!({"type": "object", "additionalProperties": false, "properties": {"grace": grace}})
 }
 
 /// A key, as it may be shown.

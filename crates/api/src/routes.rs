@@ -17,7 +17,7 @@ use axum::{
 };
 
 use crate::{
-    ApiState, admin, compat, connect, devices, events, groups, keys,
+    ApiState, admin, compat, connect, credentials, devices, events, groups, keys,
     openapi::{self, Routes},
     ops,
     problem::{Code, Problem},
@@ -44,6 +44,7 @@ fn resources() -> Routes {
     pushes::routes()
         .and(schedules::routes())
         .and(devices::routes())
+        .and(credentials::routes())
         .and(groups::routes())
         .and(segments::routes())
         .and(uploads::routes())

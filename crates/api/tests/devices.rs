@@ -130,8 +130,10 @@ async fn a_device_is_shown_with_its_connection() {
             .await;
     }
     let here = api.get("/v1/apps/shop/devices/here").await.json();
-    let connection =
-        json!({"node": "here", "protocol": "MQTT 5.0", "subscriptions": 2, "in_flight": 3});
+    let connection = json!({
+        "node": "here", "protocol": "MQTT 5.0", "subscriptions": 2, "filters": ["news/#"], "in_flight": 3,
+        "lag": {"push_log": 4, "inbox": false},
+    });
     assert_eq!(here["connection"], connection);
     let away = api.get("/v1/apps/shop/devices/away").await.json();
     assert!(away.as_object().unwrap().contains_key("connection"));

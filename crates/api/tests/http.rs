@@ -236,7 +236,8 @@ async fn a_report_tells_what_became_of_a_push() {
         report.json(),
         json!({
             "push_id": "00000000000000000000000001", "status": "active",
-            "targeted": 2, "delivered": 0, "pending": 2, "expired": 0, "collapsed": 0, "recalled": 0, "failed": 0, "dropped": 0,
+            "targeted": 2, "delivered": 0, "pending": 2, "expired": 0, "recalled": 0,
+            "collapsed": 0, "dropped": 0, "failed": 0,
             "displayed": 0, "clicked": 0, "dismissed": 0,
             "accepted_at": "2026-11-23T06:00:00.000Z", "expires_at": "2026-11-23T06:01:00.000Z",
         })

@@ -80,6 +80,9 @@ async fn examples_are_accepted() {
         ("post", "/v1/apps/{app}/keys"),
         ("post", "/v1/apps/{app}/schedules"),
         ("post", "/v1/apps/{app}/webhooks"),
+        ("post", "/v1/apps/{app}/devices/{device}:token"),
+        ("post", "/v1/apps/{app}/device-keys"),
+        ("put", "/v1/apps/{app}/device-rules"),
         ("post", "/compat/fcm/v1/projects/{app}/messages:send"),
     ] {
         let operation = &document["paths"][path][method];

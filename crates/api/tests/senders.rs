@@ -101,6 +101,8 @@ async fn what_speaks_fcm_can_push() {
     assert_eq!(post(&api, FCM, body).await.status, StatusCode::OK);
     let body = body.replace("NORMAL", "HIGH");
     assert_eq!(post(&api, FCM, &body).await.status, StatusCode::OK);
+    let stored = api.store.accepted().pop().unwrap();
+    assert!(stored.rows.is_some(), "to an audience it is a campaign");
 
     let body = r#"{"message":{"token":"d1","webpush":{}},"validate_only":true}"#;
     let answer = post(&api, FCM, body).await;

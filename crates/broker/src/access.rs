@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use campanile_mqtt::Reason;
 
-use crate::ids::AppId;
+use crate::ids::{AppId, Millis};
 
 /// Decides who may connect, and what they may do.
 pub trait Access: Send + Sync {
@@ -73,8 +73,23 @@ pub enum Verdict {
 /// Who a client is, once judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// User name that was proven; `None` for anonymous clients.
+    /// User name that was proven; `None` for anonymous clients and devices.
     pub username: Option<Arc<str>>,
+    /// It has proven to be this device of its app, by credentials that the app's backend gave it.
+    pub device: Option<Arc<DeviceIdentity>>,
+}
+
+/// A device that has proven to be itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceIdentity {
+    /// Its app.
+    pub app: AppId,
+    /// The user that it belonged to when it was judged.
+    pub user: Option<Arc<str>>,
+    /// The credentials name the user, and the device is to be bound to it.
+    pub binds_user: bool,
+    /// When the credentials end, and the connection with them; `None`: it may stay.
+    pub expires_at: Option<Millis>,
 }
 
 /// Lets everybody in and do everything. For tests and the simulation.
@@ -89,6 +104,7 @@ impl Access for Open {
         Verdict::Allow {
             identity: Identity {
                 username: request.username.clone(),
+                device: None,
             },
             data: None,
         }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
-    access::AuthRequest,
-    ids::{ConnId, ShardId},
+    access::{AuthRequest, DeviceIdentity},
+    ids::{ClientKey, ConnId, ShardId},
     mail::Mail,
     store::{Command, Query},
 };
@@ -24,6 +26,8 @@ pub struct Effects {
     pub mail: Vec<(ShardId, Mail)>,
     /// Credentials to be judged where blocking is allowed. The answer goes to `Shard::on_verdict`.
     pub authenticate: Vec<(ConnId, Box<AuthRequest>)>,
+    /// What devices say of themselves, for whoever keeps the registry. The answer goes to `Shard::on_outcome`: `Done`, `Nothing`, `Told` or `Sync`.
+    pub statements: Vec<(Ticket, Box<Statement>)>,
     /// Connections that belong to another shard: move the socket there with every byte from the CONNECT on; this shard has forgotten it.
     pub handovers: Vec<(ConnId, ShardId)>,
     /// Connections that wanted a pause and may be read again, beginning with what was not consumed.
@@ -31,6 +35,31 @@ pub struct Effects {
     /// Connections to close once their output is written; this shard has forgotten them. The peer must be able to read what was written last: shut down
     /// the writing side, read and discard until the peer closes (bounded in time and bytes), then close.
     pub closes: Vec<ConnId>,
+}
+
+/// What a device says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// The device.
+    pub client: ClientKey,
+    /// What it has proven to be.
+    pub identity: Option<Arc<DeviceIdentity>>,
+    /// What it says.
+    pub content: Content,
+}
+
+/// See [`Statement`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// It is there.
+    Connected {
+        /// What was known of it; `None`: it is not registered.
+        profile: Option<Bytes>,
+    },
+    /// What it is, on `push/reg`.
+    Registration(Bytes),
+    /// How far it has got, on `push/sync`.
+    Sync(Bytes),
 }
 
 /// What `Shard::on_bytes` did with its input.

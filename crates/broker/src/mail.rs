@@ -6,7 +6,7 @@ use campanile_mqtt::QoS;
 
 use crate::{
     cluster::peer::Connected,
-    ids::{AppId, ClientKey, Epoch, Generation, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, Epoch, Generation, Millis, Offset, ShardId},
     lane::Lane,
     message::Message,
     store::{Notice, OwedWill, Previous, Snapshot},
@@ -168,12 +168,16 @@ pub enum ClusterMail {
         client: ClientKey,
         /// Comes back with the answer.
         ticket: u64,
+        /// If it is, its connection is closed.
+        kick: bool,
     },
     /// To the hub: the answer.
     Here {
         /// Of the question.
         ticket: u64,
-        /// The connection, if there is one.
+        /// The connection here, for the driver, which knows the client's address.
+        conn: Option<ConnId>,
+        /// What is known of it, if there is one.
         connected: Option<Connected>,
     },
 }

@@ -23,6 +23,8 @@ pub struct Stats {
     pub disconnects: u64,
     pub protocol_errors: u64,
     pub keep_alive_timeouts: u64,
+    pub credentials_expired: u64,
+    pub kicked: u64,
     /// PUBLISH packets by quality of service.
     pub publishes_in: [u64; 3],
     pub publishes_out: [u64; 3],

@@ -344,6 +344,10 @@ pub enum Outcome {
     Voided(Voided),
     /// Of a [`Publish`] whose will was spent or void, or of a [`Tell`] that nobody understands: nothing happened.
     Nothing,
+    /// Of a [`Statement`](crate::effects::Statement) that is refused: the device is told this on `push/ctl`. Nothing happened.
+    Told(Bytes),
+    /// Of a [`Statement`](crate::effects::Statement) about a log: the device has pushes up to this place and is replayed what comes after; `None`: it is told how far it has got.
+    Sync(Option<Offset>),
 }
 
 /// A session as its new owner gets it.

@@ -110,6 +110,14 @@ impl Profile {
         self.facts.get(fact)
     }
 
+    /// The user that it is bound to.
+    pub fn user(&self) -> Option<&str> {
+        match &self.fact(&Fact::User)?.value {
+            Value::Text(user) => Some(user),
+            Value::Bool(_) | Value::Number(_) => None,
+        }
+    }
+
     /// The facts that ended and are remembered, in the order in which they ended.
     pub fn past(&self) -> &[Past] {
         &self.past

@@ -76,6 +76,12 @@ pub enum Table {
     Teller = 46,
     /// What signs what is sent to callback addresses.
     CallbackSecret = 47,
+    /// Client identifier → hashes of a device's token.
+    DeviceToken = 50,
+    /// `kid` → a key that the app's backend signs for devices with.
+    DeviceKey = 51,
+    /// Name of a part → the app's settings of it.
+    AppSetting = 52,
 }
 
 /// While one of these tables of an app has a row, what happens in the app is written into its event log.
@@ -83,7 +89,7 @@ pub const LISTENERS: [Table; 2] = [Table::Webhook, Table::Listener];
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 23] = [
+    pub const ALL: [Table; 26] = [
         Table::App,
         Table::Key,
         Table::Device,
@@ -107,6 +113,9 @@ impl Table {
         Table::DeadLetter,
         Table::Teller,
         Table::CallbackSecret,
+        Table::DeviceToken,
+        Table::DeviceKey,
+        Table::AppSetting,
     ];
 }
 

@@ -51,6 +51,13 @@ fn known() -> Vec<(
             "k_0123456789ab",
         ),
         (
+            "device-keys",
+            "kid",
+            json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
+            "The key's name, which tokens carry.",
+            "2026-11",
+        ),
+        (
             "",
             "device",
             text(256),

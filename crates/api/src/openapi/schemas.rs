@@ -3,6 +3,7 @@
 use campanile_push::{
     audience::{MAX_CLIENT_ID_BYTES, MAX_DEVICES, MAX_USERS},
     compat::fcm,
+    device_key::{Algorithm, MAX_PEM_BYTES},
     event::Kind,
     expression,
     frequency::{MAX_CAP_COUNT, MAX_CAP_SECONDS, MIN_CAP_SECONDS},
@@ -11,7 +12,11 @@ use campanile_push::{
         DEFAULT_TTL_SECONDS, MAX_EXTERNAL_ID_BYTES, MAX_KEY_BYTES, MAX_LABELS, MAX_PER_SECOND,
         MAX_TTL_SECONDS, MAX_URL_BYTES,
     },
-    registry::devices::MAX_AT_A_TIME,
+    registry::{
+        device_keys::MAX_KID_BYTES,
+        device_rules::{MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_TAGS},
+        devices::MAX_AT_A_TIME,
+    },
     request::batch::MAX_PUSHES,
     schedule, webhook,
 };
@@ -27,6 +32,7 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
         of_devices(),
         of_schedules(),
         of_events(),
+        of_credentials(),
         of_others(),
     ]
     .concat()
@@ -430,6 +436,51 @@ fn of_events() -> Vec<(&'static str, Value)> {
                 }),
             ),
         ),
+    ]
+}
+
+fn of_credentials() -> Vec<(&'static str, Value)> {
+    let with = |algorithms: &[&str], field: &str, value: Value| {
+        exactly(
+            &["kid", "algorithm", field],
+            json!({
+                "kid": {"type": "string", "pattern": format!("^[A-Za-z0-9._-]{{1,{MAX_KID_BYTES}}}$"), "description": "Its name, which tokens carry."},
+                "algorithm": {"type": "string", "enum": algorithms},
+                field: value,
+            }),
+        )
+    };
+    let secret = Algorithm::Hs256.text();
+    let public: Vec<&str> = Algorithm::ALL
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| *name != secret)
+        .collect();
+    let topics = |what: &str| {
+        json!({
+            "type": "array", "maxItems": MAX_PATTERNS, "items": text(1, MAX_PATTERN_BYTES),
+            "description": format!("Topic filters with `{{client}}` and `{{user}}`: where devices may {what}."),
+        })
+    };
+    let rules = json!({
+        "publish": topics("publish"),
+        "subscribe": topics("subscribe"),
+        "tags": {
+            "type": ["array", "null"], "maxItems": MAX_TAGS, "items": text(1, 64),
+            "description": "Tags that devices may set on themselves; `null`: all.",
+        },
+    });
+    let mut shown = exactly(&["publish", "subscribe", "tags"], rules.clone());
+    shown["description"] = "What devices may do that prove who they are.".into();
+    let pem = json!({"type": "string", "maxLength": MAX_PEM_BYTES, "description": "In PEM."});
+    let base64 = json!({"type": "string", "description": "Base64 with padding."});
+    vec![
+        (
+            "DeviceKeyRequest",
+            json!({"oneOf": [with(&public, "public_key", pem), with(&[secret], "secret", base64)]}),
+        ),
+        ("DeviceRules", shown),
+        ("DeviceRulesRequest", exactly(&[], rules)),
     ]
 }
 

@@ -495,6 +495,9 @@ impl Cluster for TestCluster {
                 protocol_level: 5,
                 subscriptions: 2,
                 in_flight: 3,
+                filters: vec!["news/#".to_owned()],
+                behind: Some(4),
+                ..ClientConnection::default()
             }),
             silent: Vec::new(),
         };
@@ -503,6 +506,10 @@ impl Cluster for TestCluster {
             false => Ok(located),
         };
         Box::pin(async { answer })
+    }
+
+    fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> cluster::Answer<'a, Located> {
+        self.locate(app, client)
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> cluster::Answer<'a, ()> {

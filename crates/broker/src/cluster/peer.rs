@@ -1,9 +1,9 @@
 //! What nodes tell each other. Order between two nodes is kept while their link is up; what was under way when it breaks is lost.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    ids::{AppId, ClientKey, Epoch, Offset},
+    ids::{AppId, ClientKey, Epoch, Millis, Offset},
     mail::Interest,
     message::Message,
     store::{Change, InboxEntry, LogEntry, LogKind},
@@ -144,6 +144,8 @@ pub enum PeerMessage {
 pub enum Question {
     /// Whether a client is connected there.
     WhereIs(ClientKey),
+    /// The same, and its connection is closed.
+    Kick(ClientKey),
     /// How many are.
     Load,
 }
@@ -168,6 +170,21 @@ pub struct Connected {
     pub subscriptions: u32,
     /// Messages under way to it.
     pub in_flight: u32,
+    /// When it connected.
+    pub since: Millis,
+    /// The client's address, as far as it is known.
+    pub peer: Option<SocketAddr>,
+    /// The first [`Connected::MAX_FILTERS`] of its topic filters.
+    pub filters: Vec<Arc<str>>,
+    /// Entries of the push log that it was not sent yet, whether they are for it or not; `None`: more than the node has in memory.
+    pub behind: Option<u32>,
+    /// Its inbox may hold something that it was not sent yet.
+    pub inbox_waits: bool,
+}
+
+impl Connected {
+    /// Topic filters that are told of a connection.
+    pub const MAX_FILTERS: usize = 100;
 }
 
 /// Figures of a node that other nodes balance by.

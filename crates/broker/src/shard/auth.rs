@@ -203,7 +203,9 @@ impl Shard {
         let fits = match verdict {
             Verdict::Allow { identity, data } => {
                 (auth.state, auth.data, auth.challenged) = (None, None, false);
-                live.identity = identity;
+                let before = std::mem::replace(&mut live.identity, identity.clone());
+                self.forget_expiry(conn, &before);
+                self.note_expiry(conn, &identity);
                 self.write_auth(conn, limit, Reason::Success, &method, data.as_deref())
             }
             Verdict::Challenge { data, state } => {

@@ -209,6 +209,7 @@ impl Shard {
             version: connecting.version,
             identity: connecting.identity,
             keep_alive: self.granted_keep_alive(connecting.version, connecting.keep_alive),
+            since: (self.now.0 / 1000) as u32,
             problem_information: connecting.problem_information,
             blocked: false,
             dirty: false,
@@ -240,6 +241,7 @@ impl Shard {
             rare.auth = Some(auth);
             rare.origin = Some(connecting.origin);
         }
+        let profile = claimed.profile.clone();
         self.join_audiences(
             slot,
             &mut live,
@@ -247,10 +249,12 @@ impl Shard {
             claimed.changes,
             connecting.profile_noticed,
         );
+        self.state_connected(&live, profile);
         self.join_campaigns(&mut live, claimed.memory, claimed.begins);
         let resumed = claimed.resumed.unwrap_or_default();
         self.restore(&mut live, &resumed, window);
         self.set_patience(slot, live.keep_alive);
+        self.note_expiry(conn, &live.identity);
         if live.is_durable() {
             self.stats.durable_sessions_live += 1;
         }
@@ -280,6 +284,7 @@ impl Shard {
         self.outbox
             .write(conn, |out| out.extend_from_slice(connack));
         self.effects.resume.push(conn);
+        self.greet(conn.slot);
         self.take_up(conn, resend);
     }
 

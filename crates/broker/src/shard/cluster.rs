@@ -124,10 +124,11 @@ impl Shard {
                     cluster.draining = draining;
                 }
             }
-            ClusterMail::WhereIs { client, ticket } => {
-                let connected = self.connected(&client);
-                self.mail_hub(ClusterMail::Here { ticket, connected });
-            }
+            ClusterMail::WhereIs {
+                client,
+                ticket,
+                kick,
+            } => self.say_where(&client, ticket, kick),
             ClusterMail::ReleaseElsewhere { .. }
             | ClusterMail::SharedDone(_)
             | ClusterMail::Synced { .. }
@@ -456,6 +457,7 @@ impl Shard {
                 break;
             }
             if self.live(slot).is_some() {
+                self.announce_move(slot);
                 self.refuse(
                     slot,
                     Reason::UseAnotherServer,
@@ -473,11 +475,50 @@ impl Shard {
         }
     }
 
-    fn connected(&mut self, client: &ClientKey) -> Option<Connected> {
+    /// Says where a client is connected, and closes the connection if it is to be kicked.
+    fn say_where(&mut self, client: &ClientKey, ticket: u64, kick: bool) {
         let app = self.app(&client.app);
-        let slot = *self.apps[usize::from(app)].clients.get(&client.client_id)?;
+        let slot = self.apps[usize::from(app)].clients.get(&client.client_id);
+        let found = slot.and_then(|slot| Some((*slot, self.connected(*slot)?)));
+        let conn = found
+            .as_ref()
+            .and_then(|(slot, _)| Some(self.live(*slot)?.conn));
+        let slot = found.as_ref().map(|(slot, _)| *slot);
+        self.mail_hub(ClusterMail::Here {
+            ticket,
+            conn,
+            connected: found.map(|(_, connected)| connected),
+        });
+        if let Some(slot) = slot.filter(|_| kick) {
+            self.stats.kicked += 1;
+            let text = "the app has ended this connection";
+            self.refuse(slot, Reason::AdministrativeAction, text);
+        }
+    }
+
+    fn connected(&self, slot: u32) -> Option<Connected> {
         let live = self.live(slot)?;
+        let app = &self.apps[usize::from(live.app)];
+        let tail = &app.push_tail;
+        let position = &live.push.position;
+        let filters = live.subscriptions.iter().map(|subscription| {
+            let filter = &app.routes.filter(subscription.filter).text;
+            subscription.shared.as_ref().unwrap_or(filter).clone()
+        });
         Some(Connected {
+            since: Millis(u64::from(live.since) * 1000),
+            peer: None,
+            filters: filters.take(Connected::MAX_FILTERS).collect(),
+            behind: match position.lagging {
+                true if tail.covers(position.read) => Some(tail.count_after(position.read) as u32),
+                true => None,
+                false => Some(0),
+            },
+            inbox_waits: live
+                .push
+                .replay
+                .as_ref()
+                .is_some_and(|replay| replay.waits_in_inbox()),
             epoch: live.epoch,
             protocol_level: match live.version {
                 Version::V31 => 3,

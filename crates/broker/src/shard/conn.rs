@@ -107,6 +107,8 @@ pub struct Live {
     pub identity: Identity,
     /// Seconds; 0: never times out.
     pub keep_alive: u16,
+    /// Unix seconds of its CONNACK, or a moment before.
+    pub since: u32,
     pub problem_information: bool,
     /// The socket is full: only control packets are written.
     pub blocked: bool,
@@ -320,6 +322,8 @@ pub struct Replay {
     pub log: VecDeque<LogEntry>,
     /// A page of either is being read.
     pub reading: bool,
+    /// The read under way, if it is of the log, begins at a place that counts no more.
+    pub outdated: bool,
     /// Entries that were replaced meanwhile, and that the page may have. At most [`MAX_REPLACED`].
     pub replaced: Vec<Offset>,
     pub turns: Turns,
@@ -400,6 +404,12 @@ impl Replay {
             .into_iter()
             .filter(|entry| !replaced.contains(&entry.offset))
             .collect();
+    }
+
+    /// Whether something waits or may wait in the inbox.
+    pub fn waits_in_inbox(&self) -> bool {
+        let mut lanes = self.inbox.iter();
+        lanes.any(|lane| lane.more || !lane.entries.is_empty())
     }
 
     /// Lanes in which something waits or may wait; `lagging`: in the push log too.

@@ -9,7 +9,7 @@ use campanile_mqtt::{
 use super::{
     Phase, Shard, Violation,
     conn::{Auth, Connecting},
-    publish::{TOLD_TOPIC, reserved_name},
+    publish::{reserved_name, told_name},
 };
 use crate::{
     access::Identity,
@@ -111,7 +111,7 @@ impl Shard {
                 ),
             ));
         }
-        if reserved_name(will.topic) || will.topic == TOLD_TOPIC {
+        if reserved_name(will.topic) || told_name(will.topic) {
             return Err(Violation::new(
                 Reason::NotAuthorized,
                 format!("will topic {:?}: is reserved for the server", will.topic),

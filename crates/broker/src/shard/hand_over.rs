@@ -161,7 +161,7 @@ impl Shard {
             self.detach(conn.slot, &live, live.is_durable());
             self.pass_on_all(&mut live);
             self.keep_last_words(&progress);
-            if !progress.receipts.is_empty() {
+            if !progress.receipts.is_empty() || !progress.settled.is_empty() {
                 self.command_fact(Command::Progress(progress));
             }
         }
@@ -169,5 +169,9 @@ impl Shard {
 }
 
 fn says_nothing(progress: &Progress) -> bool {
-    progress.cursors.is_none() && progress.inbox_done.is_empty() && progress.receipts.is_empty()
+    progress.cursors.is_none()
+        && progress.inbox_done.is_empty()
+        && progress.receipts.is_empty()
+        && progress.settled.is_empty()
+        && progress.memory.is_none()
 }

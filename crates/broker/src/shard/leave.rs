@@ -60,6 +60,7 @@ impl Shard {
     }
 
     fn release(&mut self, slot: u32, mut live: Live, with_will: bool) {
+        self.forget_expiry(live.conn, &live.identity);
         let client = self.key_of(&live);
         tracing::debug!(client_id = %client.client_id, app = %client.app, with_will, "disconnected");
         self.forget_client(&client, slot);
@@ -122,6 +123,7 @@ impl Shard {
         if live.is_durable() {
             self.stats.durable_sessions_live -= 1;
         }
+        self.forget_expiry(live.conn, &live.identity);
         let client = self.key_of(&live);
         self.forget_client(&client, slot);
         Some((client, live))

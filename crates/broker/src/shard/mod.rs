@@ -14,6 +14,7 @@ mod claim;
 mod cluster;
 mod conn;
 mod connect;
+mod devices;
 mod doubt;
 mod facts;
 mod groups;
@@ -32,7 +33,7 @@ mod timers;
 mod wills;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -115,6 +116,8 @@ pub struct Shard {
     /// Clients, by app, whose profiles could not be read.
     unread_profiles: BTreeMap<u16, Vec<Arc<str>>>,
     sweep_due: Millis,
+    /// Connections by the end of the credentials that they came with.
+    expiring: BTreeSet<(Millis, ConnId)>,
     /// No device has its turn of a campaign before this.
     turns_due: Option<Millis>,
     wills: wills::Delayed,
@@ -173,6 +176,12 @@ enum Pending {
         /// Of QoS 1 and 2.
         packet_id: Option<PacketId>,
         retained: bool,
+    },
+    /// A statement of a device is being taken.
+    Statement {
+        conn: ConnId,
+        /// Of QoS 1 and 2.
+        packet_id: Option<PacketId>,
     },
     PubComp {
         conn: ConnId,
@@ -267,6 +276,7 @@ impl Shard {
             unfinished_replays: Vec::new(),
             unread_profiles: BTreeMap::new(),
             sweep_due: now,
+            expiring: BTreeSet::new(),
             turns_due: None,
             wills: wills::Delayed::default(),
             late: late::LateMessages::default(),

@@ -367,6 +367,11 @@ impl Shard {
             } => {
                 self.on_kept(ticket, conn, packet_id, retained, outcome);
             }
+            Pending::Statement { conn, packet_id } => {
+                let answer = outcome.as_ref().ok().cloned();
+                self.on_kept(ticket, conn, packet_id, false, outcome);
+                self.on_stated(conn, answer);
+            }
             Pending::PubComp { conn, packet_id } => {
                 self.on_forgotten(conn, packet_id, outcome.map(drop))
             }
@@ -411,6 +416,7 @@ impl Shard {
     fn conn_of(&self, pending: &Pending) -> Option<ConnId> {
         match pending {
             Pending::Publish { conn, .. }
+            | Pending::Statement { conn, .. }
             | Pending::PubComp { conn, .. }
             | Pending::PubRel { conn, .. }
             | Pending::Send { conn, .. }

@@ -9,11 +9,12 @@ use campanile_mqtt::{
 use super::{
     Pending, Shard, Violation,
     conn::PendingAck,
+    devices::{REGISTRATION_TOPIC, SYNC_TOPIC},
     late::Late,
     routing::{Incoming, Routed},
 };
 use crate::{
-    effects::Ticket,
+    effects::{Content, Statement, Ticket},
     ids::ConnId,
     store::{self, Command, LogKind, Outcome, Received, StoreError, Tell},
 };
@@ -25,8 +26,12 @@ pub(super) const TOLD_TOPIC: &str = "push/ack";
 /// Whether a topic belongs to the server: clients must not publish to it.
 pub(super) fn reserved_name(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or_default();
-    matches!(first, "$SYS" | "$share" | "$queue")
-        || matches!(name, "push/in" | "push/ctl" | "push/reg")
+    matches!(first, "$SYS" | "$share" | "$queue") || matches!(name, "push/in" | "push/ctl")
+}
+
+/// Whether what is published there is for the server alone.
+pub(super) fn told_name(name: &str) -> bool {
+    matches!(name, TOLD_TOPIC | REGISTRATION_TOPIC | SYNC_TOPIC)
 }
 
 impl Shard {
@@ -104,8 +109,12 @@ impl Shard {
             self.acknowledge(slot, packet.packet_id, packet.qos, reason, text);
             return Ok(());
         }
-        if name == TOLD_TOPIC {
-            self.tell(slot, packet);
+        if told_name(name) {
+            match name {
+                TOLD_TOPIC => self.tell(slot, packet),
+                REGISTRATION_TOPIC => self.state(slot, packet, Content::Registration),
+                _ => self.state(slot, packet, Content::Sync),
+            }
             return Ok(());
         }
         packet.properties.write_forwardable(properties);
@@ -146,7 +155,7 @@ impl Shard {
                 "the topic is reserved for the server",
             ));
         }
-        if name == TOLD_TOPIC {
+        if told_name(name) {
             // A device may always speak for itself, as it may always get its pushes.
             return None;
         }
@@ -242,6 +251,23 @@ impl Shard {
         self.have_kept(slot, packet.packet_id, packet.qos, tell);
     }
 
+    /// What a device says of itself, or of how far it has got.
+    fn state(&mut self, slot: u32, packet: &Publish<'_>, content: fn(Bytes) -> Content) {
+        if !self.has_room_in_store(slot, packet.packet_id, packet.qos) {
+            return;
+        }
+        let live = self.live(slot).expect("the caller looked");
+        let (conn, packet_id) = (live.conn, packet.packet_id);
+        let statement = Statement {
+            client: self.key_of(live),
+            identity: live.identity.device.clone(),
+            content: content(Bytes::copy_from_slice(packet.payload)),
+        };
+        let ticket = self.ticket(Pending::Statement { conn, packet_id });
+        self.effects.statements.push((ticket, Box::new(statement)));
+        self.owe_ack(slot, packet_id, packet.qos);
+    }
+
     /// Asks the store for what a message needs before it is acknowledged. `None`: it was refused, as the store is behind.
     fn have_kept(
         &mut self,
@@ -250,9 +276,7 @@ impl Shard {
         qos: QoS,
         command: Command,
     ) -> Option<Ticket> {
-        if self.store_is_behind() {
-            let text = "the store is behind; try again later";
-            self.refuse_to_keep(slot, packet_id, qos, text);
+        if !self.has_room_in_store(slot, packet_id, qos) {
             return None;
         }
         let conn = self.live(slot).expect("the caller looked").conn;
@@ -263,18 +287,33 @@ impl Shard {
             retained,
         };
         let ticket = self.command(command, pending);
-        let live = self.live_mut(slot).expect("the caller looked");
         if retained {
+            let live = self.live_mut(slot).expect("the caller looked");
             live.rare().pending_retained += 1;
         }
-        if let Some(packet_id) = packet_id {
-            live.rare().acks.push_back(PendingAck {
-                packet_id,
-                qos,
-                ready: None,
-            });
-        }
+        self.owe_ack(slot, packet_id, qos);
         Some(ticket)
+    }
+
+    /// Whether the store can be asked for something that a message needs; if not, the message is refused.
+    fn has_room_in_store(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS) -> bool {
+        let is_behind = self.store_is_behind();
+        if is_behind {
+            let text = "the store is behind; try again later";
+            self.refuse_to_keep(slot, packet_id, qos, text);
+        }
+        !is_behind
+    }
+
+    /// A message is acknowledged once there is an answer.
+    fn owe_ack(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS) {
+        let Some(packet_id) = packet_id else { return };
+        let live = self.live_mut(slot).expect("the caller looked");
+        live.rare().acks.push_back(PendingAck {
+            packet_id,
+            qos,
+            ready: None,
+        });
     }
 
     fn refuse_to_keep(&mut self, slot: u32, packet_id: Option<PacketId>, qos: QoS, text: &str) {
@@ -339,7 +378,7 @@ impl Shard {
         let resume = std::mem::take(&mut live.paused);
         if let Some(packet_id) = packet_id {
             let reason = match &result {
-                Ok(Outcome::Nothing) => Reason::ImplementationSpecificError,
+                Ok(Outcome::Nothing | Outcome::Told(_)) => Reason::ImplementationSpecificError,
                 Ok(_) => Reason::Success,
                 Err(StoreError::Fenced) => Reason::SessionTakenOver,
                 Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => Reason::QuotaExceeded,

@@ -517,13 +517,19 @@ impl Shard {
                     gap,
                 }),
             ) => {
-                lost = gap;
-                if entries.is_empty() {
-                    live.push.position.read = live.push.position.read.max(read_to);
-                }
-                if let Some(replay) = &mut live.push.replay {
+                let replay = live.push.replay.as_mut();
+                let outdated = replay.is_some_and(|replay| {
                     replay.reading = false;
-                    replay.log = entries.into();
+                    std::mem::take(&mut replay.outdated)
+                });
+                if !outdated {
+                    lost = gap;
+                    if entries.is_empty() {
+                        live.push.position.read = live.push.position.read.max(read_to);
+                    }
+                    if let Some(replay) = &mut live.push.replay {
+                        replay.log = entries.into();
+                    }
                 }
             }
             (
@@ -551,6 +557,7 @@ impl Shard {
         }
         if lost {
             self.stats.dropped_gap += 1;
+            self.tell_gap(conn.slot, partition.map_or("push", |_| "topics"));
             tracing::warn!(
                 slot = conn.slot,
                 "a log was trimmed past a client's cursor: messages were lost to it"
@@ -608,7 +615,7 @@ impl Shard {
     }
 }
 
-fn cursor(
+pub(super) fn cursor(
     log: LogKind,
     lowest_unfinished: Option<Offset>,
     position: &mut super::conn::Position,

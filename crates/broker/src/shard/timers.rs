@@ -3,7 +3,10 @@
 use campanile_mqtt::Reason;
 
 use super::{Phase, Shard, cluster::Cluster, live_in};
-use crate::ids::{ConnId, Millis};
+use crate::{
+    access::Identity,
+    ids::{ConnId, Millis},
+};
 
 /// Keep-alives and connect timeouts are looked at this often.
 const SWEEP_MS: u64 = 1000;
@@ -27,6 +30,7 @@ impl Shard {
             self.sweep_due = Millis(now.0 + SWEEP_MS);
             self.sweep_silent();
             self.sweep_unnamed();
+            self.sweep_expired();
             self.repeat_unwritten();
             self.read_profiles_again();
             for conn in std::mem::take(&mut self.retry) {
@@ -106,6 +110,35 @@ impl Shard {
         }
     }
 
+    /// Has the connection end with its credentials.
+    pub(super) fn note_expiry(&mut self, conn: ConnId, identity: &Identity) {
+        if let Some(at) = expiry_of(identity) {
+            self.expiring.insert((at, conn));
+        }
+    }
+
+    /// The connection ends before them, or has got others.
+    pub(super) fn forget_expiry(&mut self, conn: ConnId, identity: &Identity) {
+        if let Some(at) = expiry_of(identity) {
+            self.expiring.remove(&(at, conn));
+        }
+    }
+
+    /// Closes connections whose credentials have ended.
+    fn sweep_expired(&mut self) {
+        while let Some(&(at, conn)) = self.expiring.first() {
+            if at > self.now {
+                return;
+            }
+            self.expiring.pop_first();
+            if self.slot_of(conn).is_some() {
+                self.stats.credentials_expired += 1;
+                let text = "the credentials have expired; connect with new ones";
+                self.refuse(conn.slot, Reason::MaximumConnectTime, text);
+            }
+        }
+    }
+
     /// Has a client's replay tried again within a second.
     pub(super) fn retry_later(&mut self, conn: ConnId) {
         self.retry.push(conn);
@@ -131,4 +164,8 @@ impl Shard {
             self.pump(conn.slot);
         }
     }
+}
+
+fn expiry_of(identity: &Identity) -> Option<Millis> {
+    identity.device.as_ref()?.expires_at
 }

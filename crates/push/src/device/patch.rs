@@ -91,6 +91,14 @@ impl Patch {
         self
     }
 
+    /// The same change, which leaves these tags as they are.
+    pub fn sparing_tags(mut self, tags: impl Iterator<Item = Arc<str>>) -> Patch {
+        for tag in tags.filter(|_| self.all_tags).collect::<Vec<_>>() {
+            self.facts.insert(Fact::Tag(tag), Some(Value::Bool(true)));
+        }
+        self
+    }
+
     /// Adds a tag.
     pub fn add_tag(tag: &str) -> Result<Patch, BadName> {
         names::TAG.check(tag)?;

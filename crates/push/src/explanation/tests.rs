@@ -226,6 +226,8 @@ fn outcome_of(explanation: &Explanation) -> &'static str {
         }
         E::Collapsed { .. } => "collapsed",
         E::Capped
+        | E::InQuietHours
+        | E::LocalTimePast
         | E::DroppedByQuota { .. }
         | E::LogTrimmed
         | E::DeviceDeleted

@@ -239,6 +239,7 @@ pub fn delete(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refus
         (Table::Upload, "uploads"),
         (Table::Schedule, "schedules"),
         (Table::Webhook, "webhooks"),
+        (Table::DeviceKey, "device keys"),
     ] {
         let count = context.reader.count_rows(&Scope::App(app.clone()), table)?;
         if count > 0 {

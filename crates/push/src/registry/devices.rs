@@ -4,15 +4,16 @@
 //! devices are found without a look at all.
 
 mod bulk;
+pub mod told;
 
 pub use self::bulk::{CHUNK, Edited, MAX_AT_A_TIME, edit, parse_list};
 
 use std::sync::Arc;
 
-use super::{Context, Planned, Refusal, apps};
+use super::{Context, Planned, Refusal, apps, tokens};
 use crate::{
     app::AppName,
-    device::{Fact, Patch, Profile, Value, names},
+    device::{Patch, Profile, names},
     event::{Draft, What},
     expression::Expression,
     fields::invalid,
@@ -85,14 +86,6 @@ fn device_of(row: Row) -> Result<Device, Unavailable> {
     })
 }
 
-/// The user that a device is bound to.
-fn user_of(profile: &Profile) -> Option<&str> {
-    match &profile.fact(&Fact::User)?.value {
-        Value::Text(user) => Some(user),
-        Value::Bool(_) | Value::Number(_) => None,
-    }
-}
-
 fn read(
     context: &Context<'_>,
     app: &AppName,
@@ -122,7 +115,7 @@ fn with_device(
         .expect(row_of(device), version)
         .put(row_of(device), after.encode())
         .tell(Draft::new(Some(&device.into()), None, &what));
-    let (old, new) = (before.and_then(user_of), user_of(after));
+    let (old, new) = (before.and_then(Profile::user), after.user());
     if old == new {
         return change;
     }
@@ -161,18 +154,27 @@ pub fn put(
     if before.as_ref() == Some(&after) {
         return Ok(Planned::nothing(written(device, after, created)));
     }
-    let mut change = with_device(
-        context.change(scope_of(app)),
-        device,
-        version,
-        before.as_ref(),
-        &after,
-    );
-    let quotas = apps::app(context, app)?.map(|app| app.quotas);
-    if let Some(most) = quotas.map(|quotas| quotas.devices).filter(|most| *most > 0) {
-        change = change.at_most(Table::Device, most);
-    }
+    let change = registered(context, app, device, version, before.as_ref(), &after)?;
     Ok(Planned::change(change, written(device, after, created)))
+}
+
+/// Writes the row of a device that may be new, within the app's quota.
+fn registered(
+    context: &Context<'_>,
+    app: &AppName,
+    device: &str,
+    version: Version,
+    before: Option<&Profile>,
+    after: &Profile,
+) -> Result<Change, Refusal> {
+    let change = context.change(scope_of(app));
+    let change = with_device(change, device, version, before, after);
+    let quotas = apps::app(context, app)?.map(|app| app.quotas);
+    let most = quotas.map(|quotas| quotas.devices).filter(|most| *most > 0);
+    Ok(match most {
+        Some(most) => change.at_most(Table::Device, most),
+        None => change,
+    })
 }
 
 fn written(device: &str, profile: Profile, created: bool) -> Written {
@@ -205,16 +207,23 @@ pub fn patch(
     Ok(Planned::change(change, answer))
 }
 
-/// Forgets what is known of a device. It may connect and be pushed to by name as before.
+/// Forgets what is known of a device, and its token. It may be pushed to by name as before, and connect if it can prove who it is without.
 pub fn delete(context: &Context<'_>, app: &AppName, device: &str) -> Result<Planned<()>, Refusal> {
     let (profile, version) = read(context, app, device)?;
-    let profile = profile.ok_or_else(|| missing(device))?;
+    let token = tokens::version(context, app, device)?;
+    if profile.is_none() && token == Version::ABSENT {
+        return Err(missing(device));
+    }
     let mut change = context
         .change(scope_of(app))
         .expect(row_of(device), version)
         .remove(row_of(device))
-        .tell(Draft::new(Some(&device.into()), None, &What::DeviceDeleted));
-    if let Some(user) = user_of(&profile) {
+        .expect(tokens::row(device), token)
+        .remove(tokens::row(device));
+    if profile.is_some() {
+        change = change.tell(Draft::new(Some(&device.into()), None, &What::DeviceDeleted));
+    }
+    if let Some(user) = profile.as_ref().and_then(Profile::user) {
         change = change.remove(Key::pair(Table::UserDevice, user, device));
     }
     Ok(Planned::change(change, ()))
@@ -327,7 +336,7 @@ pub fn unbind(
 ) -> Result<Planned<Device>, Refusal> {
     check_user(user)?;
     let found = get(context, app, device)?;
-    if user_of(&found.profile) != Some(user) {
+    if found.profile.user() != Some(user) {
         return Err(Refusal::Missing {
             what: "device of that user",
             name: device.to_owned(),

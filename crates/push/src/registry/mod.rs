@@ -8,6 +8,8 @@ pub mod audiences;
 pub mod audit;
 pub mod campaigns;
 pub mod census;
+pub mod device_keys;
+pub mod device_rules;
 pub mod devices;
 pub mod listeners;
 pub mod open;
@@ -16,6 +18,7 @@ pub mod schedules;
 pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod uploads;
 pub mod webhooks;
 
@@ -219,5 +222,8 @@ fn things(table: Table) -> &'static str {
         Table::DeadLetter => "dead letters",
         Table::Teller => "apps",
         Table::CallbackSecret => "secrets",
+        Table::DeviceToken => "tokens of devices",
+        Table::DeviceKey => "device keys",
+        Table::AppSetting => "settings",
     }
 }

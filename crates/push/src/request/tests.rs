@@ -265,7 +265,7 @@ fn messages_name_the_value_and_the_rule() {
 }
 
 #[test]
-fn a_lane_and_a_collapse_key_reach_the_store() {
+fn lanes_and_collapse_keys_are_for_inboxes_and_campaigns() {
     let body = |audience: &str, options: &str| {
         format!(r#"{{"audience":{audience},"data":{{}},"options":{options}}}"#)
     };
@@ -284,6 +284,23 @@ fn a_lane_and_a_collapse_key_reach_the_store() {
         let document = String::from_utf8(accept.payload.to_vec()).unwrap();
         assert!(document.contains(r#""data":{},"collapse_key":"k","#));
     }
+    // To others they make a campaign.
+    for audience in [r#"{"all":true}"#, r#"{"topic":"t"}"#, r#"{"expr":"vip"}"#] {
+        for (options, is_campaign) in [
+            (r#"{"priority":"normal"}"#, false),
+            (r#"{"priority":"low"}"#, true),
+            (r#"{"collapse_key":"k"}"#, true),
+        ] {
+            let request = parse(&body(audience, options)).unwrap();
+            let made = request.options.make_a_campaign(&request.audience);
+            assert_eq!(made, is_campaign, "{options}");
+        }
+    }
+    check(
+        &body(r#"{"all":true}"#, r#"{"collapse_key":"k","ttl":0}"#),
+        Fault::InvalidField,
+        "/options/collapse_key",
+    );
 }
 
 #[test]

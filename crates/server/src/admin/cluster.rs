@@ -66,7 +66,7 @@ async fn answer(request: &ClusterRequest, cluster: &dyn Cluster) -> Result<Reply
         }),
         ClusterRequest::Locate { app, client } => match AppName::new(app) {
             Ok(app) => Ok(Reply::Located {
-                located: cluster.locate(&app, client).await?,
+                located: Box::new(cluster.locate(&app, client).await?),
             }),
             Err(bad) => Ok(Reply::Refused {
                 detail: bad.to_string(),
@@ -104,7 +104,7 @@ impl Members {
             client: client.to_owned(),
         };
         match self.ask(request)? {
-            Reply::Located { located } => Ok(located),
+            Reply::Located { located } => Ok(*located),
             other => Err(self.0.misunderstood(&other)),
         }
     }

@@ -111,7 +111,7 @@ pub enum Reply {
     /// Where a client is.
     Located {
         /// The answers of all nodes.
-        located: Located,
+        located: Box<Located>,
     },
     /// Not carried out.
     Refused {

@@ -76,10 +76,14 @@ impl Cluster for FakeCluster {
             epoch: 7,
             protocol_level: 5,
             subscriptions: 2,
-            in_flight: 0,
+            ..ClientConnection::default()
         });
         let silent = vec!["b".to_owned()];
         Box::pin(async { Ok(Located { connection, silent }) })
+    }
+
+    fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
+        self.locate(app, client)
     }
 
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()> {

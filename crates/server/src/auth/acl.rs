@@ -135,6 +135,19 @@ impl Acl {
     }
 }
 
+impl Acl {
+    /// Whether a `deny` for everybody forbids it.
+    pub fn denies_everybody(&self, client_id: &str, topic: &str) -> bool {
+        let who = Who {
+            username: None,
+            client_id,
+        };
+        self.patterns
+            .iter()
+            .any(|rule| rule.right == Right::Deny && overlaps(&rule.levels, topic, who))
+    }
+}
+
 impl Rule {
     fn parse(text: &str, is_pattern: bool) -> Result<Rule, String> {
         let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));

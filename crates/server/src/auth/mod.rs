@@ -1,25 +1,28 @@
 //! Who may connect, and what they may do: the server's implementation of the broker's port [`Access`].
 //!
-//! Start at [`ClientAccess`]. It judges by the files that `[clients]` names: [`PasswordFile`] (argon2id hashes and SCRAM verifiers) and
-//! [`Acl`]. Both can be read again while the node runs. `docs/security.md` describes the files to operators.
+//! Start at [`ClientAccess`]. It judges users by the files that `[clients]` names: [`PasswordFile`] (argon2id hashes and SCRAM verifiers) and
+//! [`Acl`]. Both can be read again while the node runs. Devices that come with credentials of their app are judged by [`DeviceCredentials`]. `docs/security.md` describes
+//! all of it to operators.
 
 mod acl;
 mod cache;
 mod decoy;
+mod devices;
 mod password_file;
 mod scram;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use campanile_broker::access::{Access, AuthRequest, Identity, Verdict};
 use campanile_mqtt::Reason;
 
-use crate::config;
+use crate::config::{self, Way};
 
 pub use acl::{Acl, Action};
+pub use devices::{DeviceCredentials, REFRESH_EVERY, Shape};
 pub use password_file::{PasswordFile, User, check_name, hash as hash_password};
 pub use scram::{
     ITERATIONS as SCRAM_ITERATIONS, METHOD as SCRAM_METHOD, SALT_BYTES as SCRAM_SALT_BYTES,
@@ -66,9 +69,12 @@ impl fmt::Display for FileProblems {
 /// A mistake in a line of a file: its number from 1, and what is wrong.
 type LineProblem = (usize, String);
 
-/// Judges clients by the settings of `[clients]` and the files that they name.
+/// Judges clients by the settings of `[clients]`, the files that they name, and the credentials of devices.
 pub struct ClientAccess {
     settings: config::Clients,
+    /// By listener, how clients may say who they are.
+    ways: HashMap<String, Vec<Way>>,
+    devices: Arc<DeviceCredentials>,
     files: ArcSwap<Files>,
     verified: VerifiedCache,
     decoy: Decoy,
@@ -81,10 +87,18 @@ struct Files {
 }
 
 impl ClientAccess {
-    /// Reads the files.
-    pub fn open(settings: &config::Clients) -> Result<ClientAccess, FileProblems> {
+    /// Reads the files. What comes through a listener that is not among these may use every way.
+    pub fn open(
+        settings: &config::Clients,
+        listeners: &[config::Listener],
+    ) -> Result<ClientAccess, FileProblems> {
         let files = Files::read(settings)?;
+        let ways = listeners
+            .iter()
+            .map(|listener| (listener.name.clone(), listener.auth.clone()));
         Ok(ClientAccess {
+            ways: ways.collect(),
+            devices: Arc::default(),
             files: ArcSwap::from_pointee(files),
             verified: VerifiedCache::new(settings.password_cache_entries),
             decoy: Decoy::new(),
@@ -99,33 +113,59 @@ impl ClientAccess {
         Ok(())
     }
 
+    /// The credentials of devices, which need a store before they can be judged.
+    pub fn devices(&self) -> Arc<DeviceCredentials> {
+        self.devices.clone()
+    }
+
+    fn allows(&self, request: &AuthRequest, way: Way) -> bool {
+        let ways = self.ways.get(&*request.listener);
+        ways.is_none_or(|ways| ways.contains(&way))
+    }
+
     fn judge(&self, request: &AuthRequest, may_block: bool) -> Verdict {
         if let Some(method) = &request.method {
             return self.judge_method(method, request);
         }
-        match (&request.username, &request.password) {
-            (None, None) => self.judge_anonymous(),
-            (Some(username), password) => {
-                self.judge_password(username, password.as_deref().unwrap_or_default(), may_block)
+        let shape = request.password.as_deref().map(Shape::of);
+        let way = match shape {
+            None | Some(Shape::Password) => Way::Password,
+            Some(Shape::Token) => Way::Token,
+            Some(Shape::Signed) => Way::Jwt,
+        };
+        match (&request.username, &request.password, shape) {
+            (None, None, _) => self.judge_anonymous(request),
+            _ if !self.allows(request, way) => {
+                tracing::debug!(client_id = %request.client_id, peer = %request.peer, listener = %request.listener, way = way.name(), "the listener does not take such credentials");
+                Verdict::Deny(Reason::BadUserNameOrPassword)
             }
-            (None, Some(_)) if self.files.load().passwords.is_none() => self.judge_anonymous(),
-            (None, Some(_)) => Verdict::Deny(Reason::BadUserNameOrPassword),
+            (_, _, Some(Shape::Token | Shape::Signed)) if !may_block => Verdict::Later,
+            (_, _, Some(shape @ (Shape::Token | Shape::Signed))) => {
+                let disconnect_expired = self.settings.disconnect_expired;
+                self.devices.judge(request, shape, disconnect_expired)
+            }
+            (Some(username), _, _) => self.judge_password(request, username, may_block),
+            (None, Some(_), _) if self.files.load().passwords.is_none() => {
+                self.judge_anonymous(request)
+            }
+            (None, Some(_), _) => Verdict::Deny(Reason::BadUserNameOrPassword),
         }
     }
 
-    fn judge_anonymous(&self) -> Verdict {
-        if self.settings.allow_anonymous {
+    fn judge_anonymous(&self, request: &AuthRequest) -> Verdict {
+        if self.settings.allow_anonymous && self.allows(request, Way::Anonymous) {
             welcome(None, None)
         } else {
             Verdict::Deny(Reason::NotAuthorized)
         }
     }
 
-    fn judge_password(&self, username: &str, password: &[u8], may_block: bool) -> Verdict {
+    fn judge_password(&self, request: &AuthRequest, username: &str, may_block: bool) -> Verdict {
+        let password = request.password.as_deref().unwrap_or_default();
         let files = self.files.load();
         let Some(passwords) = &files.passwords else {
             // Nobody could prove a name here, so that a name makes no difference.
-            return self.judge_anonymous();
+            return self.judge_anonymous(request);
         };
         let known = passwords
             .user(username)
@@ -157,6 +197,7 @@ impl ClientAccess {
             .passwords
             .as_ref()
             .filter(|_| self.settings.scram && method == scram::METHOD)
+            .filter(|_| self.allows(request, Way::Password))
         else {
             return Verdict::Deny(Reason::BadAuthenticationMethod);
         };
@@ -204,7 +245,10 @@ impl ClientAccess {
 
 fn welcome(username: Option<Arc<str>>, data: Option<Arc<[u8]>>) -> Verdict {
     Verdict::Allow {
-        identity: Identity { username },
+        identity: Identity {
+            username,
+            device: None,
+        },
         data,
     }
 }
@@ -224,20 +268,28 @@ impl Access for ClientAccess {
     }
 
     fn may_publish(&self, who: &Identity, client_id: &str, topic: &str) -> bool {
-        self.files.load().acl.as_ref().is_none_or(|acl| {
-            acl.allows(Action::Publish, who.username.as_deref(), client_id, topic)
-        })
+        self.may(Action::Publish, who, client_id, topic)
     }
 
     fn may_subscribe(&self, who: &Identity, client_id: &str, filter: &str) -> bool {
-        self.files.load().acl.as_ref().is_none_or(|acl| {
-            acl.allows(
-                Action::Subscribe,
-                who.username.as_deref(),
-                client_id,
-                filter,
-            )
-        })
+        self.may(Action::Subscribe, who, client_id, filter)
+    }
+}
+
+impl ClientAccess {
+    /// A device may do what its app allows and the operator does not forbid; others, what the ACL file says.
+    fn may(&self, action: Action, who: &Identity, client_id: &str, topic: &str) -> bool {
+        let files = self.files.load();
+        match (&who.device, &files.acl) {
+            (Some(device), acl) => {
+                let denied = acl
+                    .as_ref()
+                    .is_some_and(|acl| acl.denies_everybody(client_id, topic));
+                !denied && self.devices.allows(device, client_id, action, topic)
+            }
+            (None, Some(acl)) => acl.allows(action, who.username.as_deref(), client_id, topic),
+            (None, None) => true,
+        }
     }
 }
 

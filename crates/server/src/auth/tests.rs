@@ -76,7 +76,7 @@ fn check_denied(verdict: Verdict, reason: Reason) {
 
 #[test]
 fn a_right_password_is_judged_slowly_once_and_quickly_afterwards() {
-    let access = ClientAccess::open(&setup().settings).unwrap();
+    let access = ClientAccess::open(&setup().settings, &[]).unwrap();
     let request = request(Some("ann"), Some("a"));
     assert!(matches!(access.authenticate(&request), Verdict::Later));
     check_allowed(access.authenticate_slowly(&request), Some("ann"));
@@ -85,7 +85,7 @@ fn a_right_password_is_judged_slowly_once_and_quickly_afterwards() {
 
 #[test]
 fn wrong_passwords_and_unknown_users_look_the_same() {
-    let access = ClientAccess::open(&setup().settings).unwrap();
+    let access = ClientAccess::open(&setup().settings, &[]).unwrap();
     check_allowed(
         access.authenticate_slowly(&request(Some("ann"), Some("a"))),
         Some("ann"),
@@ -119,13 +119,13 @@ fn anonymous_clients_come_in_only_where_they_are_allowed() {
         dir: _dir,
     } = setup();
     check_denied(
-        ClientAccess::open(&settings)
+        ClientAccess::open(&settings, &[])
             .unwrap()
             .authenticate(&request(None, None)),
         Reason::NotAuthorized,
     );
     settings.allow_anonymous = true;
-    let access = ClientAccess::open(&settings).unwrap();
+    let access = ClientAccess::open(&settings, &[]).unwrap();
     check_allowed(access.authenticate(&request(None, None)), None);
     check_denied(
         access.authenticate_slowly(&request(Some("ann"), Some("x"))),
@@ -135,14 +135,17 @@ fn anonymous_clients_come_in_only_where_they_are_allowed() {
 
 #[test]
 fn without_a_password_file_a_name_proves_nothing() {
-    let open = ClientAccess::open(&config::Clients {
-        allow_anonymous: true,
-        ..config::Clients::default()
-    })
+    let open = ClientAccess::open(
+        &config::Clients {
+            allow_anonymous: true,
+            ..config::Clients::default()
+        },
+        &[],
+    )
     .unwrap();
     check_allowed(open.authenticate(&request(Some("ann"), Some("a"))), None);
     check_allowed(open.authenticate(&request(None, Some("a"))), None);
-    let closed = ClientAccess::open(&config::Clients::default()).unwrap();
+    let closed = ClientAccess::open(&config::Clients::default(), &[]).unwrap();
     check_denied(
         closed.authenticate(&request(Some("ann"), Some("a"))),
         Reason::NotAuthorized,
@@ -161,12 +164,13 @@ fn topics_are_free_without_an_acl_file_and_judged_with_one() {
     } = setup();
     let ann = Identity {
         username: Some("ann".into()),
+        device: None,
     };
-    let access = ClientAccess::open(&settings).unwrap();
+    let access = ClientAccess::open(&settings, &[]).unwrap();
     assert!(access.may_publish(&ann, "c", "u/ann/x") && access.may_subscribe(&ann, "c", "u/ann/#"));
     assert!(!access.may_publish(&ann, "c", "u/bob/x") && !access.may_subscribe(&ann, "c", "#"));
     settings.acl_file = None;
-    let access = ClientAccess::open(&settings).unwrap();
+    let access = ClientAccess::open(&settings, &[]).unwrap();
     assert!(
         access.may_publish(&ann, "c", "u/bob/x")
             && access.may_subscribe(&Identity::default(), "c", "#")
@@ -179,7 +183,7 @@ fn reload_takes_new_files_and_keeps_the_old_ones_if_anything_is_wrong() {
         settings,
         dir: _dir,
     } = setup();
-    let access = ClientAccess::open(&settings).unwrap();
+    let access = ClientAccess::open(&settings, &[]).unwrap();
     check_allowed(
         access.authenticate_slowly(&request(Some("ann"), Some("a"))),
         Some("ann"),
@@ -233,7 +237,7 @@ fn missing_files_are_reported_together() {
         acl_file: Some(Path::new("/nowhere/acl").into()),
         ..config::Clients::default()
     };
-    let problems = ClientAccess::open(&settings).err().unwrap();
+    let problems = ClientAccess::open(&settings, &[]).err().unwrap();
     assert_eq!(problems.0.len(), 2);
     assert!(
         problems
@@ -294,7 +298,7 @@ fn scram(access: &ClientAccess, user: &str, password: &str, identity: Option<Ide
 
 #[test]
 fn scram_lets_in_who_knows_the_password() {
-    let access = ClientAccess::open(&setup().settings).unwrap();
+    let access = ClientAccess::open(&setup().settings, &[]).unwrap();
     let verdict = scram(&access, "ann", "a", None);
     assert!(
         matches!(&verdict, Verdict::Allow { data: Some(data), .. } if data.starts_with(b"v=")),
@@ -307,7 +311,7 @@ fn scram_lets_in_who_knows_the_password() {
 
 #[test]
 fn scram_challenges_unknown_users_like_known_ones() {
-    let access = ClientAccess::open(&setup().settings).unwrap();
+    let access = ClientAccess::open(&setup().settings, &[]).unwrap();
     let challenge = |user: &str| {
         let Verdict::Challenge { data, .. } =
             access.authenticate(&scram_request(&format!("n,,n={user},r=abcdef"), None))
@@ -325,13 +329,14 @@ fn scram_challenges_unknown_users_like_known_ones() {
 
 #[test]
 fn re_authentication_must_keep_the_user() {
-    let access = ClientAccess::open(&setup().settings).unwrap();
+    let access = ClientAccess::open(&setup().settings, &[]).unwrap();
     check_allowed(
         scram(
             &access,
             "ann",
             "a",
             Some(Identity {
+                device: None,
                 username: Some("ann".into()),
             }),
         ),
@@ -343,6 +348,7 @@ fn re_authentication_must_keep_the_user() {
             "ann",
             "a",
             Some(Identity {
+                device: None,
                 username: Some("bob".into()),
             }),
         ),
@@ -365,12 +371,14 @@ fn other_methods_are_refused() {
         ..request(None, None)
     };
     check_denied(
-        ClientAccess::open(&settings).unwrap().authenticate(&other),
+        ClientAccess::open(&settings, &[])
+            .unwrap()
+            .authenticate(&other),
         Reason::BadAuthenticationMethod,
     );
     settings.scram = false;
     check_denied(
-        ClientAccess::open(&settings)
+        ClientAccess::open(&settings, &[])
             .unwrap()
             .authenticate(&scram_request("n,,n=ann,r=x", None)),
         Reason::BadAuthenticationMethod,

@@ -55,7 +55,9 @@ pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
                     });
             let mut mistakes: Vec<Problem> = tls.collect();
             mistakes.extend(loaded.cluster_file_mistakes());
-            if let Err(files) = ClientAccess::open(&loaded.settings.clients) {
+            if let Err(files) =
+                ClientAccess::open(&loaded.settings.clients, &loaded.settings.listeners)
+            {
                 mistakes.extend(files.0.into_iter().map(of_file));
             }
             (mistakes, loaded.warnings)

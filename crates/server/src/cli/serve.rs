@@ -73,14 +73,14 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         settings.clients.password_file.is_none() && !settings.clients.allow_anonymous;
     if nobody_can_connect && args.config.path().is_none() {
         bail!(
-            "no device could connect to a node without configuration. Either try one on this machine:\n  campanile serve --dev\nor write a configuration and name its password file there:\n  \
+            "a node without configuration welcomes nobody but devices with credentials of an app, and has no app. Either try one on this machine:\n  campanile serve --dev\nor write a configuration and name its password file there:\n  \
              campanile check-config --print-defaults > campanile.toml\n  campanile serve --config campanile.toml"
         );
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let access = Arc::new(ClientAccess::open(&settings.clients)?);
+    let access = Arc::new(ClientAccess::open(&settings.clients, &settings.listeners)?);
     let config = settings
         .node_config(access.clone())
         .map_err(|error| anyhow!(loaded.problem("redis", error.to_string()).to_string()))?;

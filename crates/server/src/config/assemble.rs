@@ -8,13 +8,13 @@ use campanile_backends::{
     redis::{self, RedisConfig, Topology},
     zookeeper::{self, DigestAuth, TlsIdentityFiles, ZooKeeperConfig},
 };
-use campanile_broker::access::Access;
 
 use super::{
     ClientAuth, Durability, Listener, Rebalance, RedisDurability, RedisMode, Settings, StoreKind,
     TlsFiles,
 };
 use crate::{
+    auth::ClientAccess,
     net::{listener::ListenerSpec, tls},
     node::{ClusterSpec, HttpSpec, NodeConfig, StoreSpec},
     peers::{PeerConfig, PeerTls},
@@ -25,8 +25,10 @@ const FRAME_EXTRA: usize = 256 * 1024;
 
 impl Settings {
     /// What the node is made with. Fails if a file cannot be read that connections to the Redis need.
-    pub fn node_config(&self, access: Arc<dyn Access>) -> io::Result<NodeConfig> {
+    pub fn node_config(&self, access: Arc<ClientAccess>) -> io::Result<NodeConfig> {
+        let credentials = access.devices();
         let mut config = NodeConfig::new(access);
+        config.credentials = credentials;
         config.name = self.node_name();
         config.shards = self.node.shards;
         config.listeners = self.listeners.iter().map(Listener::spec).collect();
@@ -266,7 +268,8 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_parts() {
         let settings = Settings::default();
-        let ours = settings.node_config(Arc::new(Open)).unwrap();
+        let access = ClientAccess::open(&settings.clients, &settings.listeners).unwrap();
+        let ours = settings.node_config(Arc::new(access)).unwrap();
         let theirs = NodeConfig::new(Arc::new(Open));
         assert_eq!(settings.embedded(), EmbeddedConfig::new("campanile-data"));
         assert_eq!(ours.broker, theirs.broker);

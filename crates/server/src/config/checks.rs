@@ -1,6 +1,6 @@
 //! Rules that span keys.
 
-use super::{ClientAuth, Loaded, Problem, Transport, cluster_checks};
+use super::{ClientAuth, Listener, Loaded, Problem, Transport, cluster_checks};
 
 /// Most listeners of a node: each shard watches every one.
 const MOST_LISTENERS: usize = 64;
@@ -69,6 +69,10 @@ fn check_listeners(loaded: &Loaded, problems: &mut Vec<Problem>) {
                 "address",
                 format!("{} is that of http.address already", listener.address),
             );
+        }
+        if listener.auth.is_empty() {
+            let message = "nobody could come in: name at least one way, such as \"token\"";
+            wrong("auth", message.to_owned());
         }
         check_tls(listener, &mut wrong);
     }
@@ -157,8 +161,12 @@ fn check_limits(loaded: &Loaded, problems: &mut Vec<Problem>) {
 fn warnings(loaded: &Loaded) -> Vec<Problem> {
     let settings = &loaded.settings;
     let mut warnings = Vec::new();
-    if settings.clients.password_file.is_none() && !settings.clients.allow_anonymous {
-        let message = "no device can connect: set clients.password_file (\"campanile passwd\" makes one), or clients.allow_anonymous = true";
+    let take_devices = settings.listeners.iter().any(Listener::takes_devices);
+    if settings.clients.password_file.is_none()
+        && !settings.clients.allow_anonymous
+        && !take_devices
+    {
+        let message = "no device can connect: set clients.password_file (\"campanile passwd\" makes one), or clients.allow_anonymous = true, or let a listener's auth have \"token\" or \"jwt\"";
         warnings.push(loaded.problem("clients.password_file", message));
     }
     if settings.listeners.is_empty() {

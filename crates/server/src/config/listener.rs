@@ -22,6 +22,8 @@ pub struct Listener {
     pub app: String,
     /// WebSocket: path of the request.
     pub path: String,
+    /// How its clients may say who they are; at least one way.
+    pub auth: Vec<Way>,
     /// Connections at a time; more are closed at once.
     pub max_connections: u32,
     /// TLS: PEM file with the certificate chain.
@@ -32,6 +34,41 @@ pub struct Listener {
     pub tls_client_ca: Option<PathBuf>,
     /// TLS: whether clients show a certificate.
     pub tls_client_auth: ClientAuth,
+}
+
+/// How a client says who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// User name and password, or SCRAM, of the password file.
+    Password,
+    /// A token that the app's backend had made for the device.
+    Token,
+    /// A JSON Web Token that the app's backend has signed.
+    Jwt,
+    /// Not at all, where `clients.allow_anonymous` is on.
+    Anonymous,
+}
+
+impl Way {
+    /// All, in the order of the documentation.
+    pub const ALL: [Way; 4] = [Way::Password, Way::Token, Way::Jwt, Way::Anonymous];
+
+    /// The word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Password => "password",
+            Way::Token => "token",
+            Way::Jwt => "jwt",
+            Way::Anonymous => "anonymous",
+        }
+    }
+
+    fn named(name: &str) -> Result<Way, String> {
+        let mut all = Way::ALL.into_iter();
+        all.find(|way| way.name() == name).ok_or_else(|| {
+            format!("{name:?} is none of \"password\", \"token\", \"jwt\", \"anonymous\"")
+        })
+    }
 }
 
 /// What carries MQTT packets.
@@ -94,6 +131,7 @@ impl Default for Listener {
             transport: Transport::Tcp,
             app: "default".to_owned(),
             path: "/mqtt".to_owned(),
+            auth: Way::ALL.to_vec(),
             max_connections: 1_000_000,
             tls_certificate: None,
             tls_key: None,
@@ -104,6 +142,11 @@ impl Default for Listener {
 }
 
 impl Listener {
+    /// Whether devices may come with credentials of their app.
+    pub fn takes_devices(&self) -> bool {
+        self.auth.contains(&Way::Token) || self.auth.contains(&Way::Jwt)
+    }
+
     pub(super) fn read(&mut self, keys: &mut Reader<'_>) {
         keys.text("name", &mut self.name, |name| {
             let fits = (1..=64).contains(&name.len())
@@ -129,6 +172,12 @@ impl Listener {
             let fits = path.starts_with('/') && path.len() <= 255 && path.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
             if fits { Ok(()) } else { Err(format!("{path:?}: begins with \"/\", visible ASCII without \"?\" and \"#\", at most 255")) }
         });
+        let mut ways: Vec<String> = self.auth.iter().map(|way| way.name().to_owned()).collect();
+        keys.texts("auth", &mut ways, |name| Way::named(name).map(drop));
+        self.auth = ways
+            .iter()
+            .filter_map(|name| Way::named(name).ok())
+            .collect();
         keys.integer("max_connections", &mut self.max_connections, 1..=10_000_000);
         keys.path("tls_certificate", &mut self.tls_certificate);
         keys.path("tls_key", &mut self.tls_key);

@@ -26,7 +26,7 @@ use std::{
 };
 
 pub use cluster::{ClusterSettings, Rebalance};
-pub use listener::{ClientAuth, Listener, Transport};
+pub use listener::{ClientAuth, Listener, Transport, Way};
 pub use problem::{Origin, Problem, Problems};
 pub use redis::{RedisDurability, RedisMode, RedisSettings};
 pub use secret::Secret;

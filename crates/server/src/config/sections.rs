@@ -296,6 +296,8 @@ pub struct Clients {
     pub password_file: Option<PathBuf>,
     /// Who may publish and subscribe where; without it everybody may everywhere.
     pub acl_file: Option<PathBuf>,
+    /// Whether a device's connection ends when the signed token that it came with does.
+    pub disconnect_expired: bool,
     /// Whether SCRAM-SHA-256 is offered to users that have a verifier in the password file.
     pub scram: bool,
     /// Verified passwords that are remembered, so that a client which comes back costs no argon2 run.
@@ -312,6 +314,7 @@ impl Default for Clients {
             allow_anonymous: false,
             password_file: None,
             acl_file: None,
+            disconnect_expired: true,
             scram: true,
             password_cache_entries: 100_000,
             password_threads: 2,
@@ -325,6 +328,7 @@ impl Clients {
         keys.boolean("allow_anonymous", &mut self.allow_anonymous);
         keys.path("password_file", &mut self.password_file);
         keys.path("acl_file", &mut self.acl_file);
+        keys.boolean("disconnect_expired", &mut self.disconnect_expired);
         keys.boolean("scram", &mut self.scram);
         keys.integer(
             "password_cache_entries",

@@ -280,6 +280,13 @@ fn a_file_that_is_not_there_is_one_clear_mistake() {
 #[test]
 fn who_cannot_be_reached_is_warned_of() {
     let loaded = parse(Path::new("c.toml"), "").unwrap();
+    assert_eq!(
+        loaded.warnings,
+        [],
+        "devices with credentials of an app can"
+    );
+    let text = "[[listeners]]\nauth = [\"password\", \"anonymous\"]";
+    let loaded = parse(Path::new("c.toml"), text).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(
         loaded.warnings[0]

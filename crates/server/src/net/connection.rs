@@ -60,6 +60,13 @@ enum Registered {
     ReadsAndWrites,
 }
 
+impl Connection {
+    /// The client's address, while the socket knows it.
+    pub fn peer_address(&self) -> Option<std::net::SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+}
+
 /// Output that the kernel did not take.
 #[derive(Debug)]
 struct Pending {

@@ -2,7 +2,7 @@
 
 use campanile_broker::{
     access::{AuthRequest, Verdict},
-    effects::{Effects, Origin, Progress, Ticket},
+    effects::{Effects, Origin, Progress, Statement, Ticket},
     ids::{ConnId, Millis, ShardId},
     mail::Mail,
     outbox::Outbox,
@@ -40,6 +40,8 @@ pub trait Services {
     fn queries(&mut self, queries: Vec<(Ticket, Query)>);
     /// Mail to the node's hub, and to peers that stand among the shards.
     fn cluster_mail(&mut self, mail: Vec<(ShardId, Mail)>);
+    /// What devices say of themselves.
+    fn statements(&mut self, statements: Vec<(Ticket, Box<Statement>)>);
     /// Credentials to be judged.
     fn authenticate(&mut self, requests: Vec<(ConnId, Box<AuthRequest>)>);
 }

@@ -1,14 +1,90 @@
 //! The cluster of a node that is alone.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use campanile_api::cluster::{Answer, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal};
+use campanile_broker::{
+    cluster::peer::Connected,
+    ids::{AppId, ClientKey},
+    mail::{ClusterMail, Mail},
+    shard::Shard,
+};
 use campanile_push::app::AppName;
 
-use super::{Inner, totals::totals};
+use tokio::sync::oneshot;
+
+use super::{Inner, cluster::shown, totals::totals};
+use crate::net::mailbox::Letter;
+
+/// How long a shard may take to say whether a client is connected.
+const LOCATE: Duration = Duration::from_secs(2);
 
 /// A node without a cluster: it is the only one to connect to, and there is nobody to move devices to.
 pub(super) struct Alone(pub(super) Arc<Inner>);
+
+/// Questions to the shards that are not answered yet. In a cluster the hub has them.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    last: AtomicU64,
+    asked: Mutex<BTreeMap<u64, oneshot::Sender<Option<Connected>>>>,
+}
+
+impl Questions {
+    fn ask(&self) -> (u64, oneshot::Receiver<Option<Connected>>) {
+        let (answer, found) = oneshot::channel();
+        let ticket = self.last.fetch_add(1, Ordering::Relaxed);
+        self.asked().insert(ticket, answer);
+        (ticket, found)
+    }
+
+    /// A shard has answered.
+    pub(super) fn answer(&self, ticket: u64, connected: Option<Connected>) {
+        if let Some(answer) = self.asked().remove(&ticket) {
+            let _ = answer.send(connected); // Whoever asked may have given up.
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Option<Connected>>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alone {
+    fn ask<'a>(&'a self, app: &'a AppName, client: &'a str, kick: bool) -> Answer<'a, Located> {
+        Box::pin(async move {
+            let node = &self.0;
+            let client = ClientKey::new(&AppId::new(app.as_str()), client);
+            let mailboxes = &node.shared.mailboxes;
+            let home = Shard::of_client(&client.app, &client.client_id, mailboxes.len() as u8);
+            let (ticket, found) = node.questions.ask();
+            let question = ClusterMail::WhereIs {
+                client,
+                ticket,
+                kick,
+            };
+            mailboxes[home.0 as usize].post(Letter::Mail(Mail::Cluster(question)));
+            let found = tokio::time::timeout(LOCATE, found).await;
+            // Not answered, it is forgotten.
+            node.questions.answer(ticket, None);
+            let silent = match &found {
+                Ok(_) => Vec::new(),
+                Err(_) => vec![node.name.clone()],
+            };
+            let connected = found.ok().and_then(Result::ok).flatten();
+            Ok(Located {
+                connection: connected.map(|connected| shown(node.name.clone(), connected)),
+                silent,
+            })
+        })
+    }
+}
 
 impl Cluster for Alone {
     fn overview(&self) -> Overview {
@@ -47,8 +123,12 @@ impl Cluster for Alone {
         }
     }
 
-    fn locate<'a>(&'a self, _: &'a AppName, _: &'a str) -> Answer<'a, Located> {
-        refused()
+    fn locate<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
+        self.ask(app, client, false)
+    }
+
+    fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
+        self.ask(app, client, true)
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> Answer<'a, ()> {

@@ -16,41 +16,64 @@ use campanile_broker::{
 };
 use campanile_mqtt::Reason;
 
-use crate::net::{driver::Shared, mailbox::Letter};
+use super::NodeConfig;
+use crate::{
+    auth::Shape,
+    net::{driver::Shared, mailbox::Letter},
+};
 
 type Job = (ShardId, ConnId, Box<AuthRequest>);
 
-/// The way to the threads. They end when all copies of it are gone.
+/// The way to the threads. They end when all copies of it are gone. Devices have threads and a queue of their own: many of them come back at once, each is
+/// judged a hundred times faster than a password, and should not wait for one.
 #[derive(Clone)]
 pub struct AuthPool {
-    jobs: SyncSender<Job>,
+    passwords: SyncSender<Job>,
+    devices: SyncSender<Job>,
     shared: Arc<Shared>,
 }
 
 impl AuthPool {
-    /// Starts `threads` threads before a queue of `capacity` requests.
+    /// Starts the threads.
     pub fn spawn(
-        access: &Arc<dyn Access>,
+        config: &NodeConfig,
         shared: Arc<Shared>,
-        threads: usize,
-        capacity: usize,
     ) -> io::Result<(AuthPool, Vec<JoinHandle<()>>)> {
-        let (jobs, queue) = sync_channel(capacity);
-        let queue = Arc::new(Mutex::new(queue));
-        let threads: io::Result<Vec<_>> = (0..threads.max(1))
-            .map(|number| {
-                let (queue, access, shared) = (queue.clone(), access.clone(), shared.clone());
-                std::thread::Builder::new()
-                    .name(format!("auth-{number}"))
-                    .spawn(move || work(&queue, &*access, &shared))
-            })
-            .collect();
-        Ok((AuthPool { jobs, shared }, threads?))
+        let mut threads = Vec::new();
+        let mut lane = |name: &str, count: usize, capacity: usize| -> io::Result<SyncSender<Job>> {
+            let (jobs, queue) = sync_channel(capacity);
+            let queue = Arc::new(Mutex::new(queue));
+            for number in 0..count.max(1) {
+                let (queue, shared) = (queue.clone(), shared.clone());
+                let access = config.access.clone();
+                let thread = std::thread::Builder::new()
+                    .name(format!("{name}-{number}"))
+                    .spawn(move || work(&queue, &*access, &shared))?;
+                threads.push(thread);
+            }
+            Ok(jobs)
+        };
+        let passwords = lane("auth", config.auth_threads, config.auth_queue)?;
+        let devices = lane(
+            "auth-device",
+            config.device_auth_threads,
+            config.device_auth_queue,
+        )?;
+        let pool = AuthPool {
+            passwords,
+            devices,
+            shared,
+        };
+        Ok((pool, threads))
     }
 
     /// Judges a request; the verdict goes to its shard. With a full queue that is "server busy", at once.
     pub fn judge(&self, shard: ShardId, conn: ConnId, request: Box<AuthRequest>) {
-        if self.jobs.try_send((shard, conn, request)).is_err() {
+        let lane = match request.password.as_deref().map(Shape::of) {
+            Some(Shape::Token | Shape::Signed) => &self.devices,
+            Some(Shape::Password) | None => &self.passwords,
+        };
+        if lane.try_send((shard, conn, request)).is_err() {
             let busy = Verdict::Deny(Reason::ServerBusy);
             self.shared.mailboxes[shard.0 as usize].post(Letter::Verdict(conn, busy));
         }

@@ -8,7 +8,7 @@ use campanile_backends::{
 use campanile_broker::access::Access;
 
 use super::cluster::ClusterSpec;
-use crate::net::listener::ListenerSpec;
+use crate::{auth::DeviceCredentials, net::listener::ListenerSpec};
 
 /// Everything a node is made with. Every queue, wait and table that is the node's own has its bound here.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub broker: campanile_broker::config::Config,
     /// Authentication and authorisation.
     pub access: Arc<dyn Access>,
+    /// What of it reads from the store.
+    pub credentials: Arc<DeviceCredentials>,
     /// Bounds of the store's thread: requests and bytes that wait, and those of one commit.
     pub worker: WorkerConfig,
     /// Threads that read from the store for clients that return.
@@ -39,6 +41,10 @@ pub struct NodeConfig {
     pub auth_threads: usize,
     /// Credentials that wait for them; clients beyond are refused as "server busy". What waits longer than the CONNECT timeout is in vain.
     pub auth_queue: usize,
+    /// Threads that judge credentials of devices: some 0.1 ms each, and a read of the store.
+    pub device_auth_threads: usize,
+    /// Those that wait for them; devices beyond are refused as "server busy".
+    pub device_auth_queue: usize,
     /// Connections accepted per second, so that a reconnect storm does not starve the connected; 0: no limit.
     pub accepts_per_second: u32,
     /// Connections accepted at once after a quiet time.
@@ -89,11 +95,14 @@ impl NodeConfig {
             cluster: None,
             broker: campanile_broker::config::Config::default(),
             access,
+            credentials: Arc::default(),
             worker: WorkerConfig::default(),
             read_threads: 2,
             read_queue: 65_536,
             auth_threads: 2,
             auth_queue: 256,
+            device_auth_threads: 4,
+            device_auth_queue: 16_384,
             accepts_per_second: 10_000,
             accept_burst: 20_000,
             reserved_files: 256,

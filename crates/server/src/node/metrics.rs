@@ -125,6 +125,8 @@ impl Text {
                 ("reason=\"taken_over\"", shard.takeovers),
                 ("reason=\"protocol_error\"", shard.protocol_errors),
                 ("reason=\"keep_alive_timeout\"", shard.keep_alive_timeouts),
+                ("reason=\"credentials_expired\"", shard.credentials_expired),
+                ("reason=\"kicked\"", shard.kicked),
             ],
         );
         self.gauge(

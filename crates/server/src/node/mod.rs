@@ -15,6 +15,7 @@ mod metrics;
 mod outgoing;
 mod process;
 mod quotas;
+mod registrar;
 mod signals;
 mod store;
 mod sys;
@@ -66,11 +67,13 @@ use self::{
     },
     leading::Leading,
     quotas::WithinQuotas,
+    registrar::Registrar,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
     ticker::{Rhythm, Ticker},
     tickets::{keep_fresh, own_ring},
 };
+use crate::auth::{DeviceCredentials, REFRESH_EVERY};
 use crate::net::{
     clock::Clock,
     driver::{self, Driver, Shared},
@@ -147,6 +150,7 @@ pub struct Node {
     census: Census,
     reads: ReadPool<(ShardId, Ticket)>,
     auth: Vec<JoinHandle<()>>,
+    credentials: Arc<DeviceCredentials>,
     worker: StoreWorker<Tag>,
     hub: Option<HubThread>,
 }
@@ -167,6 +171,8 @@ struct Inner {
     /// The way to the hub of a member of a cluster.
     hub: Option<HubMailbox>,
     census: CensusMailbox,
+    /// Of a node alone, to its shards.
+    questions: Arc<alone::Questions>,
     /// Campaigns that the node that leads looks after.
     watched: Arc<Watched>,
 }
@@ -198,6 +204,12 @@ impl Inner {
             .is_some_and(|leader| leader == self.name);
         leads || !membership.reachable
     }
+}
+
+/// Who does for shards what takes long.
+struct Aides {
+    auth: AuthPool,
+    registrar: Registrar,
 }
 
 /// What a shard's thread holds while it lives.
@@ -307,15 +319,16 @@ impl Node {
             shares: shares.clone(),
         });
         config.access = within_quotas;
-        let (auth_pool, auth) = AuthPool::spawn(
-            &config.access,
-            shared.clone(),
-            config.auth_threads,
-            config.auth_queue,
-        )?;
+        let apps = shared.listeners.iter().map(|listener| listener.app.clone());
+        let apps: std::collections::BTreeSet<_> = apps.collect();
+        let credentials = config.credentials.clone();
+        credentials.start(reader.clone(), shared.clock.clone(), apps.iter().cloned());
+        runtime.spawn(refresh_credentials(credentials.clone()));
+        let (auth_pool, auth) = AuthPool::spawn(&config, shared.clone())?;
         let (census, orders) = CensusMailbox::new();
         let inner = Arc::new(Inner {
             census,
+            questions: Arc::default(),
             watched: Arc::new(Watched::default()),
             name: config.name.clone(),
             ids: Arc::new(IdSource::new(random()?)),
@@ -341,12 +354,6 @@ impl Node {
                     letters: hub_letters,
                     failed: failed.clone(),
                 };
-                let apps = inner
-                    .shared
-                    .listeners
-                    .iter()
-                    .map(|listener| listener.app.clone());
-                let apps: std::collections::BTreeSet<_> = apps.collect();
                 let partitions = config.broker.topic_partitions;
                 let (member, thread) = joined.start(
                     surroundings,
@@ -378,10 +385,18 @@ impl Node {
 
         let (running, shards_ended) = std::sync::mpsc::channel();
         let alarm = Alarm { failed, running };
-        let shards = spawn_shards(
-            &config, &inner, polls, recovery, generation, &auth_pool, &alarm,
-        )?;
-        drop(alarm);
+        let mut api = config.http.as_ref().map(|http| http.api.clone());
+        if let Some(api) = &mut api {
+            api.drain_timeout_ms = api.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
+        }
+        let api = api.unwrap_or_default();
+        let state = http::state(&inner, api.clone());
+        let aides = Aides {
+            auth: auth_pool,
+            registrar: Registrar::start(&runtime, state.clone(), inner.shared.clone()),
+        };
+        let shards = spawn_shards(&config, &inner, polls, recovery, generation, &aides, &alarm)?;
+        drop((alarm, aides));
         runtime.spawn(keep_fresh(inner.clone()));
         let census = Census::spawn(inner.clone(), orders, config.count_every)?;
         // Before anybody is let in, if the store can be read.
@@ -395,12 +410,6 @@ impl Node {
                 sys_every: config.sys_every,
             },
         )?;
-        let mut api = config.http.as_ref().map(|http| http.api.clone());
-        if let Some(api) = &mut api {
-            api.drain_timeout_ms = api.drain_timeout_ms.min(HTTP_DRAIN.as_millis() as u64);
-        }
-        let api = api.unwrap_or_default();
-        let state = http::state(&inner, api.clone());
         let leading = Leading::start(&runtime, &inner, &state);
         let http = match (config.http, http_socket) {
             (Some(_), Some(socket)) => Some(Http::start(&runtime, state, api, socket)?),
@@ -420,6 +429,7 @@ impl Node {
             census,
             reads,
             auth,
+            credentials,
             worker,
             hub,
         };
@@ -531,6 +541,7 @@ impl Node {
         } else {
             tracing::error!("a shard does not stop; its clients are cut off");
         }
+        self.credentials.stop();
         let closed = self.worker.shutdown();
         match &closed {
             Ok(()) => {
@@ -580,6 +591,17 @@ impl Node {
 
 type Opened = (Box<dyn Backend>, Option<Arc<redis::Figures>>);
 
+/// Reads the keys and rules of devices again and again, as long as the runtime lives.
+async fn refresh_credentials(credentials: Arc<DeviceCredentials>) {
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let credentials = credentials.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || credentials.refresh_all()).await {
+            tracing::error!(%error, "reading the credentials of devices again panicked");
+        }
+    }
+}
+
 /// The store, and its own figures if it has some.
 fn open(spec: &StoreSpec) -> Result<Opened, StartError> {
     let mut figures = None;
@@ -601,7 +623,7 @@ fn spawn_shards(
     polls: Vec<mio::Poll>,
     recovery: Recovery,
     cluster: Option<Generation>,
-    auth: &AuthPool,
+    aides: &Aides,
     alarm: &Alarm,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let recovery = Arc::new(recovery);
@@ -626,7 +648,9 @@ fn spawn_shards(
             shared: inner.shared.clone(),
             store: inner.store.clone(),
             reads: inner.reads.clone(),
-            auth: auth.clone(),
+            auth: aides.auth.clone(),
+            registrar: aides.registrar.clone(),
+            questions: inner.questions.clone(),
             hub: inner.hub.clone(),
         };
         let (shared, recovery, alarm) = (inner.shared.clone(), recovery.clone(), alarm.clone());

@@ -11,9 +11,9 @@ use campanile_backends::{
 };
 use campanile_broker::{
     access::AuthRequest,
-    effects::Ticket,
+    effects::{Statement, Ticket},
     ids::{AppId, ConnId, Offset, ShardId},
-    mail::Mail,
+    mail::{ClusterMail, Mail},
     shard::Shard,
     store::{Command, Notice, Outcome, Page, Query, StoreError, Swept},
 };
@@ -21,8 +21,10 @@ use campanile_push::store as push;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{
+    alone::Questions,
     auth::AuthPool,
     cluster::{HubLetter, HubMailbox},
+    registrar::Registrar,
 };
 use crate::net::{driver::Shared, figures::Histogram, mailbox::Letter, ports::Services};
 
@@ -295,6 +297,10 @@ pub struct ShardServices {
     pub auth: AuthPool,
     /// The hub, if there is one.
     pub hub: Option<HubMailbox>,
+    /// Who takes what devices say of themselves.
+    pub(super) registrar: Registrar,
+    /// Without a hub: questions that the shard answers.
+    pub(super) questions: Arc<Questions>,
 }
 
 impl Services for ShardServices {
@@ -332,8 +338,20 @@ impl Services for ShardServices {
 
     fn cluster_mail(&mut self, mail: Vec<(ShardId, Mail)>) {
         if let Some(hub) = &self.hub {
-            hub.post(HubLetter::Mail(mail));
+            return hub.post(HubLetter::Mail(mail));
         }
+        for (_, mail) in mail {
+            if let Mail::Cluster(ClusterMail::Here {
+                ticket, connected, ..
+            }) = mail
+            {
+                self.questions.answer(ticket, connected);
+            }
+        }
+    }
+
+    fn statements(&mut self, statements: Vec<(Ticket, Box<Statement>)>) {
+        self.registrar.post(self.shard, statements);
     }
 
     fn authenticate(&mut self, requests: Vec<(ConnId, Box<AuthRequest>)>) {

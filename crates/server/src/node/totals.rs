@@ -35,7 +35,7 @@ fn add_shard(total: &mut Stats, one: &Stats) {
     };
     add!(Stats, total, one,
         connections, durable_sessions_live, subscriptions, subscriptions_filters, queued_messages, queued_bytes,
-        inflight, pending_requests, connects, connects_refused, takeovers, moved, disconnects, protocol_errors, keep_alive_timeouts,
+        inflight, pending_requests, connects, connects_refused, takeovers, moved, disconnects, protocol_errors, keep_alive_timeouts, credentials_expired, kicked,
         packets_in, packets_out, pushes_acknowledged, wills_published, dropped_queue_full, dropped_expired,
         dropped_too_large, dropped_gap, unrouted, refused_store;
         publishes_in => each,

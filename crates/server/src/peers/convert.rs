@@ -140,6 +140,7 @@ impl Encoder {
                 ticket,
                 question: Some(match question {
                     Question::WhereIs(client) => wire::Question::WhereIs(self.client(&client)),
+                    Question::Kick(client) => wire::Question::Kick(self.client(&client)),
                     Question::Load => wire::Question::Load(Empty {}),
                 }),
             }),
@@ -152,6 +153,14 @@ impl Encoder {
                             protocol_level: connected.protocol_level.into(),
                             subscriptions: connected.subscriptions,
                             in_flight: connected.in_flight,
+                            since_ms: connected.since.0,
+                            peer: connected
+                                .peer
+                                .map(|peer| peer.to_string())
+                                .unwrap_or_default(),
+                            filters: connected.filters.iter().map(ToString::to_string).collect(),
+                            behind: connected.behind,
+                            inbox_waits: connected.inbox_waits,
                         }),
                     }),
                     Answer::Load(load) => wire::AnswerKind::Load(wire::Load {
@@ -264,6 +273,7 @@ impl Decoder {
                 ticket: ask.ticket,
                 question: match ask.question.ok_or(Unread::Later)? {
                     wire::Question::WhereIs(client) => Question::WhereIs(self.client(&client)?),
+                    wire::Question::Kick(client) => Question::Kick(self.client(&client)?),
                     wire::Question::Load(_) => Question::Load,
                 },
             },
@@ -436,6 +446,16 @@ fn read_answer(answer: wire::AnswerKind) -> Result<Answer, Unread> {
                     .map_err(|_| Unread::Later)?,
                 subscriptions: connected.subscriptions,
                 in_flight: connected.in_flight,
+                since: Millis(connected.since_ms),
+                // For people: one that cannot be read is none.
+                peer: connected.peer.parse().ok(),
+                filters: connected
+                    .filters
+                    .iter()
+                    .map(|filter| filter.as_str().into())
+                    .collect(),
+                behind: connected.behind,
+                inbox_waits: connected.inbox_waits,
             }),
         }),
         wire::AnswerKind::Load(load) => Answer::Load(Load {

@@ -410,7 +410,7 @@ pub struct Release {
 pub struct Ask {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    #[prost(oneof = "Question", tags = "2, 3")]
+    #[prost(oneof = "Question", tags = "2, 3, 4")]
     pub question: Option<Question>,
 }
 
@@ -422,10 +422,12 @@ pub enum Question {
     WhereIs(Client),
     #[prost(message, tag = "3")]
     Load(Empty),
+    #[prost(message, tag = "4")]
+    Kick(Client),
 }
 
 /// `PeerMessage::Answer`.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 #[allow(missing_docs)]
 pub struct Answer {
     #[prost(uint64, tag = "1")]
@@ -435,7 +437,7 @@ pub struct Answer {
 }
 
 /// The broker's `Answer`.
-#[derive(Clone, Copy, PartialEq, prost::Oneof)]
+#[derive(Clone, PartialEq, prost::Oneof)]
 #[allow(missing_docs)]
 pub enum AnswerKind {
     #[prost(message, tag = "2")]
@@ -445,7 +447,7 @@ pub enum AnswerKind {
 }
 
 /// Whether a client is connected.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 #[allow(missing_docs)]
 pub struct Here {
     #[prost(message, optional, tag = "1")]
@@ -453,7 +455,7 @@ pub struct Here {
 }
 
 /// A connection, for operators.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 #[allow(missing_docs)]
 pub struct Connected {
     #[prost(uint64, tag = "1")]
@@ -464,6 +466,18 @@ pub struct Connected {
     pub subscriptions: u32,
     #[prost(uint32, tag = "4")]
     pub in_flight: u32,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
+    /// As text; empty: not known.
+    #[prost(string, tag = "6")]
+    pub peer: String,
+    #[prost(string, repeated, tag = "7")]
+    pub filters: Vec<String>,
+    #[prost(uint32, optional, tag = "8")]
+    pub behind: Option<u32>,
+    #[prost(bool, tag = "9")]
+    pub inbox_waits: bool,
 }
 
 /// How full a node is.

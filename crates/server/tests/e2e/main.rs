@@ -10,6 +10,7 @@ mod clients;
 mod command_line;
 mod crashes;
 mod harness;
+mod identity;
 mod lanes;
 mod lifecycle;
 mod openapi;

@@ -466,7 +466,7 @@ fn what_devices_tell_is_for_the_node_alone() {
     const NOT_AUTHORIZED: u64 = 0x87;
     let code = phone.publish("push/ack", "7", 1);
     assert_eq!(code, IMPLEMENTATION_SPECIFIC_ERROR);
-    let code = phone.publish("push/reg", "{}", 1);
+    let code = phone.publish("push/ctl", "{}", 1);
     assert_eq!(code, NOT_AUTHORIZED);
     phone.publish("a", "x", 1);
     assert_eq!(other.next_message().topic, "a");

@@ -435,7 +435,9 @@ impl<H> Hub<H> {
                 let then = self.waits.on_shard(ticket);
                 self.follow(then);
             }
-            ClusterMail::Here { ticket, connected } => self.on_here(ticket, connected),
+            ClusterMail::Here {
+                ticket, connected, ..
+            } => self.on_here(ticket, connected),
             _ => unreachable!("shards get this"),
         }
     }
@@ -516,7 +518,8 @@ impl<H> Hub<H> {
     }
 
     /// Asks where a client is connected. Answered in [`Effects::found`].
-    pub fn ask(&mut self, ticket: u64, client: &ClientKey, now: Millis) {
+    /// If it is to be kicked, the connection is closed, too.
+    pub fn ask(&mut self, ticket: u64, client: &ClientKey, kick: bool, now: Millis) {
         self.begin(now);
         let own = self.waits.ticket();
         let linked = self.peers.linked();
@@ -529,9 +532,12 @@ impl<H> Hub<H> {
                 found: Vec::new(),
             },
         );
-        self.ask_home(own, client.clone());
+        self.ask_home(own, client.clone(), kick);
         for peer in linked {
-            let question = super::peer::Question::WhereIs(client.clone());
+            let question = match kick {
+                true => super::peer::Question::Kick(client.clone()),
+                false => super::peer::Question::WhereIs(client.clone()),
+            };
             let message = PeerMessage::Ask {
                 ticket: own,
                 question,
@@ -540,9 +546,13 @@ impl<H> Hub<H> {
         }
     }
 
-    fn ask_home(&mut self, ticket: u64, client: ClientKey) {
+    fn ask_home(&mut self, ticket: u64, client: ClientKey, kick: bool) {
         let home = self.home(&client);
-        let question = ClusterMail::WhereIs { client, ticket };
+        let question = ClusterMail::WhereIs {
+            client,
+            ticket,
+            kick,
+        };
         self.effects.letters.push((home, Mail::Cluster(question)));
     }
 

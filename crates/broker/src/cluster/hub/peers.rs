@@ -11,7 +11,7 @@ use crate::{
         membership::Membership,
         peer::{Answer, Load, PeerMessage, Question},
     },
-    ids::{AppId, Generation, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, Generation, Millis, Offset, ShardId},
     mail::{ClusterMail, Interest, Keeper, Mail},
     message::Message,
     shard::Shard,
@@ -341,11 +341,8 @@ impl<H> Hub<H> {
                 self.effects.letters.push((home, Mail::Cluster(mail)));
             }
             PeerMessage::Ask { ticket, question } => match question {
-                Question::WhereIs(client) => {
-                    let own = self.waits.ticket();
-                    self.peers.questions.insert(own, (peer, ticket));
-                    self.ask_home(own, client);
-                }
+                Question::WhereIs(client) => self.ask_for_peer(peer, ticket, client, false),
+                Question::Kick(client) => self.ask_for_peer(peer, ticket, client, true),
                 Question::Load => {
                     let answer = Answer::Load(load);
                     let message = PeerMessage::Answer { ticket, answer };
@@ -358,6 +355,12 @@ impl<H> Hub<H> {
                 }
             }
         }
+    }
+
+    fn ask_for_peer(&mut self, peer: Generation, ticket: u64, client: ClientKey, kick: bool) {
+        let own = self.waits.ticket();
+        self.peers.questions.insert(own, (peer, ticket));
+        self.ask_home(own, client, kick);
     }
 
     fn on_peer_interest(

@@ -249,7 +249,7 @@ the store answers
             epoch: 7,
             protocol_level: 4,
             subscriptions: 2,
-            in_flight: 0,
+            ..ClientConnection::default()
         });
         assert!(located(&shop, "d1", &answer).contains("connected to push-1: MQTT 3.1.1, epoch 7"));
     }

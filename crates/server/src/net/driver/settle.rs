@@ -2,7 +2,10 @@
 
 use std::mem::{swap, take};
 
-use campanile_broker::ids::{ConnId, Millis};
+use campanile_broker::{
+    ids::{ConnId, Millis},
+    mail::{ClusterMail, Mail},
+};
 
 use super::{Driver, enqueue};
 use crate::net::{
@@ -50,7 +53,17 @@ impl<M: Machine, S: Services> Driver<M, S> {
             self.services.queries(take(&mut self.effects.queries));
         }
         let mut cluster = Vec::new();
-        for (shard, mail) in self.effects.mail.drain(..) {
+        for (shard, mut mail) in self.effects.mail.drain(..) {
+            // Only the socket knows the client's address; keeping it for each would cost more than asking.
+            if let Mail::Cluster(ClusterMail::Here {
+                conn: Some(conn),
+                connected: Some(connected),
+                ..
+            }) = &mut mail
+            {
+                let connection = self.slab.get_mut(*conn);
+                connected.peer = connection.and_then(|connection| connection.peer_address());
+            }
             match self.outgoing.get_mut(shard.0 as usize) {
                 Some(letters) => letters.push(Letter::Mail(mail)),
                 None => cluster.push((shard, mail)),
@@ -59,6 +72,10 @@ impl<M: Machine, S: Services> Driver<M, S> {
         if !cluster.is_empty() {
             busy = true;
             self.services.cluster_mail(cluster);
+        }
+        if !self.effects.statements.is_empty() {
+            busy = true;
+            self.services.statements(take(&mut self.effects.statements));
         }
         if !self.effects.authenticate.is_empty() {
             busy = true;

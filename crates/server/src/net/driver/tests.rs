@@ -195,6 +195,8 @@ struct NoServices;
 
 impl Services for NoServices {
     fn cluster_mail(&mut self, _: Vec<(ShardId, Mail)>) {}
+
+    fn statements(&mut self, _: Vec<(Ticket, Box<campanile_broker::effects::Statement>)>) {}
     fn commands(&mut self, _: Vec<(Ticket, Command)>) {}
     fn queries(&mut self, _: Vec<(Ticket, Query)>) {}
     fn authenticate(&mut self, _: Vec<(ConnId, Box<AuthRequest>)>) {}

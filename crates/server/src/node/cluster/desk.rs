@@ -10,7 +10,10 @@ use campanile_api::cluster::{
 };
 use campanile_backends::zookeeper::Error as MembershipError;
 use campanile_broker::{
-    cluster::membership::{Drain, Membership, Registered},
+    cluster::{
+        membership::{Drain, Membership, Registered},
+        peer::Connected,
+    },
     ids::{AppId, ClientKey, Generation},
 };
 use campanile_push::app::AppName;
@@ -81,6 +84,41 @@ impl Desk {
     }
 }
 
+impl Desk {
+    fn ask<'a>(&'a self, app: &'a AppName, client: &'a str, kick: bool) -> Answer<'a, Located> {
+        Box::pin(async move {
+            let (answer, found) = oneshot::channel();
+            let client = ClientKey::new(&AppId::new(app.as_str()), client);
+            self.member.hub.post(HubLetter::Ask {
+                client,
+                kick,
+                answer,
+            });
+            let found = tokio::time::timeout(LOCATE, found).await;
+            let found = found.ok().and_then(Result::ok).unwrap_or_default();
+            let membership = self.membership();
+            let name_of = |generation: Generation| {
+                let mut nodes = membership.nodes.values();
+                let node = nodes.find(|node| node.generation == generation);
+                node.map_or_else(|| generation.to_string(), |node| node.info.name.to_string())
+            };
+            let linked = self.member.figures.linked();
+            let silent = membership.nodes.values().filter(|node| {
+                *node.info.name != *self.node.name && !linked.contains(&node.generation)
+            });
+            // While a client moves, two may answer: the later claim counts.
+            let latest = found
+                .into_iter()
+                .max_by_key(|(_, connected)| connected.epoch);
+            Ok(Located {
+                connection: latest
+                    .map(|(generation, connected)| shown(name_of(generation), connected)),
+                silent: silent.map(|node| node.info.name.to_string()).collect(),
+            })
+        })
+    }
+}
+
 impl Cluster for Desk {
     fn overview(&self) -> Overview {
         let membership = self.membership();
@@ -105,37 +143,11 @@ impl Cluster for Desk {
     }
 
     fn locate<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
-        Box::pin(async move {
-            let (answer, found) = oneshot::channel();
-            let key = ClientKey::new(&AppId::new(app.as_str()), client);
-            self.member.hub.post(HubLetter::Ask(key, answer));
-            let found = tokio::time::timeout(LOCATE, found).await;
-            let found = found.ok().and_then(Result::ok).unwrap_or_default();
-            let membership = self.membership();
-            let name_of = |generation: Generation| {
-                let mut nodes = membership.nodes.values();
-                let node = nodes.find(|node| node.generation == generation);
-                node.map_or_else(|| generation.to_string(), |node| node.info.name.to_string())
-            };
-            let linked = self.member.figures.linked();
-            let silent = membership.nodes.values().filter(|node| {
-                *node.info.name != *self.node.name && !linked.contains(&node.generation)
-            });
-            // While a client moves, two may answer: the later claim counts.
-            let latest = found
-                .into_iter()
-                .max_by_key(|(_, connected)| connected.epoch);
-            Ok(Located {
-                connection: latest.map(|(generation, connected)| ClientConnection {
-                    node: name_of(generation),
-                    epoch: connected.epoch.0,
-                    protocol_level: connected.protocol_level,
-                    subscriptions: connected.subscriptions,
-                    in_flight: connected.in_flight,
-                }),
-                silent: silent.map(|node| node.info.name.to_string()).collect(),
-            })
-        })
+        self.ask(app, client, false)
+    }
+
+    fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
+        self.ask(app, client, true)
     }
 
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()> {
@@ -163,6 +175,22 @@ impl Cluster for Desk {
             let set = self.member.zookeeper.set_setting(REBALANCE, &now).await;
             set.map_err(unreachable)
         })
+    }
+}
+
+/// A connection as the API and operators see it.
+pub fn shown(node: String, connected: Connected) -> ClientConnection {
+    ClientConnection {
+        node,
+        epoch: connected.epoch.0,
+        protocol_level: connected.protocol_level,
+        subscriptions: connected.subscriptions,
+        in_flight: connected.in_flight,
+        since_ms: connected.since.0,
+        address: connected.peer.map(|peer| peer.to_string()),
+        filters: connected.filters.iter().map(ToString::to_string).collect(),
+        behind: connected.behind,
+        inbox_waits: connected.inbox_waits,
     }
 }
 

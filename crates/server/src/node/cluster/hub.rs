@@ -71,7 +71,14 @@ pub enum HubLetter {
     /// What the nodes agree on has changed.
     Membership(Arc<Membership>),
     /// Where is a client connected?
-    Ask(ClientKey, oneshot::Sender<Vec<(Generation, Connected)>>),
+    Ask {
+        /// Who.
+        client: ClientKey,
+        /// Its connection is closed, too.
+        kick: bool,
+        /// Gets the answer.
+        answer: oneshot::Sender<Vec<(Generation, Connected)>>,
+    },
     /// The end.
     Stop,
 }
@@ -335,10 +342,14 @@ impl Office {
                 self.carry_out();
                 self.on_membership(membership, now);
             }
-            HubLetter::Ask(client, answer) => {
+            HubLetter::Ask {
+                client,
+                kick,
+                answer,
+            } => {
                 self.last_question += 1;
                 self.asked.insert(self.last_question, answer);
-                self.hub.ask(self.last_question, &client, now);
+                self.hub.ask(self.last_question, &client, kick, now);
             }
             HubLetter::Stop => return false,
         }

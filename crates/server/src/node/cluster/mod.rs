@@ -30,7 +30,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 pub use self::hub::{HubLetter, HubMailbox};
 pub(super) use self::{
-    desk::Desk,
+    desk::{Desk, shown},
     hub::{HubThread, Surroundings},
     relief::relieve,
 };

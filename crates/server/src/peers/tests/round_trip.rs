@@ -110,13 +110,33 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let connected =
-        any::<(u64, u8, u32, u32)>().prop_map(|(epoch, level, subscriptions, flying)| Connected {
-            epoch: Epoch(epoch),
-            protocol_level: level,
-            subscriptions,
-            in_flight: flying,
-        });
+    let lag = (option::of(any::<u32>()), any::<bool>());
+    let connected = (
+        any::<(u64, u8, u32, u32)>(),
+        any::<u64>(),
+        option::of(any::<std::net::SocketAddrV4>()),
+        vec(text(), 0..3),
+        lag,
+    )
+        .prop_map(
+            |(
+                (epoch, level, subscriptions, flying),
+                since,
+                peer,
+                filters,
+                (behind, inbox_waits),
+            )| Connected {
+                epoch: Epoch(epoch),
+                protocol_level: level,
+                subscriptions,
+                in_flight: flying,
+                since: Millis(since),
+                peer: peer.map(Into::into),
+                filters,
+                behind,
+                inbox_waits,
+            },
+        );
     prop_oneof![
         option::of(connected).prop_map(Answer::Here),
         any::<(u64, u64)>().prop_map(|(connections, capacity)| Answer::Load(Load {
@@ -218,6 +238,10 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         (ticket(), client()).prop_map(|(ticket, client)| PeerMessage::Ask {
             ticket,
             question: Question::WhereIs(client)
+        }),
+        (ticket(), client()).prop_map(|(ticket, client)| PeerMessage::Ask {
+            ticket,
+            question: Question::Kick(client)
         }),
         ticket().prop_map(|ticket| PeerMessage::Ask {
             ticket,
