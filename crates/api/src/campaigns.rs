@@ -232,6 +232,8 @@ async fn tell_to_withdraw(state: &ApiState, caller: &Caller, push: PushId) -> Re
         idempotency: None,
         rows: None,
         channel: Channel::Control,
+        info: Bytes::new(),
+        watched: false,
     };
     match state.write(Command::Accept(Box::new(accept))).await? {
         Outcome::Accepted { .. } => Ok(()),

@@ -193,6 +193,8 @@ impl Bench {
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
             idempotency: None,
+            priority: Default::default(),
+            collapse_key: None,
             info: Bytes::new(),
             watched: false,
             rows: None,

@@ -69,10 +69,9 @@ async fn look_at(
     open: &Open,
     now_ms: u64,
 ) -> Result<Option<u64>, Problem> {
-    let (of, id) = (app.clone(), open.id);
-    let report = state.read(move |reader| reader.report(&of, id, now_ms));
-    let report = report.await?;
-    if let Some(report) = &report
+    let id = open.id;
+    let report = pushes::report_of(state, app, id).await?;
+    if let Some((report, _)) = &report
         && (report.counting || report.pending > 0)
     {
         let age_ms = now_ms.saturating_sub(report.accepted_ms);
@@ -85,7 +84,7 @@ async fn look_at(
             false => again_ms,
         }));
     }
-    let told = report.map(|report| {
+    let told = report.map(|(report, standing)| {
         let what = What::PushDone {
             funnel: report.funnel(),
         };
@@ -96,7 +95,7 @@ async fn look_at(
                 parcel: Parcel {
                     id: EventId(id.0),
                     key: Lane::Push(id),
-                    body: pushes::report_json(id, &report),
+                    body: pushes::report_json(id, &report, standing),
                     url: Some(url),
                 },
                 delivery: Delivery::new(now_ms),

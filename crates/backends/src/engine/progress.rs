@@ -37,7 +37,10 @@ impl Txn<'_> {
             if is_delivered {
                 self.count_in_series(&push, &record, mark)?;
             }
-            if is_delivered && self.is_marked(&push, Mark::Targeted, progress.ordinal)? {
+            if is_delivered
+                && !record.is_control
+                && self.is_marked(&push, Mark::Targeted, progress.ordinal)?
+            {
                 let client = &progress.client;
                 let device = Some(&*client.client_id);
                 self.tell_of_push(client.app.as_str(), id.0, device, &What::PushDelivered)?;
