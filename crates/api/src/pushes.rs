@@ -381,30 +381,11 @@ pub(crate) async fn report(
     show(&state, &app, push_id(&id)?).await
 }
 
-/// What became of a push so far, and how it stands.
-pub(crate) async fn report_of(
-    state: &ApiState,
-    app: &AppName,
-    id: PushId,
-) -> Result<Option<(Report, Standing)>, Problem> {
-    let of = app.clone();
-    let found = state.look(move |context| {
-        let report = context.reader.report(&of, id, context.now_ms)?;
-        let standing = match report {
-            Some(_) => registry::campaigns::standing(context, &of, id)?.0,
-            None => Standing::Plain,
-        };
-        Ok(report.map(|report| (report, standing)))
-    });
-    Ok(found.await?.map(|(report, standing)| match &standing {
-        Standing::Ended(ended) => (report.ended(ended), standing),
-        _ => (report, standing),
-    }))
-}
-
 /// How a push stands.
 pub(crate) async fn show(state: &ApiState, app: &AppName, id: PushId) -> Result<Response, Problem> {
-    if let Some((report, standing)) = report_of(state, app, id).await? {
+    let of = app.clone();
+    let found = state.look(move |context| registry::campaigns::report(context, &of, id));
+    if let Some((report, standing)) = found.await? {
         if let Err(difference) = report.funnel().check(report.targeted) {
             tracing::warn!(push_id = %id, %difference, "the figures of a push do not add up");
         }
@@ -477,7 +458,8 @@ pub(crate) async fn series(
 
 /// What a callback address is told in the end.
 pub(crate) fn report_json(id: PushId, report: &Report, standing: Standing) -> String {
-    serde_json::to_string(&Reported::new(id, report, standing)).expect("it has only string keys")
+    let reported = Reported::new(id, report, standing);
+    serde_json::to_string(&reported).expect("it has only string keys")
 }
 
 pub(crate) fn push_id(id: &str) -> Result<PushId, Problem> {
@@ -528,13 +510,13 @@ impl Reported {
 
     fn new(id: PushId, report: &Report, standing: Standing) -> Reported {
         let counted = |figure: u64| (!report.counting).then_some(figure);
-        // Without it the report is worth showing, too.
-        let info = Info::decode(&report.info).unwrap_or_default();
-        let wanted = info.receipts;
         let Funnel {
             dropped, failed, ..
         } = report.funnel();
         let goes_on = report.pending > 0 || report.counting;
+        // Without it the report is worth showing, too.
+        let info = Info::decode(&report.info).unwrap_or_default();
+        let wanted = info.receipts;
         Reported {
             push_id: id.to_string(),
             status: match standing {

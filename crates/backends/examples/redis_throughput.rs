@@ -17,6 +17,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{self as push, Accept, Audience},
 };
 use campanile_testbed::redis as servers;
@@ -217,10 +218,12 @@ fn accept(number: u32, audience: Audience) -> Request {
         expires_ms: NOW.plus_seconds(3600).0,
         audience,
         payload: vec![b'x'; 200].into(),
+        priority: Priority::Normal,
+        collapse_key: None,
         idempotency: None,
-        info: Default::default(),
-        watched: false,
         rows: None,
         channel: Default::default(),
+        info: Default::default(),
+        watched: false,
     })))
 }

@@ -15,6 +15,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     id::PushId,
+    lanes::Priority,
     store::{self as push, Accept, Audience},
 };
 
@@ -192,13 +193,13 @@ impl Bench {
             expires_ms: 1_000_000,
             audience,
             payload: Bytes::from(vec![b'x'; 256]),
-            idempotency: None,
-            priority: Default::default(),
+            priority: Priority::Normal,
             collapse_key: None,
-            info: Bytes::new(),
-            watched: false,
+            idempotency: None,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         })))
     }
 }

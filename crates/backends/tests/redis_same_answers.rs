@@ -527,8 +527,6 @@ impl World {
                     priority: Priority::ALL[usize::from(c % 3)],
                     collapse_key: (d % 4 > 1).then(|| format!("key {}", c % 2)),
                     idempotency: None,
-                    info: Default::default(),
-                    watched: false,
                     // Named devices that were never seen have a number before they have anything else: the stores may tell of it or not.
                     rows: (c % 32 > 0 && c % 2 == 0 && d % 3 == 0).then(|| {
                         let key = Key::new(Table::Campaign, id.to_string());
@@ -538,6 +536,8 @@ impl World {
                         Box::new(change.put_until(key, vec![c; 3], until_ms))
                     }),
                     channel: Default::default(),
+                    info: Default::default(),
+                    watched: false,
                 }))));
             }
             11 => Command::Sweep {

@@ -660,10 +660,10 @@ impl Both {
                 body_hash: [key; 32],
                 expires_ms: self.now.plus_seconds(20).0,
             }),
-            info: Bytes::new(),
-            watched: false,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         }
     }
 }

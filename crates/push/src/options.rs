@@ -46,10 +46,6 @@ pub const MAX_EXTERNAL_ID_BYTES: usize = 128;
 const CARRIED_OUT: &[&str] = &[
     "ttl",
     "not_before",
-    "receipts",
-    "labels",
-    "callback_url",
-    "external_id",
     "priority",
     "collapse_key",
     "pace",
@@ -57,6 +53,10 @@ const CARRIED_OUT: &[&str] = &[
     "quiet_hours",
     "frequency_cap",
     "portion",
+    "receipts",
+    "labels",
+    "callback_url",
+    "external_id",
 ];
 
 const NAMES: &[&str] = &[

@@ -122,8 +122,8 @@ impl Spread {
         Spread { window_ms, ..self }
     }
 
-    /// The same to all devices at once as far as portions go.
-    pub(crate) fn to_all(self) -> Spread {
+    /// The same to all of its devices, none before the others.
+    pub(crate) fn without_portion(self) -> Spread {
         Spread {
             portion: None,
             ..self

@@ -110,16 +110,16 @@ pub struct Accept {
     pub collapse_key: Option<String>,
     /// What makes a retry harmless.
     pub idempotency: Option<Idempotency>,
-    /// What its sender wants to find again: an encoded [`Info`](crate::info::Info), or empty. The store passes it on.
-    pub info: Bytes,
-    /// Its end is told to somebody, whoever listens: it gets a row in [`Table::Open`]. Without that it gets one if its app has listeners and its audience is not
-    /// [`Audience::Devices`], of whose devices each event tells.
-    pub watched: bool,
     /// It is a campaign: these rows, of its app, say so, and become durable with it or not at all. It is then no entry of a log and of no inbox.
     /// [`Outcome::Conflict`] and [`Outcome::Full`] as of [`Command::Change`].
     pub rows: Option<Box<Change>>,
     /// Where the devices get it.
     pub channel: Channel,
+    /// What its sender wants to find again: an encoded [`Info`](crate::info::Info), or empty. The store passes it on.
+    pub info: Bytes,
+    /// Its end is told to somebody, whoever listens: it gets a row in [`Table::Open`]. Without that it gets one if its app has listeners and its audience is not
+    /// [`Audience::Devices`], of whose devices each event tells.
+    pub watched: bool,
 }
 
 /// Where devices get a push.

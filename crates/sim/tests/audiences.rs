@@ -55,10 +55,10 @@ fn post_push(pair: &mut Pair, audience: &str, payload: &str, ttl_ms: u64) -> Pus
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
-        info: Bytes::new(),
-        watched: false,
         rows: None,
         channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id

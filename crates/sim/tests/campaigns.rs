@@ -40,6 +40,8 @@ fn accept(pair: &mut Pair, audience: Audience, payload: &str) -> Accept {
         idempotency: None,
         rows: None,
         channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     }
 }
 
@@ -218,8 +220,8 @@ fn a_device_that_begins_gets_nothing_that_was_there_before() {
     let at = pair.node.now.0 + 5000;
     campaign(&mut pair, &format!("normal {at} - before"));
     pair.advance(10);
-    let durable = pair.connect(connect("durable").durable());
-    let plain = pair.connect(connect("plain"));
+    pair.connect(connect("durable").durable());
+    pair.connect(connect("plain"));
     pair.wait(1);
     // Without a goodbye.
     pair.crash();
@@ -228,7 +230,6 @@ fn a_device_that_begins_gets_nothing_that_was_there_before() {
     pair.expect_silence(durable);
     let plain_again = pair.connect(connect("plain"));
     pair.expect_silence(plain_again);
-    let _ = plain;
     campaign(&mut pair, "normal 0 - after");
     take_all(&mut pair, durable, &["after"]);
     take_all(&mut pair, plain_again, &["after"]);

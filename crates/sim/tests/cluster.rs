@@ -199,10 +199,10 @@ impl Town {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
-            info: Bytes::new(),
-            watched: false,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         self.fleet.push(node, Command::Accept(Box::new(accept)));
     }

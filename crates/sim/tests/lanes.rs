@@ -31,7 +31,13 @@ fn post(pair: &mut Pair, priority: Priority, collapse_key: Option<&str>, payload
         payload: Bytes::copy_from_slice(payload.as_bytes()),
         priority,
         collapse_key: collapse_key.map(str::to_owned),
+        rows: None,
+        channel: Default::default(),
         idempotency: None,
+        rows: None,
+        channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     id
@@ -172,7 +178,13 @@ fn pushes_to_all_are_as_urgent_as_the_normal_ones() {
             payload: format!("all {number}").into(),
             priority: Normal,
             collapse_key: None,
+            rows: None,
+            channel: Default::default(),
             idempotency: None,
+            rows: None,
+            channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         pair.node.push(Command::Accept(Box::new(accept)));
         pair.node.settle();

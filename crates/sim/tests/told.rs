@@ -31,10 +31,10 @@ fn push(pair: &mut Pair, device: &str) -> PushId {
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
-        info: Bytes::new(),
-        watched: false,
         rows: None,
         channel: Default::default(),
+        info: Bytes::new(),
+        watched: false,
     };
     pair.node.push(Command::Accept(Box::new(accept)));
     pair.node.settle();

@@ -7,7 +7,7 @@ use campanile_push::{
     event::{Draft, EventId, Key as Lane, What},
     id::PushId,
     info::Info,
-    registry::{open, open::Open},
+    registry::{campaigns, open, open::Open},
     webhook::{
         courier::{Parcel, Retry},
         delivery::Delivery,
@@ -69,9 +69,10 @@ async fn look_at(
     open: &Open,
     now_ms: u64,
 ) -> Result<Option<u64>, Problem> {
-    let id = open.id;
-    let report = pushes::report_of(state, app, id).await?;
-    if let Some((report, _)) = &report
+    let (of, id) = (app.clone(), open.id);
+    let found = state.look(move |context| campaigns::report(context, &of, id));
+    let found = found.await?;
+    if let Some((report, _)) = &found
         && (report.counting || report.pending > 0)
     {
         let age_ms = now_ms.saturating_sub(report.accepted_ms);
@@ -84,7 +85,7 @@ async fn look_at(
             false => again_ms,
         }));
     }
-    let told = report.map(|(report, standing)| {
+    let told = found.map(|(report, standing)| {
         let what = What::PushDone {
             funnel: report.funnel(),
         };

@@ -33,17 +33,21 @@ impl Txn<'_> {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
                 self.mark(&push, Mark::Targeted, progress.ordinal)?;
             }
-            let is_delivered = is_new && mark == Mark::Delivered;
-            if is_delivered {
+            if is_new && mark == Mark::Delivered {
                 self.count_in_series(&push, &record, mark)?;
             }
-            if is_delivered
+            let what = match mark {
+                Mark::Delivered => What::PushDelivered,
+                Mark::Dropped(reason) => What::PushDropped { reason },
+                Mark::Failed(reason) => What::PushFailed { reason },
+                _ => continue,
+            };
+            if is_new
                 && !record.is_control
                 && self.is_marked(&push, Mark::Targeted, progress.ordinal)?
             {
-                let client = &progress.client;
-                let device = Some(&*client.client_id);
-                self.tell_of_push(client.app.as_str(), id.0, device, &What::PushDelivered)?;
+                let ClientKey { app, client_id } = &progress.client;
+                self.tell_of_push(app.as_str(), id.0, Some(client_id), &what)?;
             }
         }
         Ok(())

@@ -608,10 +608,10 @@ impl World {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
-            info: Bytes::new(),
-            watched: false,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         }
     }
 

@@ -69,7 +69,7 @@ impl Request {
         let spread = Spread::new(options, moment, 0, &Zone::UTC)?;
         // Its part of the audience is in the targeting already.
         let spread = match options.targeted_portion(push) {
-            Some(_) => spread.to_all(),
+            Some(_) => spread.without_portion(),
             None => spread,
         };
         Ok(Campaign {

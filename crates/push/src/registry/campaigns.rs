@@ -7,6 +7,7 @@ use crate::{
     app::AppName,
     campaign::{Campaign, Ended, How, MAX_ENDED, MAX_RUNNING, Row, State},
     device::Damaged,
+    event::{Draft, What},
     id::PushId,
     options::MAX_TTL_SECONDS,
     rows::{Change, Key, MAX_VALUE_BYTES, Scope, Table, Version},
@@ -121,8 +122,8 @@ pub fn apply(
             Verb::Recall if ended.how == How::Cancelled => {
                 let how = How::Recalled;
                 let change = end_row(&scope, context, push, &report, Ended { how, ..ended })
-                    .expect(end_key(push), version)
-                    .audit(context, app, verb.action(), &push.to_string(), "");
+                    .expect(end_key(push), version);
+                let change = verb.told(change, context, app, push);
                 Planned::change(
                     change,
                     Answer::Done(Standing::Ended(Ended { how, ..ended })),
@@ -146,13 +147,8 @@ pub fn apply(
             if after == campaign {
                 return Ok(Planned::nothing(answer));
             }
-            let change = put(context, &scope, after, version).audit(
-                context,
-                app,
-                verb.action(),
-                &push.to_string(),
-                "",
-            );
+            let change = put(context, &scope, after, version);
+            let change = verb.told(change, context, app, push);
             Ok(Planned::change(change, answer))
         }
         (Verb::Cancel | Verb::Recall, campaign) => {
@@ -179,7 +175,7 @@ pub fn apply(
                 // Nothing waits any more.
                 None => change,
             };
-            let change = change.audit(context, app, verb.action(), &push.to_string(), "");
+            let change = verb.told(change, context, app, push);
             Ok(Planned::change(
                 change,
                 Answer::Done(Standing::Ended(ended)),
@@ -201,6 +197,23 @@ pub fn standing(
         (None, None) => Standing::Plain,
     };
     Ok((standing, found.campaign.map(|(campaign, _)| campaign)))
+}
+
+/// What became of a push so far, and how it stands; `None` if there is no such push, or none any more.
+pub fn report(
+    context: &Context<'_>,
+    app: &AppName,
+    push: PushId,
+) -> Result<Option<(Report, Standing)>, Unavailable> {
+    let Some(report) = context.reader.report(app, push, context.now_ms)? else {
+        return Ok(None);
+    };
+    let (standing, _) = standing(context, app, push)?;
+    let report = match &standing {
+        Standing::Ended(ended) => report.ended(ended),
+        _ => report,
+    };
+    Ok(Some((report, standing)))
 }
 
 /// Looks after a campaign: gives it its pace once its devices are counted, and halts it if too many fail.
@@ -233,13 +246,13 @@ pub fn attend(
     }
     let halted = campaign.stopped(State::Halted(context.now_ms));
     let detail = format!("{failures} failures, {} deliveries", report.delivered);
-    let change = put(context, &scope, halted, version).audit(
-        context,
-        app,
-        "push.halted",
-        &push.to_string(),
-        detail,
-    );
+    let what = What::PushHalted {
+        outcomes: report.delivered + failures,
+        failed: failures,
+    };
+    let change = put(context, &scope, halted, version)
+        .audit(context, app, "push.halted", &push.to_string(), detail)
+        .tell(Draft::new(None, Some(push), &what));
     Ok(Planned::change(change, Some(Standing::Halted)))
 }
 
@@ -255,13 +268,17 @@ impl Standing {
 }
 
 impl Verb {
-    fn action(self) -> &'static str {
-        match self {
-            Verb::Pause => "push.paused",
-            Verb::Resume => "push.resumed",
-            Verb::Cancel => "push.cancelled",
-            Verb::Recall => "push.recalled",
-        }
+    /// The change with what the audit log and the event log say of it.
+    fn told(self, change: Change, context: &Context<'_>, app: &AppName, push: PushId) -> Change {
+        let what = match self {
+            Verb::Pause => What::PushPaused,
+            Verb::Resume => What::PushResumed,
+            Verb::Cancel => What::PushCancelled,
+            Verb::Recall => What::PushRecalled,
+        };
+        change
+            .audit(context, app, what.kind().name(), &push.to_string(), "")
+            .tell(Draft::new(None, Some(push), &what))
     }
 }
 

@@ -210,14 +210,14 @@ fn things(table: Table) -> &'static str {
         Table::Upload => "uploads",
         Table::Schedule | Table::ScheduleKey => "schedules",
         Table::Audit => "audit records",
+        Table::Count | Table::Collapse | Table::End | Table::Open => "pushes",
+        Table::Cancelled => "cancelled pushes",
+        Table::Campaign => "campaigns under way",
         Table::Webhook | Table::Told => "webhooks",
         Table::Listener => "event streams",
         Table::Retry => "events to be sent again",
         Table::DeadLetter => "dead letters",
         Table::Teller => "apps",
         Table::CallbackSecret => "secrets",
-        Table::Count | Table::Open | Table::Collapse | Table::End => "pushes",
-        Table::Cancelled => "cancelled pushes",
-        Table::Campaign => "campaigns under way",
     }
 }

@@ -265,7 +265,7 @@ fn messages_name_the_value_and_the_rule() {
 }
 
 #[test]
-fn lanes_and_collapse_keys_are_for_inboxes() {
+fn a_lane_and_a_collapse_key_reach_the_store() {
     let body = |audience: &str, options: &str| {
         format!(r#"{{"audience":{audience},"data":{{}},"options":{options}}}"#)
     };
@@ -284,20 +284,6 @@ fn lanes_and_collapse_keys_are_for_inboxes() {
         let document = String::from_utf8(accept.payload.to_vec()).unwrap();
         assert!(document.contains(r#""data":{},"collapse_key":"k","#));
     }
-    for audience in [r#"{"all":true}"#, r#"{"topic":"t"}"#, r#"{"expr":"vip"}"#] {
-        assert!(parse(&body(audience, r#"{"priority":"normal"}"#)).is_ok());
-        for (options, at) in [
-            (r#"{"priority":"low"}"#, "/options/priority"),
-            (r#"{"collapse_key":"k"}"#, "/options/collapse_key"),
-        ] {
-            check(&body(audience, options), Fault::InvalidField, at);
-        }
-    }
-    check(
-        &body(r#"{"devices":["d"]}"#, r#"{"pace":{"over":1}}"#),
-        Fault::InvalidField,
-        "/options/pace",
-    );
 }
 
 #[test]

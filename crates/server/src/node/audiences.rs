@@ -8,7 +8,7 @@ use campanile_broker::{
     ids::{AppId, MessageId, Millis},
     message::Message,
 };
-use campanile_push::{device::Profile, live::LiveIndex, targeting::Targeting};
+use campanile_push::{campaign::Candidate, device::Profile, live::LiveIndex, targeting::Targeting};
 
 /// Audiences that a shard remembers as read: a storm of returning devices asks for the same ones again and again. Past it, all are forgotten.
 const REMEMBERED: usize = 4096;
@@ -114,8 +114,14 @@ impl Audiences for LiveAudiences {
     ) -> Turn {
         let live = self.apps.get(app);
         let profile = live.and_then(|live| live.profile(device.slot));
+        let candidate = Candidate {
+            client_id: device.client_id,
+            number: device.ordinal,
+            profile,
+            memory: &campaigns::read(memory),
+        };
         let campaigns = &self.campaigns;
-        campaigns.turn(app, device, profile, push, memory, under_way, now)
+        campaigns.turn(app, &candidate, push, under_way, now)
     }
 
     fn remember(

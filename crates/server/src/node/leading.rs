@@ -1,5 +1,5 @@
-//! The tasks of the node that leads: the one that makes the pushes of schedules (`campanile_api::scheduler`), the one that looks after campaigns (`campanile_api::campaigns`), and the one that tells webhooks and callback addresses
-//! (`campanile_api::teller`).
+//! The tasks of the node that leads: the one that makes the pushes of schedules (`campanile_api::scheduler`), the one that looks after campaigns
+//! (`campanile_api::campaigns`), and the one that tells webhooks and callback addresses (`campanile_api::teller`).
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -34,12 +34,14 @@ impl Leading {
             async move { while stopped.changed().await.is_ok() {} }
         };
         let scheduler = api::scheduler::run(state.clone(), leads(), stopped());
-        let (campaign_state, campaigns_lead) = (state.clone(), leads());
-        let (watched, campaigns_stopped) = (node.watched.clone(), stopped());
-        let campaigns = async move {
-            tokio::select! {
-                () = api::campaigns::run(campaign_state, campaigns_lead, || watched.list()) => {}
-                () = campaigns_stopped => {}
+        let watched = node.watched.clone();
+        let campaigns = {
+            let (state, leads, stopped) = (state.clone(), leads(), stopped());
+            async move {
+                tokio::select! {
+                    () = api::campaigns::run(state, leads, || watched.list()) => {}
+                    () = stopped => {}
+                }
             }
         };
         let teller = api::teller::run(state.clone(), leads(), stopped());

@@ -135,6 +135,11 @@ fn what_a_device_is_done_with_goes_with_it_from_node_to_node() {
     away.close();
     let waiting = push(&mut cluster, 1, 4, r#"{"priority": "low"}"#);
     expect(&mut device, 4);
+    let report = format!("GET /v1/apps/default/pushes/{waiting}");
+    eventually(
+        "the receipt of the device, which a crash could lose",
+        || (ask(&mut cluster, 1, &report, "")["delivered"] == 1).then_some(()),
+    );
     device.close();
     cluster.node(0).kill();
     cluster.node(0).start().unwrap();
@@ -142,7 +147,6 @@ fn what_a_device_is_done_with_goes_with_it_from_node_to_node() {
         away.connect(cluster.addresses()[0].mqtt, false).ok()
     });
     expect(&mut away, 4);
-    let report = format!("GET /v1/apps/default/pushes/{waiting}");
     eventually("the receipts", || {
         (ask(&mut cluster, 1, &report, "")["delivered"] == 2).then_some(())
     });

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use rumqttc::v5::{
-    Client as Rumqtt, Connection, Event, MqttOptions,
-    mqttbytes::v5::{Packet, Publish},
+use rumqttc::{
+    Outgoing,
+    v5::{
+        Client as Rumqtt, Connection, Event, MqttOptions,
+        mqttbytes::v5::{Packet, Publish},
+    },
 };
 use serde_json::{Value, json};
 
@@ -35,11 +38,14 @@ impl Slow {
         slow
     }
 
+    fn event(&mut self) -> Event {
+        let event = self.connection.recv_timeout(PATIENCE);
+        event.expect("something happens").expect("it holds")
+    }
+
     fn until<T>(&mut self, look: impl Fn(Packet) -> Option<T>) -> T {
         loop {
-            let event = self.connection.recv_timeout(PATIENCE);
-            let event = event.expect("something happens").expect("it holds");
-            if let Event::Incoming(packet) = event
+            if let Event::Incoming(packet) = self.event()
                 && let Some(found) = look(packet)
             {
                 return found;
@@ -54,8 +60,10 @@ impl Slow {
         })
     }
 
-    fn acknowledge(&self, publish: &Publish) {
+    fn acknowledge(&mut self, publish: &Publish) {
         self.client.ack(publish).expect("there is room");
+        // It leaves with the events that follow.
+        while !matches!(self.event(), Event::Outgoing(Outgoing::PubAck(_))) {}
     }
 
     /// The numbers of the next pushes, each acknowledged when it is there.

@@ -123,10 +123,10 @@ impl Ends {
                 body_hash: [current.push as u8; 32],
                 expires_ms: self.now.0 + 86_400_000,
             }),
-            info: Bytes::new(),
-            watched: false,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         self.trace.note(|| {
             format!(

@@ -192,7 +192,9 @@ impl Model {
         if arrival.qos == QoS::ExactlyOnce && got.exactly_once > 0 && !message.was_undone {
             return wrong("came twice with QoS 2");
         }
-        let may_repeat = changed || got.fresh < message.sends || message.was_undone;
+        // Whoever keeps a message for a member at a node that it has lost does not know whether the member has it.
+        let is_sent_anew = shared.is_some() && self.faults.links;
+        let may_repeat = changed || is_sent_anew || got.fresh < message.sends || message.was_undone;
         let excused = arrival.dup || may_repeat;
         if known.is_some() && arrival.qos < QoS::ExactlyOnce && !excused {
             return wrong("came again without a reason");
@@ -305,8 +307,8 @@ impl Model {
     pub(super) fn check_messages(&self, now: Millis, still_up: &[bool]) -> Held {
         for (ix, message) in self.owed(now) {
             // If the node does not hear that a QoS 2 message was kept, live subscribers do not get it; and its repetition is known, and comes to nobody.
-            let reaches_live =
-                !self.faults.links && !(message.qos == QoS::ExactlyOnce && message.disordered);
+            let is_unheard = message.qos == QoS::ExactlyOnce && message.disordered;
+            let reaches_live = !(self.faults.links || is_unheard);
             for (at, session) in self.sessions.iter().enumerate() {
                 let is_lasting = reaches_live && still_up.get(at).is_some_and(|up| *up);
                 if session.over || !session.durable && !is_lasting || session.got.contains_key(&ix)

@@ -300,10 +300,10 @@ impl Stage {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
-            info: Bytes::new(),
-            watched: false,
             rows: None,
             channel: Default::default(),
+            info: Bytes::new(),
+            watched: false,
         };
         node.push(Command::Accept(Box::new(accept)));
     }

@@ -6,6 +6,7 @@ local events = {
   key = K .. 'v',
   -- The numbers of kinds.
   connected = 0, disconnected = 1, accepted = 5, delivered = 6, displayed = 7, clicked = 8, dismissed = 9, expired = 10, collapsed = 11, dropped = 12,
+  failed = 13,
 }
 do
   local WEBHOOKS, LISTENERS = 40, 41

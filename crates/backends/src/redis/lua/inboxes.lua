@@ -21,6 +21,7 @@ end
 
 -- How many entries a lane has, and its last one or 0.
 local function lane_of(device, lane)
+  if lane == NORMAL and not device.high and not device.low then return device.entries or 0, device.last or 0 end
   local field = LANE_FIELDS[lane]
   if field then
     if not device[field] then return 0, 0 end
@@ -33,8 +34,9 @@ local function lane_of(device, lane)
   return entries, device.last or 0
 end
 
--- The lanes that hold anything.
+-- The lanes that hold anything. Most devices have none but the normal one.
 local function lanes_of(device)
+  if not device.high and not device.low then return device.entries and device.entries > 0 and { NORMAL } or {} end
   local lanes = {}
   for _, lane in ipairs(LANES) do
     if lane_of(device, lane) > 0 then lanes[#lanes + 1] = lane end
@@ -111,6 +113,7 @@ local save_marks
 do
   local EVENT_OF_SET = {
     d = events.delivered, x = events.dropped, r = events.collapsed, s = events.displayed, k = events.clicked, w = events.dismissed,
+    b = events.failed, f = events.dropped, q = events.dropped, p = events.dropped,
   }
 
   -- Whether a push is for a device, or its audience is counted by those who tell.

@@ -264,7 +264,8 @@ read.report = function(push)
     if name ~= 'x' and settled[name] > 0 then others[#others + 1] = { name, settled[name] } end
   end
   return {
-    tonumber(row[1]), tonumber(row[2]), targeted, delivered, settled.x, row[6] and not row[7] or false, seen.s, seen.k, seen.w, others, row[8] or '',
+    tonumber(row[1]), tonumber(row[2]), targeted, delivered, settled.x, row[6] and not row[7] or false, seen.s, seen.k, seen.w, others,
+    row[8] or '',
   }
 end
 

@@ -182,9 +182,12 @@ run.subscribe = function(client, epoch, add, remove, inbox)
   return known
 end
 
+local SETTLED = {
+  b = '{"reason":"too_large"}', f = '{"reason":"frequency_cap"}', q = '{"reason":"quiet_hours"}', p = '{"reason":"local_time_past"}',
+}
 local function receive(client, number, receipts, settled)
   for _, push in ipairs(receipts) do mark(push, 'd', number, client) end
-  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number, client) end
+  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number, client, SETTLED[entry[2]]) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record

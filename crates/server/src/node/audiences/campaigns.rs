@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use campanile_broker::{
-    audience::{Device, Standing, Turn},
+    audience::{Standing, Turn},
     ids::{AppId, MessageId, Millis},
     lane::Lane,
     message::{Kind, Message},
@@ -16,7 +16,6 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     campaign::{self, Campaign, Candidate, Memory, Row},
-    device::Profile,
     id::PushId,
     lanes::Priority,
 };
@@ -92,23 +91,15 @@ impl Known {
     pub fn turn(
         &self,
         app: &AppId,
-        device: &Device<'_>,
-        profile: Option<&Profile>,
+        candidate: &Candidate<'_>,
         push: MessageId,
-        memory: &Bytes,
         under_way: &[MessageId],
         now: Millis,
     ) -> Turn {
         let Some(campaign) = self.campaign(app, push) else {
             return Turn::No;
         };
-        let candidate = Candidate {
-            client_id: device.client_id,
-            number: device.ordinal,
-            profile,
-            memory: &read(memory),
-        };
-        match campaign.turn(&candidate, now.0) {
+        match campaign.turn(candidate, now.0) {
             campaign::Turn::At(at_ms) => Turn::At(Millis(at_ms)),
             campaign::Turn::No => Turn::No,
             // Whether one of its kind that is under way counts is known when that is over.
@@ -166,7 +157,7 @@ impl Known {
 }
 
 /// A memory that cannot be read is of a later version: at worst something is repeated.
-fn read(memory: &[u8]) -> Memory {
+pub fn read(memory: &[u8]) -> Memory {
     Memory::decode(memory).unwrap_or_default()
 }
 
