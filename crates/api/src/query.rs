@@ -35,6 +35,9 @@ pub(crate) struct Paging {
     pub limit: usize,
 }
 
+/// Parameters and their values, in the order in which they were given.
+pub(crate) type Given<'k> = Vec<(&'k str, String)>;
+
 impl Paging {
     /// The id that the page begins after.
     pub(crate) fn after_id<T>(&self) -> Result<Option<T>, Problem>
@@ -72,7 +75,7 @@ impl Paging {
     pub(crate) fn with_all<'k>(
         text: Option<&str>,
         more: &[&'k str],
-    ) -> Result<(Paging, Vec<(&'k str, String)>), Problem> {
+    ) -> Result<(Paging, Given<'k>), Problem> {
         let mut paging = Paging {
             after: None,
             limit: Paging::USUAL,

@@ -196,7 +196,9 @@ impl Model {
                 Change::Member {
                     filter, client_id, ..
                 } => members.remove(&(filter, client_id)),
-                other @ (Change::Retained { .. } | Change::Profile { .. }) => {
+                other @ (Change::Retained { .. }
+                | Change::Profile { .. }
+                | Change::Campaign { .. }) => {
                     panic!("nothing is retained, nothing is known of devices: {other:?}")
                 }
             };

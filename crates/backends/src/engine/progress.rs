@@ -42,7 +42,10 @@ impl Txn<'_> {
                 Mark::Failed(reason) => What::PushFailed { reason },
                 _ => continue,
             };
-            if is_new && self.is_marked(&push, Mark::Targeted, progress.ordinal)? {
+            if is_new
+                && !record.is_control
+                && self.is_marked(&push, Mark::Targeted, progress.ordinal)?
+            {
                 let ClientKey { app, client_id } = &progress.client;
                 self.tell_of_push(app.as_str(), id.0, Some(client_id), &what)?;
             }

@@ -102,6 +102,7 @@ impl Txn<'_> {
             to_audience,
             is_counted: false,
             info: accept.info.clone(),
+            is_control: accept.channel == Channel::Control,
         };
         let now_or_never = accept.expires_ms <= accept.accepted_ms;
         let targeted = if accept.rows.is_some() {
@@ -151,6 +152,10 @@ impl Txn<'_> {
         accept: &Accept,
         targeted: Option<u64>,
     ) -> Result<(), StoreError> {
+        if accept.channel == Channel::Control {
+            // It is the server's own.
+            return Ok(());
+        }
         let app = accept.app.as_str();
         let has_listeners = self.has_listeners(app)?;
         if has_listeners {

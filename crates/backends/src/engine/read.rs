@@ -237,6 +237,7 @@ fn read_pushes(
         }
         let id = Subject::of_key(key).push_id();
         match decode::<PushRecord>(value, "push") {
+            Ok(record) if record.is_control => {}
             Ok(record) => found.extend(id.map(|id| Listed {
                 id: PushId(id),
                 accepted_ms: record.accepted_ms,

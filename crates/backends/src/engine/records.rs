@@ -650,6 +650,9 @@ pub struct PushRecord {
     /// What its sender wants to find again, opaque here.
     #[prost(bytes = "bytes", tag = "8")]
     pub info: prost::bytes::Bytes,
+    /// It is what the server says, on `push/ctl`: nobody finds it in a list.
+    #[prost(bool, tag = "9")]
+    pub is_control: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

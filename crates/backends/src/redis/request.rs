@@ -15,7 +15,7 @@ use campanile_broker::{
 use campanile_push::{
     receipt::{DropReason, FailReason, Mark},
     rows::{Change, Scope},
-    store::{self as push, Accept, Audience, Target},
+    store::{self as push, Accept, Audience, Channel, Target},
 };
 use prost::Message as _;
 
@@ -361,7 +361,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         true => MessageRecord::of(&message).encode_to_vec(),
         false => Vec::new(),
     };
-    pack.array(12)
+    pack.array(13)
         .text("accept")
         .text(&hex(message.id))
         .number(accept.accepted_ms)
@@ -388,7 +388,8 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
             pack_rows(pack, change);
         })
         .bytes(&accept.info)
-        .truth(accept.watched);
+        .truth(accept.watched)
+        .truth(accept.channel == Channel::Control);
 }
 
 /// What cannot be understood is a request too: it gets its answer in turn.

@@ -121,8 +121,8 @@ mod tests {
         for _ in 0..2 {
             close(&mut world).unwrap();
         }
-        assert_eq!(world.take_told(), [event.clone()]);
+        assert_eq!(world.take_told(), std::slice::from_ref(&event));
         let retries = world.read(|context| webhooks::retries(context, &shop, CALLBACKS));
-        assert_eq!(retries, [callback.clone()]);
+        assert_eq!(retries, std::slice::from_ref(&callback));
     }
 }

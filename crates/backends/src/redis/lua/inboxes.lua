@@ -136,7 +136,7 @@ do
     local rows, new = {}, {}
     for push, of_push in pairs(marks) do
       local key = push_key(push)
-      local row = call('HMGET', key, 'l', 't', 'g', 'a')
+      local row = call('HMGET', key, 'l', 't', 'g', 'a', 'i')
       rows[push] = row
       -- Whoever counts those that a push to an audience is for may see a device otherwise than the node that sent it.
       if row[3] then
@@ -177,7 +177,7 @@ do
     for _, one in ipairs(told) do
       local push, name, number, client, data = unpack(one, 1, 5)
       local at = push .. name .. number
-      if new[at] and EVENT_OF_SET[name] and is_targeted(push, rows[push], number) then
+      if new[at] and EVENT_OF_SET[name] and not rows[push][5] and is_targeted(push, rows[push], number) then
         new[at] = nil
         events.append(EVENT_OF_SET[name], client, push, data)
       end

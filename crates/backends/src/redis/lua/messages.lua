@@ -107,7 +107,8 @@ end
 -- A push: a hash `P:ID` with a accepted, e expires, n targeted, o place, l for whom it is; of one for a device y its client, t its number, and d, x, r, s, k, w
 -- as it is in these sets. b<number> is the push that took its place at a device. Others have sets: of one for all, c says how many chunks they have; of one for a few, m is the message that they share, and
 -- the list `P:ID:c` says whose inboxes may hold it. One to an audience is one for all with g, and k once all whom it is for are counted: its n
--- means nothing. j is what its sender wants to find again.
+-- means nothing. j is what its sender wants to find again; i, it is what the server
+-- itself says.
 local function target_all(push)
   local chunks = math.ceil(counter('o') / NUMBERS_IN_CHUNK)
   local targeted = 0
@@ -134,7 +135,7 @@ end
 
 -- idempotency: key, hash of the body, expiry
 -- rows: of a campaign, as of a change; it is no entry anywhere
-run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows, info, watched)
+run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows, info, watched, is_control)
   if idempotency then
     local answer = first_answer(idempotency[1], idempotency[2], accepted_at)
     if answer == 'K' then return answer end
@@ -209,11 +210,13 @@ run.accept = function(push, accepted_at, expires_at, clients, message, item, ide
   end
   add('n', targeted or 0)
   if info ~= '' then add('j', info) end
+  if is_control then add('i', 1) end
   write('HSET', key, unpack(fields))
-  write('ZADD', PUSHES, 0, push)
-  events.tell(events.accepted, nil, push, targeted and '{"targeted":' .. digits(targeted) .. '}')
+  -- What the server itself says is in no list, and no event.
+  if not is_control then write('ZADD', PUSHES, 0, push) end
+  if not is_control then events.tell(events.accepted, nil, push, targeted and '{"targeted":' .. digits(targeted) .. '}') end
   -- Of a push to named devices each event tells.
-  if watched or not clients and events.has_listeners() then put_row(OPEN_TABLE, push, info, nil, next_place()) end
+  if not is_control and (watched or not clients and events.has_listeners()) then put_row(OPEN_TABLE, push, info, nil, next_place()) end
   if idempotency then
     local record = { idempotency[2], push, targeted, accepted_at, idempotency[3] }
     write('HSET', IDEMPOTENCY, idempotency[1], cmsgpack.pack(record))
