@@ -221,8 +221,6 @@ fn accept(number: u32, audience: Audience) -> Request {
         priority: Priority::Normal,
         collapse_key: None,
         idempotency: None,
-        priority: campanile_push::lanes::Priority::default(),
-        collapse_key: None,
         rows: None,
         channel: Default::default(),
         info: Default::default(),

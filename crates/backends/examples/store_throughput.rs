@@ -196,8 +196,6 @@ impl Bench {
             priority: Priority::Normal,
             collapse_key: None,
             idempotency: None,
-            priority: campanile_push::lanes::Priority::default(),
-            collapse_key: None,
             rows: None,
             channel: Default::default(),
             info: Bytes::new(),
