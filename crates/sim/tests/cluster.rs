@@ -6,7 +6,7 @@ use campanile_broker::{
     ids::{AppId, Offset},
     store::Change,
 };
-use campanile_mqtt::{Packet, QoS, Reason, Split, Version, split};
+use campanile_mqtt::{Packet, Property, QoS, Reason, Split, Version, split};
 use campanile_push::{
     app::AppName,
     id::PushId,
@@ -435,6 +435,34 @@ fn redelivers(sabotage: Option<Sabotage>) -> bool {
 fn a_shared_message_in_flight_goes_to_another_member_when_its_node_is_lost() {
     assert!(redelivers(None));
     assert!(!redelivers(Some(Sabotage::ForgetShared)));
+}
+
+/// How often a message comes to the last member of a group, if it waited for another member at another node, and the word that it was passed on is lost with the link.
+fn arrivals_after_a_lost_word(qos: u8) -> usize {
+    let mut town = Town::of(3);
+    let one_at_a_time = Property::ReceiveMaximum(1);
+    let member = town.connect(1, connect("member").with(one_at_a_time));
+    town.subscribe(member, "$share/g/a", qos);
+    let publisher = town.connect(0, connect("pub"));
+    town.send(publisher, publish("a", "sent").qos(qos, 5));
+    town.send(publisher, publish("a", "waits").qos(qos, 6));
+    town.expect_publish(member, "sent");
+    town.expect_silence(member);
+    let last = town.connect(2, connect("last"));
+    town.subscribe(last, "$share/g/a", qos);
+    let Wire { node, number, .. } = town.wires[member];
+    town.fleet.cut(node, number);
+    town.settle_but(&[Move::Peer(1, 0)]);
+    town.fleet.break_link(0, 1);
+    town.wait(3000);
+    let heard = std::iter::from_fn(|| town.poll(last));
+    heard.filter(|heard| heard.payload() == "waits").count()
+}
+
+#[test]
+fn a_shared_message_that_two_nodes_keep_comes_twice_but_not_with_qos_2() {
+    assert_eq!(arrivals_after_a_lost_word(1), 2);
+    assert_eq!(arrivals_after_a_lost_word(2), 1);
 }
 
 #[test]
