@@ -127,7 +127,16 @@ fn check_config_reports_every_mistake_for_people_and_scripts() {
     fs::write(dir.path().join("good.toml"), defaults).expect("a file can be written");
     let (out, _) = check(dir.path(), &["check-config", "--config", "good.toml"], 0);
     assert!(
-        out.contains("warning: good.toml:") && out.ends_with("good.toml: 0 mistakes, 1 warning\n"),
+        out.ends_with("good.toml: 0 mistakes, 0 warnings\n"),
+        "{out}"
+    );
+
+    let nobody = "[[listeners]]\nname = 'mqtt'\naddress = '127.0.0.1:1883'\nauth = ['password']\n";
+    fs::write(dir.path().join("odd.toml"), nobody).expect("a file can be written");
+    let (out, _) = check(dir.path(), &["check-config", "--config", "odd.toml"], 0);
+    assert!(
+        out.contains("warning: clients.password_file: ")
+            && out.ends_with("odd.toml: 0 mistakes, 1 warning\n"),
         "{out}"
     );
 }
