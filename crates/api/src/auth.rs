@@ -11,7 +11,8 @@ use campanile_push::{
     app::{AppName, KeyHash},
     key::ApiKey,
     registry::{
-        apps,
+        Context,
+        apps::{self, Quotas},
         permission::{Permission, Permissions},
     },
 };
@@ -34,6 +35,8 @@ pub(crate) struct Caller {
     pub app: AppName,
     /// The key's id.
     pub key_id: Arc<str>,
+    /// What the app may use.
+    pub quotas: Quotas,
     permissions: Permissions,
 }
 
@@ -58,18 +61,35 @@ pub(crate) async fn authorise(
             "the API key is valid, but not for the app that the path names",
         ));
     }
-    if !caller.permissions.allow(needed) {
-        let has: Vec<&str> = caller.permissions.iter().map(Permission::text).collect();
-        return Err(Problem::new(
+    caller.require(needed)?;
+    Ok(caller)
+}
+
+/// Lets the request through if its key is an operator's, of whatever app.
+pub(crate) async fn authorise_operator(
+    state: &ApiState,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    let caller = caller_of(state, presented(headers)?.hash()).await?;
+    caller.require(Permission::Operator)?;
+    Ok(caller)
+}
+
+impl Caller {
+    fn require(&self, needed: Permission) -> Result<(), Problem> {
+        if self.permissions.allow(needed) {
+            return Ok(());
+        }
+        let has: Vec<&str> = self.permissions.iter().map(Permission::text).collect();
+        Err(Problem::new(
             Code::NotPermitted,
             format!(
                 "this needs a key with the permission {needed}; key {} has {}",
-                caller.key_id,
+                self.key_id,
                 has.join(", ")
             ),
-        ));
+        ))
     }
-    Ok(caller)
 }
 
 fn presented(headers: &HeaderMap) -> Result<ApiKey, Problem> {
@@ -103,12 +123,25 @@ async fn caller_of(state: &ApiState, key: KeyHash) -> Result<Caller, Problem> {
     }
     let (asked_at, now_ms) = (Instant::now(), state.now_ms());
     let found = state
-        .read(move |reader| apps::key_of_hash(reader, &key, now_ms))
+        .read(move |reader| {
+            let Some((app, record)) = apps::key_of_hash(reader, &key, now_ms)? else {
+                return Ok(None);
+            };
+            let context = Context {
+                reader,
+                now_ms,
+                unique: 0,
+                actor: "",
+            };
+            let quotas = apps::app(&context, &app)?.unwrap_or_default().quotas;
+            Ok(Some((app, record, quotas)))
+        })
         .await?;
     match found {
-        Some((app, record)) => {
+        Some((app, record, quotas)) => {
             let caller = Caller {
                 app,
+                quotas,
                 permissions: record.permissions(),
                 key_id: record.id.into(),
             };
@@ -157,6 +190,7 @@ mod tests {
         Caller {
             app: AppName::new("shop").unwrap(),
             key_id: "k_1".into(),
+            quotas: Quotas::default(),
             permissions: Permissions::ADMIN,
         }
     }

@@ -11,12 +11,14 @@ use campanile_push::{
     idempotency::IdempotencyKey, registry::permission::Permission, request::batch,
 };
 use futures_util::{StreamExt, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
     ApiState,
     auth::{self, Caller},
     body,
+    openapi::{self, Operation, of},
     problem::Problem,
     pushes::{self, Accepted},
     routes::path_problem,
@@ -27,13 +29,25 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 /// Pushes of one request that are on their way to the store at a time: enough to fill its commits, and no more than one caller's share.
 const AT_ONCE: usize = 64;
 
+/// What `POST /v1/apps/{app}/pushes:batch` takes and answers.
+pub(crate) fn operation() -> Operation {
+    let one = serde_json::json!({"audience": {"devices": ["phone-1"]}, "data": {"n": 1}});
+    Operation::new("sendPushes", "Makes many pushes at once")
+        .tells("Up to 8 MiB. Each is taken or refused by itself. With an `Idempotency-Key` the batch can be sent again whole: each push has a key of its own by its place.")
+        .needs(Permission::PushSend)
+        .idempotent()
+        .takes(openapi::reference("Pushes"), serde_json::json!({"pushes": [one]}))
+        .answers(200, "What became of each, in their order.", of::<Results>())
+}
+
 /// What became of each, in the order of the request.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Results {
     results: Vec<Item>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Result")]
 #[serde(untagged)]
 enum Item {
     Accepted {

@@ -33,11 +33,44 @@ use tokio::time::sleep;
 use crate::{
     ApiState,
     auth::{self, Caller},
+    openapi::Operation,
     problem::{Code, Problem},
     pushes,
     routes::path_problem,
     schedules,
 };
+
+/// The verbs of `POST /v1/apps/{app}/pushes/{id}:..`.
+pub(crate) fn operations() -> [(&'static str, Operation); 4] {
+    let act = |id, summary| {
+        Operation::new(id, summary)
+            .needs(Permission::PushSend)
+            .answers(200, "The push's report.", pushes::report_shape())
+            .may(&[
+                Code::InvalidPushId,
+                Code::PushNotFound,
+                Code::NotACampaign,
+                Code::PushOver,
+                Code::Clash,
+                Code::Missing,
+            ])
+    };
+    [
+        ("pause", act("pausePush", "Holds a campaign")),
+        ("resume", act("resumePush", "Goes on with a campaign")),
+        (
+            "cancel",
+            act(
+                "cancelPush",
+                "Keeps a push from devices that have not got it",
+            ),
+        ),
+        (
+            "recall",
+            act("recallPush", "Cancels a push, and has devices withdraw it"),
+        ),
+    ]
+}
 
 /// On whose behalf campaigns are looked after.
 const ACTOR: &str = "campaigns";

@@ -13,14 +13,71 @@ use campanile_push::{
     registry::permission::Permission,
 };
 
+use serde_json::json;
+
 use crate::{
     ApiState,
     auth::{self, Caller},
     body,
+    openapi::{self, Content, Operation, Routes, Shape},
     problem::{Code, Problem},
     pushes,
     routes::path_problem,
 };
+
+/// Refusals that our own request may get, whoever's words it came in.
+const OF_PUSHES: &[Code] = &[
+    Code::InvalidExpression,
+    Code::PayloadTooLarge,
+    Code::Missing,
+    Code::Clash,
+    Code::PushRateExceeded,
+    Code::StoredBytesExceeded,
+];
+
+/// The routes of other services.
+pub(crate) fn routes() -> Routes {
+    let text = || json!({"type": "string"});
+    let named = json!({"type": "object", "required": ["name"], "properties": {"name": text()}});
+    let fcm = Operation::new("sendAsFcm", "A push in the words of FCM's HTTP v1")
+        .needs(Permission::PushSend)
+        .takes(
+            openapi::reference("FcmRequest"),
+            json!({"message": {"token": "phone-1", "notification": {"title": "Hello"}}}),
+        )
+        .answers(
+            200,
+            "It is accepted: `projects/APP/messages/PUSH_ID`.",
+            Content::Told(named),
+        )
+        .may(OF_PUSHES)
+        .refuses_as(Shape::Fcm);
+    let numbered = json!({"type": "object", "required": ["sendno", "msg_id"], "properties": {"sendno": text(), "msg_id": text()}});
+    let jpush = Operation::new("sendAsJpush", "A push in the words of JPush's Push API v3")
+        .needs_password(Permission::PushSend)
+        .takes(
+            openapi::reference("JpushRequest"),
+            json!({"platform": "all", "audience": "all", "notification": {"alert": "Hello"}}),
+        )
+        .answers(
+            200,
+            "It is accepted; `msg_id` is the push id.",
+            Content::Told(numbered),
+        )
+        .may(OF_PUSHES)
+        .may(&[Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused])
+        .refuses_as(Shape::Jpush);
+    Routes::of(
+        "Other services",
+        "Requests of FCM and JPush. Fields that mean nothing here are refused by name.",
+    )
+    .post(
+        "/compat/fcm/v1/projects/{app}/messages:send",
+        self::fcm,
+        fcm,
+    )
+    .post("/compat/jpush/v3/push", self::jpush, jpush)
+}
 
 /// `POST /compat/fcm/v1/projects/{app}/messages:send`
 pub(crate) async fn fcm(

@@ -18,13 +18,17 @@ use campanile_broker::cluster::{
     peer::Load,
 };
 use campanile_push::app::AppName;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState,
     cluster::NodeStatus,
+    openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     query,
+    rate::Bucket,
 };
 
 /// Answers a second, over all callers: as many as a node accepts connections by default. What is above is refused, not queued.
@@ -36,7 +40,32 @@ const TTL_SECONDS: u32 = 60;
 /// Schemes of listeners.
 const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 
-#[derive(Serialize)]
+/// The route of devices that ask where to connect.
+pub(crate) fn routes() -> Routes {
+    let connect = Operation::new("getAddresses", "Where a device should connect")
+        .tells("The best address first. Open to everybody, from browsers too.")
+        .query(
+            "app",
+            "The app's name, `default` if absent.",
+            openapi::reference("AppName"),
+        )
+        .query(
+            "device",
+            "The client identifier: the same device gets the same order while little changes.",
+            json!({"type": "string"}),
+        )
+        .query(
+            "scheme",
+            "Only addresses of this scheme.",
+            json!({"type": "string", "enum": SCHEMES}),
+        )
+        .answers(200, "Addresses by scheme.", of::<Dispatch<'static>>())
+        .header("Access-Control-Allow-Origin", "`*`.")
+        .may(&[Code::TooManyRequests, Code::NoNode]);
+    Routes::of("Connecting", "For devices.").get("/v1/connect", self::connect, connect)
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Dispatch<'c> {
     /// By scheme, the best first.
     addresses: BTreeMap<&'static str, Vec<&'c str>>,
@@ -162,36 +191,18 @@ fn standing(node: &NodeStatus) -> Standing<'_> {
 
 /// A token bucket over all callers.
 #[derive(Debug)]
-pub(crate) struct Admission(Mutex<Tokens>);
-
-#[derive(Debug)]
-struct Tokens {
-    /// In thousandths.
-    left: u64,
-    at_ms: u64,
-}
+pub(crate) struct Admission(Mutex<Bucket>);
 
 impl Default for Admission {
     fn default() -> Admission {
-        Admission(Mutex::new(Tokens {
-            left: BURST * 1000,
-            at_ms: 0,
-        }))
+        Admission(Mutex::new(Bucket::full(BURST)))
     }
 }
 
 impl Admission {
     fn admit(&self, now_ms: u64) -> bool {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed_ms = now_ms.saturating_sub(tokens.at_ms);
-        tokens.at_ms = now_ms; // Also when the clock was set back: the bucket goes on from there.
-        let grown = elapsed_ms.saturating_mul(ANSWERS_PER_SECOND);
-        tokens.left = tokens.left.saturating_add(grown).min(BURST * 1000);
-        let admitted = tokens.left >= 1000;
-        if admitted {
-            tokens.left -= 1000;
-        }
-        admitted
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(now_ms, ANSWERS_PER_SECOND * 1000, BURST)
     }
 }
 

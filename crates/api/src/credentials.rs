@@ -12,23 +12,107 @@ use campanile_push::{
     app::AppName,
     registry::{
         Context, apps,
-        device_keys::{self, DeviceKeyRecord, NewDeviceKey},
+        device_keys::{self, DeviceKeyRecord, MAX_KEYS, NewDeviceKey},
         device_rules::{self, DeviceRules},
         permission::Permission,
         tokens::{self, DeviceToken},
     },
     time::rfc3339,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState, auth, body, keys,
+    openapi::{Content, Operation, Routes, named, of, reference},
     problem::{Code, Problem},
     routes::path_problem,
 };
 
+/// The routes of credentials.
+pub(crate) fn routes() -> Routes {
+    const KEYS: &str = "/v1/apps/{app}/device-keys";
+    const RULES: &str = "/v1/apps/{app}/device-rules";
+    let token = Operation::new("makeDeviceToken", "Gives a device a token")
+        .tells("Registered or not. It is the device's password in MQTT, and is shown this once.")
+        .needs(Permission::DeviceWrite)
+        .takes_optional(keys::grace(), json!({"grace": 3600}))
+        .answers(201, "The token. It is not shown again.", of::<Made>())
+        .leads_to("revokeDeviceToken", "device", "/device")
+        .may(&[Code::Missing, Code::QuotaReached]);
+    let kick = Operation::new("kickDevice", "Closes a device's connection")
+        .tells("It may come back at once.")
+        .needs(Permission::DeviceWrite)
+        .changes_nothing()
+        .may(&[
+            Code::IncompleteBody,
+            Code::BodyTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+        ])
+        .answers(200, "What became of it.", of::<Kicked>());
+    let revoke = Operation::new("revokeDeviceToken", "Ends a device's token")
+        .tells("The one before it too, and its connection.")
+        .needs(Permission::DeviceWrite)
+        .answers(204, "It is ended.", Content::None)
+        .may(&[Code::Missing, Code::InvalidField]);
+    let list = Operation::new("listDeviceKeys", "Lists the keys that sign for devices")
+        .needs(Permission::Admin)
+        .answers(200, "All of them, without secrets.", of::<List>());
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAJhvYHzqxPP9MJnDphWOS2pmiz2CBIzexXwk0EUPHGNY=\n-----END PUBLIC KEY-----\n";
+    let add = Operation::new("addDeviceKey", "Adds a key that signs for devices")
+        .tells(&format!("An app has at most {MAX_KEYS}."))
+        .needs(Permission::Admin)
+        .takes(
+            reference("DeviceKeyRequest"),
+            json!({"kid": "2026-11", "algorithm": "EdDSA", "public_key": pem}),
+        )
+        .answers(201, "The key, without its secret.", of::<Shown>())
+        .leads_to("removeDeviceKey", "kid", "/kid")
+        .may(&[Code::Exists, Code::QuotaReached]);
+    let remove = Operation::new("removeDeviceKey", "Removes a key that signs for devices")
+        .tells(
+            "What it has signed proves nothing any more; connections that were made with it stay.",
+        )
+        .needs(Permission::Admin)
+        .answers(204, "It is gone.", Content::None)
+        .may(&[Code::Missing]);
+    let rules = Operation::new("getDeviceRules", "What devices may do")
+        .needs(Permission::Read)
+        .answers(200, "The rules.", named("DeviceRules"));
+    let set_rules = Operation::new("setDeviceRules", "Says what devices may do")
+        .tells("What the body does not name is as without a setting.")
+        .needs(Permission::Admin)
+        .takes(
+            reference("DeviceRulesRequest"),
+            json!({"publish": ["devices/{client}/#"], "subscribe": ["users/{user}/#"], "tags": ["beta"]}),
+        )
+        .answers(200, "The rules.", named("DeviceRules"));
+    Routes::of(
+        "Credentials",
+        "What devices prove with who they are, and what they may do then.",
+    )
+    .verbs(
+        "/v1/apps/{app}/devices/{device}",
+        act,
+        [("token", token), ("kick", kick)],
+    )
+    .delete(
+        "/v1/apps/{app}/devices/{device}/token",
+        self::revoke,
+        revoke,
+    )
+    .get(KEYS, list_keys, list)
+    .post(KEYS, add_key, add)
+    .delete("/v1/apps/{app}/device-keys/{kid}", remove_key, remove)
+    .get(RULES, self::rules, rules)
+    .put(RULES, self::set_rules, set_rules)
+}
+
 /// A device's token: the only time that it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeviceToken")]
 struct Made {
     device: String,
     token: String,
@@ -38,7 +122,7 @@ struct Made {
 }
 
 /// What became of a connection.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Kicked {
     /// Whether there was one.
     kicked: bool,
@@ -80,10 +164,7 @@ async fn issue(
     body: &[u8],
 ) -> Result<Response, Problem> {
     let until = state.now_ms() + apps::grace_seconds(body)? * 1000;
-    let mut random = [0; 32];
-    getrandom::fill(&mut random)
-        .map_err(|_| Problem::internal("the system gave no random numbers for a token"))?;
-    let token = DeviceToken::from_random(random);
+    let token = DeviceToken::from_random(keys::random()?);
     let (app, hash, id) = (caller.app.clone(), token.hash(), device.clone());
     let plan = move |context: &Context<'_>| tokens::issue(context, &app, &id, &hash, until);
     let had_one = state.carry_out(caller.actor(), plan).await?;
@@ -125,7 +206,8 @@ pub(crate) async fn revoke(
 }
 
 /// A key as it may be shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeviceKey")]
 struct Shown {
     kid: String,
     algorithm: &'static str,
@@ -135,7 +217,8 @@ struct Shown {
     created_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeviceKeys")]
 struct List {
     device_keys: Vec<Shown>,
 }
@@ -157,10 +240,10 @@ pub(crate) async fn list_keys(
 ) -> Result<Response, Problem> {
     let Path(app) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
-    let keys = state
+    let found = state
         .look(move |context| device_keys::list(context.reader, &caller.app, context.now_ms))
         .await?;
-    let device_keys = keys.into_iter().map(|(kid, record)| shown(kid, &record));
+    let device_keys = found.into_iter().map(|(kid, record)| shown(kid, &record));
     let list = List {
         device_keys: device_keys.collect(),
     };

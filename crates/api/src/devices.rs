@@ -18,21 +18,86 @@ use campanile_push::{
     },
     time::rfc3339,
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::{
     ApiState, auth, body,
     cluster::{ClientConnection, Located},
-    problem::Problem,
+    openapi::{self, Content, Operation, Routes, of},
+    problem::{Code, Problem},
     query::{self, Paging},
     routes::path_problem,
 };
 
+/// The routes of devices.
+pub(crate) fn routes() -> Routes {
+    const ONE: &str = "/v1/apps/{app}/devices/{device}";
+    let change = || openapi::reference("DeviceChange");
+    let example = || serde_json::json!({"platform": "ios", "app_version": "3.2", "user": "u1", "tags": ["vip"], "attributes": {"plan": "gold"}});
+    let list = Operation::new("listDevices", "Lists devices")
+        .tells("By their identifiers. With a filter a page looks at 1000 devices, so that it may be short, or empty, and yet have a `next`.")
+        .needs(Permission::Read)
+        .paged()
+        .query(
+            "filter",
+            "Only those that match this expression now.",
+            openapi::reference("Expression"),
+        )
+        .answers(200, "A page of devices.", of::<Listed>());
+    let show = Operation::new("getDevice", "Shows a device")
+        .tells("In a cluster with `connection`, where it is connected; `null`: nowhere.")
+        .needs(Permission::Read)
+        .answers(200, "The device.", of::<Shown>())
+        .may(&[Code::Missing, Code::InvalidField]);
+    let put = Operation::new("putDevice", "Registers a device, or makes it just this")
+        .tells("What the body does not name ends.")
+        .needs(Permission::DeviceWrite)
+        .takes(change(), example())
+        .answers(
+            200,
+            "It was registered before, and is this now.",
+            of::<Shown>(),
+        )
+        .answers(201, "It is registered now.", of::<Shown>())
+        .leads_to("getDevice", "device", "/device")
+        .leads_to("patchDevice", "device", "/device")
+        .leads_to("deleteDevice", "device", "/device")
+        .may(&[Code::QuotaReached]);
+    let patch = Operation::new("patchDevice", "Changes a device")
+        .tells("Only what the body names.")
+        .needs(Permission::DeviceWrite)
+        .takes(change(), example())
+        .answers(200, "The device as it is now.", of::<Shown>())
+        .may(&[Code::Missing]);
+    let delete = Operation::new("deleteDevice", "Forgets a device")
+        .needs(Permission::DeviceWrite)
+        .answers(204, "It is forgotten.", Content::None)
+        .may(&[Code::Missing, Code::InvalidField]);
+    Routes::of(
+        "Devices",
+        "Devices that are registered, and what is known of them.",
+    )
+    .get("/v1/apps/{app}/devices", self::list, list)
+    .get(ONE, self::show, show)
+    .put(ONE, self::put, put)
+    .patch(ONE, self::patch, patch)
+    .delete(ONE, self::delete, delete)
+    .and(crate::users::routes())
+}
+
+/// A profile writes itself.
+fn profile(_: &mut SchemaGenerator) -> Schema {
+    serde_json::from_value(openapi::reference("Profile")).expect("a reference is a schema")
+}
+
 /// A device as callers see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Device")]
 pub(crate) struct Shown {
     device: String,
     #[serde(flatten)]
+    #[schemars(schema_with = "profile")]
     profile: Profile,
     /// Absent where it was not asked for, or nobody can tell.
     #[serde(flatten)]
@@ -40,7 +105,7 @@ pub(crate) struct Shown {
 }
 
 /// Where a device is connected.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Whereabouts {
     /// `null`: no node that answered has a connection of it.
     connection: Option<Connection>,
@@ -49,7 +114,7 @@ struct Whereabouts {
     silent_nodes: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Connection {
     node: String,
     protocol: &'static str,
@@ -65,14 +130,15 @@ struct Connection {
 }
 
 /// What a device was not sent yet.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Lag {
     /// Entries of the push log, for it or not; `null`: more than its node has in memory.
     push_log: Option<u32>,
     inbox: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Devices")]
 pub(crate) struct Listed {
     devices: Vec<Shown>,
     /// For `after` of the next page; absent on the last.

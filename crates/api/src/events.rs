@@ -18,7 +18,7 @@ use campanile_push::{
     store::{EventPage, Past},
 };
 use futures_util::stream;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
@@ -26,11 +26,52 @@ use tokio::{
 
 use crate::{
     ApiState, auth,
+    openapi::{self, Content, Operation, Routes, named},
     problem::{Code, Problem},
     query::{self, Paging, wrong},
     routes::path_problem,
     webhooks,
 };
+
+/// The routes of the stream and of timelines.
+pub(crate) fn routes() -> Routes {
+    let text = json!({"type": "string"});
+    let events = Content::Other(
+        "text/event-stream",
+        "Server-sent events: each with its `id`, its type as `event`, and an `Event` as `data`. An event `gap` says that some may have been lost, as they are no longer kept.",
+        "id: 01KAR0M4G0ZJ9QX6T5V8C2N3B7\nevent: push.delivered\ndata: {..}\n\n",
+    );
+    let stream = Operation::new("streamEvents", "What happens, as it happens")
+        .tells("It goes on until the caller or the node goes. It tells what happens from then on, or after the event that `Last-Event-ID` names. An event may come more than once.")
+        .needs(Permission::Read)
+        .query(
+            "types",
+            "Only these: names, families such as `push.*`, separated by commas.",
+            json!({"type": "string", "example": "push.delivered,device.*"}),
+        )
+        .query("device", "Only what is about this device.", text)
+        .query("push", "Only what is about this push.", openapi::reference("Ulid"))
+        .takes_header(
+            "Last-Event-ID",
+            "The event after which the stream goes on.",
+            openapi::reference("Ulid"),
+        )
+        .answers(200, "The stream.", events)
+        // That somebody listens is written down.
+        .may(&[Code::TooManyRequests, Code::OutcomeUnknown]);
+    let timeline = Operation::new("getTimeline", "What happened to a device")
+        .tells("The latest first, as far as events are kept, of times at which somebody listened. A page may be short, or empty, and yet have a `next`.")
+        .needs(Permission::Read)
+        .paged_by_id()
+        .answers(200, "A page of events.", named("Timeline"));
+    Routes::of("Events", "What happens, as a stream and by device.")
+        .get("/v1/apps/{app}/events", self::stream, stream)
+        .get(
+            "/v1/apps/{app}/devices/{device}/timeline",
+            self::timeline,
+            timeline,
+        )
+}
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Events read at a time.
@@ -310,7 +351,7 @@ pub(crate) async fn timeline(
         RawValue::from_string(json).expect("it is JSON")
     };
     let events: Vec<Box<RawValue>> = past.events.iter().map(raw).collect();
-    let mut document = serde_json::json!({"events": events});
+    let mut document = json!({"events": events});
     if let Some(before) = past.before {
         document["next"] = EventId::new(state.now_ms(), before).to_string().into();
     }

@@ -12,20 +12,37 @@ use campanile_push::{
         permission::Permission,
     },
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::{
     ApiState, auth,
-    problem::Problem,
+    openapi::{self, Operation, of},
+    problem::{Code, Problem},
     pushes::{no_such_push, push_id},
     routes::path_problem,
 };
 
-#[derive(Serialize)]
+/// What `GET /v1/apps/{app}/pushes/{id}/devices/{device}` answers.
+pub(crate) fn operation() -> Operation {
+    Operation::new("explainPush", "Why a device did or did not get a push")
+        .tells("Whom an audience kept out, and why, can be told until the push's time is up.")
+        .needs(Permission::Read)
+        .answers(200, "The reason.", of::<Answer>())
+        .may(&[Code::InvalidPushId, Code::PushNotFound])
+}
+
+fn explained(_: &mut SchemaGenerator) -> Schema {
+    serde_json::from_value(openapi::reference("Explained")).expect("a reference is a schema")
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Explanation")]
 struct Answer {
     push_id: String,
     device: String,
     #[serde(flatten)]
+    #[schemars(schema_with = "explained")]
     explained: Explained,
 }
 

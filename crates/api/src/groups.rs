@@ -15,10 +15,13 @@ use campanile_push::{
     },
     request::{Fault, Invalid},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState, auth, body,
+    openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     routes::path_problem,
 };
@@ -26,8 +29,40 @@ use crate::{
 /// Bytes of a body: as many devices as it may name, with their names of at most 256 bytes in JSON.
 const MAX_BODY_BYTES: usize = 512 * 1024;
 
+/// The routes of tags and topics.
+pub(crate) fn routes() -> Routes {
+    let edit = |id, summary| {
+        Operation::new(id, summary)
+            .tells("Devices that are not registered, or would have too many, are named; the others go. If the answer is a refusal, some may be changed and some not: send the same again.")
+            .needs(Permission::DeviceWrite)
+            .takes(openapi::reference("DeviceList"), json!({"devices": ["phone-1", "tablet-7"]}))
+            .answers(200, "What became of them.", of::<Answer>())
+    };
+    let tags = [
+        ("add", edit("addTag", "Gives devices a tag")),
+        ("remove", edit("removeTag", "Takes a tag from devices")),
+    ];
+    let topics = [
+        (
+            "subscribe",
+            edit("subscribeDevices", "Subscribes devices to a topic"),
+        ),
+        (
+            "unsubscribe",
+            edit(
+                "unsubscribeDevices",
+                "Ends subscriptions of devices to a topic",
+            ),
+        ),
+    ];
+    Routes::of("Tags and topics", "One change of many devices.")
+        .verbs("/v1/apps/{app}/tags/{tag}", self::tags, tags)
+        .verbs("/v1/apps/{app}/topics/{topic}", self::topics, topics)
+}
+
 /// What became of the devices. Each that was named counts in one of them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Edited")]
 pub(crate) struct Answer {
     changed: u64,
     unchanged: u64,
@@ -35,7 +70,8 @@ pub(crate) struct Answer {
 }
 
 /// A device that stays as it was.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RefusedDevice")]
 struct Refused {
     device: String,
     code: &'static str,

@@ -12,23 +12,85 @@ use campanile_push::{
     id::PushId,
     key::ApiKey,
     registry::{
-        apps::{self, KeyRecord, NewKey},
+        apps::{
+            self, DEFAULT_GRACE_SECONDS, KeyRecord, MAX_GRACE_SECONDS, MAX_KEYS, MAX_LABEL_BYTES,
+            NewKey,
+        },
         audit,
         permission::{Permission, Permissions},
     },
     time::rfc3339,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
     ApiState, auth, body,
+    openapi::{Content, Operation, Routes, of},
     problem::{Code, Problem},
     query::Paging,
     routes::path_problem,
 };
 
+/// The routes of keys and of the audit log.
+pub(crate) fn routes() -> Routes {
+    let list = Operation::new("listKeys", "Lists the keys")
+        .tells("Never the keys themselves: those are shown once, when they are made.")
+        .needs(Permission::Admin)
+        .answers(200, "All keys of the app.", of::<List>());
+    let label = json!({"type": "string", "maxLength": MAX_LABEL_BYTES});
+    let permissions = json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": Permission::OF_APPS.map(Permission::text)}});
+    let wanted = json!({
+        "type": "object", "additionalProperties": false, "required": ["permissions"],
+        "properties": {"label": label, "permissions": permissions},
+    });
+    let create = Operation::new("createKey", "Makes a key")
+        .tells(&format!("An app has at most {MAX_KEYS} keys."))
+        .needs(Permission::Admin)
+        .takes(
+            wanted,
+            json!({"label": "checkout server", "permissions": ["push:send", "read"]}),
+        )
+        .answers(201, "The key. It is not shown again.", of::<Made>())
+        .leads_to("rotateKey", "id", "/id")
+        .leads_to("revokeKey", "id", "/id")
+        .may(&[Code::Missing, Code::Clash, Code::QuotaReached]);
+    let revoke = Operation::new("revokeKey", "Ends a key")
+        .tells("It may work for five more seconds. The last key with `admin` cannot be ended.")
+        .needs(Permission::Admin)
+        .answers(204, "It is ended.", Content::None)
+        .may(&[Code::Missing, Code::Clash]);
+    let rotate = Operation::new("rotateKey", "Gives a key a new secret")
+        .needs(Permission::Admin)
+        .takes_optional(grace(), json!({"grace": 3600}))
+        .answers(200, "The new secret. It is not shown again.", of::<Made>())
+        .may(&[Code::Missing]);
+    let audit = Operation::new("listAudit", "Who changed what")
+        .tells("The oldest first; kept for 400 days.")
+        .needs(Permission::Admin)
+        .paged_by_id()
+        .answers(200, "A page of the log.", of::<AuditPage>());
+    Routes::of("Keys", "API keys, and the audit log of the app.")
+        .get("/v1/apps/{app}/keys", self::list, list)
+        .post("/v1/apps/{app}/keys", self::create, create)
+        .delete("/v1/apps/{app}/keys/{id}", self::revoke, revoke)
+        .verbs("/v1/apps/{app}/keys/{id}", act, [("rotate", rotate)])
+        .get("/v1/apps/{app}/audit", self::audit, audit)
+}
+
+/// What says how long a secret outlives its successor's making.
+pub(crate) fn grace() -> Value {
+    let grace = json!({
+        "type": "integer", "minimum": 0, "maximum": MAX_GRACE_SECONDS, "default": DEFAULT_GRACE_SECONDS,
+        "description": "Seconds for which the old secret goes on to work.",
+    });
+    json!({"type": "object", "additionalProperties": false, "properties": {"grace": grace}})
+}
+
 /// A key, as it may be shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Key")]
 struct Shown {
     id: String,
     label: String,
@@ -54,13 +116,15 @@ fn names(permissions: Permissions) -> Vec<&'static str> {
     permissions.iter().map(Permission::text).collect()
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Keys")]
 struct List {
     keys: Vec<Shown>,
 }
 
 /// A key with its secret: the only time that it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewKey")]
 struct Made {
     id: String,
     key: String,
@@ -70,7 +134,7 @@ struct Made {
     old_valid_until: Option<String>,
 }
 
-fn new_secret() -> Result<ApiKey, Problem> {
+pub(crate) fn new_secret() -> Result<ApiKey, Problem> {
     Ok(ApiKey::from_random(random()?))
 }
 
@@ -177,8 +241,9 @@ pub(crate) async fn act(
     Ok(Json(made).into_response())
 }
 
-#[derive(Serialize)]
-struct Audited {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuditEntry")]
+pub(crate) struct Audited {
     id: String,
     at: String,
     actor: String,
@@ -188,7 +253,7 @@ struct Audited {
     detail: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct AuditPage {
     entries: Vec<Audited>,
     /// For `after` of the next page; absent on the last.
@@ -215,18 +280,20 @@ pub(crate) async fn audit(
     let next = entries.last().filter(|_| more);
     let page = AuditPage {
         next: next.map(|entry| entry.id.to_string()),
-        entries: entries.into_iter().map(audited).collect(),
+        entries: entries.into_iter().map(Audited::from).collect(),
     };
     Ok(Json(page).into_response())
 }
 
-fn audited(entry: audit::Entry) -> Audited {
-    Audited {
-        id: entry.id.to_string(),
-        at: rfc3339(entry.record.at_ms),
-        actor: entry.record.actor,
-        action: entry.record.action,
-        object: entry.record.object,
-        detail: entry.record.detail,
+impl From<audit::Entry> for Audited {
+    fn from(entry: audit::Entry) -> Audited {
+        Audited {
+            id: entry.id.to_string(),
+            at: rfc3339(entry.record.at_ms),
+            actor: entry.record.actor,
+            action: entry.record.action,
+            object: entry.record.object,
+            detail: entry.record.detail,
+        }
     }
 }

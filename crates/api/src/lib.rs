@@ -7,6 +7,7 @@
 //! Absent: TLS, HTTP/2, storage, and any knowledge of MQTT.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod admin;
 mod auth;
 mod batch;
 mod body;
@@ -22,11 +23,13 @@ mod explanations;
 mod groups;
 mod keys;
 mod listing;
+mod openapi;
 mod ops;
 mod outgoing;
 pub mod problem;
 mod pushes;
 mod query;
+mod rate;
 pub mod registrar;
 mod routes;
 pub mod scheduler;

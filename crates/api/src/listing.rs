@@ -12,10 +12,13 @@ use campanile_push::{
     store::Listed,
     time::{from_rfc3339, rfc3339},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState, auth,
+    openapi::{Operation, of},
     problem::Problem,
     pushes::ShownInfo,
     query::{Paging, wrong},
@@ -27,7 +30,37 @@ const MAX_LOOKED_AT: usize = 2000;
 /// Of these so many at a time.
 const AT_A_TIME: usize = 200;
 
-#[derive(Serialize)]
+/// What the list takes and answers.
+pub(crate) fn operation() -> Operation {
+    Operation::new("listPushes", "Lists pushes")
+        .tells(&format!("The newest first. A page looks at {MAX_LOOKED_AT} pushes, so that with a filter it may be short, or empty, and yet have a `next`."))
+        .needs(Permission::Read)
+        .paged_by_id()
+        .query(
+            "label",
+            "Only those with this label: its name, or `name:value`.",
+            json!({"type": "string", "example": "campaign:autumn"}),
+        )
+        .query(
+            "external_id",
+            "Only those that their sender calls so.",
+            json!({"type": "string"}),
+        )
+        .query(
+            "since",
+            "Only those accepted then or later.",
+            json!({"type": "string", "format": "date-time"}),
+        )
+        .query(
+            "state",
+            "Only those whose time is not up, or is.",
+            json!({"type": "string", "enum": [ACTIVE, EXPIRED]}),
+        )
+        .answers(200, "A page of pushes.", of::<Page>())
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushPage")]
 pub(crate) struct Page {
     pushes: Vec<Shown>,
     /// For `after` of the next page; absent on the last.
@@ -35,7 +68,8 @@ pub(crate) struct Page {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedPush")]
 struct Shown {
     push_id: String,
     state: &'static str,

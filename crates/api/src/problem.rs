@@ -12,16 +12,20 @@ use campanile_push::{
 use serde::Serialize;
 
 /// Where a problem's `type` leads to: the page that describes the codes.
-const DOCUMENTATION: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/api.md#");
+pub(crate) const DOCUMENTATION: &str =
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/api.md#");
 /// Seconds after which a caller should try again what may work then.
 const RETRY_AFTER_SECONDS: &str = "2";
+
+/// The same where something has to run out first.
+const RETRY_STORED_AFTER_SECONDS: &str = "60";
 
 /// Declares the codes: variant, text, status, title.
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $text:literal, $status:ident, $title:literal;)*) => {
         /// What is wrong with a request, or with us. The texts are part of the API: they are never renamed, and a new
         /// situation gets a new code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $code,)*
         }
@@ -109,6 +113,10 @@ codes! {
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
     /// More requests of this kind come than the node answers. Try again after `Retry-After`.
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests";
+    /// The app makes more pushes a second than its quota allows. Try again after `Retry-After`.
+    PushRateExceeded = "push_rate_exceeded", TOO_MANY_REQUESTS, "The app makes too many pushes a second";
+    /// The app keeps as many bytes of messages as its quota allows. Try again when some have run out.
+    StoredBytesExceeded = "stored_bytes_exceeded", TOO_MANY_REQUESTS, "The app keeps too much";
     /// A bug on our side; the node's log has more.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
     /// The store cannot be reached or is overloaded. Nothing happened; try again after `Retry-After`.
@@ -166,8 +174,12 @@ impl Problem {
             Code::StoreUnavailable
             | Code::OutcomeUnknown
             | Code::NoNode
-            | Code::TooManyRequests => {
+            | Code::TooManyRequests
+            | Code::PushRateExceeded => {
                 problem.with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+            }
+            Code::StoredBytesExceeded => {
+                problem.with_header(header::RETRY_AFTER, RETRY_STORED_AFTER_SECONDS)
             }
             // What is left of the body would be taken for the next request.
             Code::BodyTimeout | Code::BodyTooLarge | Code::IncompleteBody => {

@@ -28,12 +28,15 @@ use campanile_push::{
     store::{self, Idempotency, Outcome, Report},
     time::rfc3339,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     ApiState,
     auth::{self, Caller},
-    body, campaigns,
+    batch, body, campaigns, explanations, listing,
+    openapi::{self, Operation, Routes, of},
     problem::{Code, Problem},
     routes::path_problem,
     schedules, webhooks,
@@ -42,8 +45,77 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// A push's report, to the document.
+pub(crate) fn report_shape() -> openapi::Content {
+    of::<Reported>()
+}
+
+/// The routes of pushes.
+pub(crate) fn routes() -> Routes {
+    let example = || json!({"audience": {"devices": ["phone-1"]}, "notification": {"title": "Shipped"}, "data": {"order": 1234}, "options": {"ttl": 86400}});
+    let of_audiences = [
+        Code::InvalidExpression,
+        Code::PayloadTooLarge,
+        Code::Missing,
+        Code::Clash,
+    ];
+    let accept = Operation::new("sendPush", "Makes a push")
+        .tells("The answer comes once the push is durable: from then on it reaches its devices, whatever happens to the node, until its time is up.")
+        .needs(Permission::PushSend)
+        .idempotent()
+        .takes(openapi::reference("Push"), example())
+        .answers(202, "It is accepted.", of::<Accepted>())
+        .leads_to("getPush", "id", "/push_id")
+        .leads_to("explainPush", "id", "/push_id")
+        .header("Location", "Of the push's report.")
+        .header("Idempotent-Replayed", "`true` if an earlier request of the same key made it.")
+        .may(&of_audiences)
+        .may(&[
+            Code::QuotaReached,
+            Code::PushRateExceeded,
+            Code::StoredBytesExceeded,
+        ]);
+    let validate = Operation::new("validatePush", "Checks a push and does not make it")
+        .needs(Permission::PushSend)
+        .changes_nothing()
+        .takes(openapi::reference("Push"), example())
+        .answers(200, "It would be accepted.", of::<Valid>())
+        .may(&of_audiences);
+    let report = Operation::new("getPush", "Reports on a push")
+        .tells("`targeted` = `delivered` + `pending` + `expired` + `collapsed` + `dropped`.")
+        .needs(Permission::Read)
+        .answers(200, "What became of it so far.", of::<Reported>())
+        .may(&[Code::InvalidPushId, Code::PushNotFound]);
+    let series = Operation::new("getPushSeries", "Receipts of a push over time")
+        .tells("New receipts of each stretch that has any, the earliest first: minutes in the first three hours, then hours.")
+        .needs(Permission::Read)
+        .answers(200, "The stretches.", of::<ShownSeries>())
+        .may(&[Code::InvalidPushId, Code::PushNotFound]);
+    Routes::of("Pushes", "Making pushes, and what became of them.")
+        .get("/v1/apps/{app}/pushes", listing::list, listing::operation())
+        .post("/v1/apps/{app}/pushes", self::accept, accept)
+        .post("/v1/apps/{app}/pushes:validate", self::validate, validate)
+        .post(
+            "/v1/apps/{app}/pushes:batch",
+            batch::accept,
+            batch::operation(),
+        )
+        .get("/v1/apps/{app}/pushes/{id}", self::report, report)
+        .verbs(
+            "/v1/apps/{app}/pushes/{id}",
+            campaigns::act,
+            campaigns::operations(),
+        )
+        .get("/v1/apps/{app}/pushes/{id}/series", self::series, series)
+        .get(
+            "/v1/apps/{app}/pushes/{id}/devices/{device}",
+            explanations::explain,
+            explanations::operation(),
+        )
+}
+
 /// The answer to a push.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Accepted {
     push_id: String,
     /// `null`: not counted yet.
@@ -108,6 +180,7 @@ pub(crate) async fn send(
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Sent, Problem> {
     let request = Request::parse(body, &state.limits())?;
+    check_quotas(state, caller).await?;
     let (id, now_ms) = (state.new_id(), state.now_ms());
     let ttl_ms = request.expires_ms(now_ms) - now_ms;
     let idempotency = idempotency.map(|key| key.bind(body, now_ms));
@@ -142,6 +215,45 @@ pub(crate) async fn send(
     }
 }
 
+/// Refuses a push that is one too many for its app.
+async fn check_quotas(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
+    let (app, quotas) = (&caller.app, caller.quotas);
+    if quotas.pushes_per_second > 0 {
+        let overview = state.cluster().overview();
+        let nodes = overview.nodes.iter();
+        // A node alone has no generation, and is one all the same.
+        let nodes = nodes.filter(|node| node.this || node.generation.is_some());
+        let nodes = nodes.count() as u64;
+        let rates = state.push_rates();
+        if !rates.admit(app, quotas.pushes_per_second, nodes, state.now_ms()) {
+            metrics::counter!("campanile_quota_refusals_total", "quota" => "pushes_per_second")
+                .increment(1);
+            return Err(Problem::new(
+                Code::PushRateExceeded,
+                format!(
+                    "the app may make {} pushes a second, of which each of {nodes} nodes takes its share",
+                    quotas.pushes_per_second
+                ),
+            ));
+        }
+    }
+    if quotas.stored_bytes > 0 {
+        let stored = state.stored(app).await?;
+        if stored.bytes >= quotas.stored_bytes {
+            metrics::counter!("campanile_quota_refusals_total", "quota" => "stored_bytes")
+                .increment(1);
+            return Err(Problem::new(
+                Code::StoredBytesExceeded,
+                format!(
+                    "the app keeps about {} bytes of messages and may keep {}: wait until some are delivered or have run out, or have the quota raised",
+                    stored.bytes, quotas.stored_bytes
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Sent {
     /// A push that is kept until its time.
     fn kept(created: Created, expires_ms: u64) -> Result<Sent, Problem> {
@@ -169,6 +281,16 @@ pub(crate) async fn hand_in(
     now_ms: u64,
     idempotency: Option<Idempotency>,
 ) -> Result<Outcome, Problem> {
+    // What the audience meant when the first request came may be gone by now, which is no reason to refuse the second.
+    if request.audience.self_contained(now_ms).is_none()
+        && let Some(key) = idempotency.clone()
+    {
+        let of = app.clone();
+        let answered = state.read(move |reader| reader.answered(&of, &key, now_ms));
+        if let Some(outcome) = answered.await? {
+            return Ok(outcome);
+        }
+    }
     let audience = resolve(state, app, &request.audience, now_ms).await?;
     if request.options.callback_url.is_some() {
         watch(state, app).await?;
@@ -211,7 +333,7 @@ pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
 }
 
 /// What `POST /v1/apps/{app}/pushes:validate` found.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Valid {
     valid: bool,
     /// Bytes of `notification` and `data` that count against the limit.
@@ -282,7 +404,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 }
 
 /// What became of a push so far.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Report")]
 struct Reported {
     push_id: String,
     status: Status,
@@ -299,9 +422,11 @@ struct Reported {
     dropped: u64,
     /// The same by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, u64>")]
     dropped_by: BTreeMap<DropReason, u64>,
     failed: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, u64>")]
     failed_by: BTreeMap<FailReason, u64>,
     /// Of the delivered, as far as the devices told: this, and of these the two that follow. `null` where the push does not ask for it.
     displayed: Option<u64>,
@@ -314,7 +439,7 @@ struct Reported {
 }
 
 /// What the sender of a push wants to find again.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct ShownInfo {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
@@ -322,6 +447,7 @@ pub(crate) struct ShownInfo {
     external_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     callback_url: Option<String>,
+    /// Which are asked for; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipts: Option<Vec<&'static str>>,
 }
@@ -345,7 +471,7 @@ impl From<Info> for ShownInfo {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     /// Its time, `not_before`, has not come.
@@ -401,7 +527,8 @@ pub(crate) async fn show(state: &ApiState, app: &AppName, id: PushId) -> Result<
 }
 
 /// New receipts of a stretch of time.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SeriesPoint")]
 struct ShownPoint {
     from: String,
     seconds: u64,
@@ -411,7 +538,8 @@ struct ShownPoint {
     dismissed: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Series")]
 struct ShownSeries {
     push_id: String,
     accepted_at: String,

@@ -49,9 +49,9 @@ impl Paging {
     }
 
     /// Entries of a page, unless the caller says how many.
-    const USUAL: usize = 100;
+    pub const USUAL: usize = 100;
     /// Most entries of a page.
-    const MOST: usize = 1000;
+    pub const MOST: usize = 1000;
 
     /// Reads `limit` and `after`.
     pub(crate) fn parse(text: Option<&str>) -> Result<Paging, Problem> {

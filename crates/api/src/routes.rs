@@ -14,19 +14,19 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
 };
 
 use crate::{
-    ApiState, batch, campaigns, compat, connect, credentials, devices, events, explanations,
-    groups, keys, listing, ops,
+    ApiState, admin, compat, connect, credentials, devices, events, groups, keys,
+    openapi::{self, Routes},
+    ops,
     problem::{Code, Problem},
-    pushes, schedules, segments, uploads, users, webhooks,
+    pushes, schedules, segments, uploads, webhooks,
 };
 
 /// Everything on one listener.
 pub fn router(state: ApiState) -> Router {
-    finished(resources().merge(watching()), state)
+    finished(all(), state)
 }
 
 /// Only the resources of app servers, for a listener of their own.
@@ -36,149 +36,35 @@ pub fn app_routes(state: ApiState) -> Router {
 
 /// Only health, metrics and version, for a listener of their own.
 pub fn ops_routes(state: ApiState) -> Router {
-    finished(watching(), state)
+    finished(ops::routes(), state)
 }
 
-fn resources() -> Router<ApiState> {
-    Router::new()
-        .route("/v1/connect", get(connect::connect))
-        .route(
-            "/v1/apps/{app}/pushes",
-            get(listing::list).post(pushes::accept),
-        )
-        .route("/v1/apps/{app}/pushes:validate", post(pushes::validate))
-        .route("/v1/apps/{app}/pushes:batch", post(batch::accept))
-        .route(
-            "/v1/apps/{app}/pushes/{id}",
-            get(pushes::report).post(campaigns::act),
-        )
-        .route("/v1/apps/{app}/pushes/{id}/series", get(pushes::series))
-        .route(
-            "/v1/apps/{app}/pushes/{id}/devices/{device}",
-            get(explanations::explain),
-        )
-        .route(
-            "/compat/fcm/v1/projects/{app}/messages:send",
-            post(compat::fcm),
-        )
-        .route("/compat/jpush/v3/push", post(compat::jpush))
-        .route("/v1/apps/{app}/keys", get(keys::list).post(keys::create))
-        .route(
-            "/v1/apps/{app}/keys/{id}",
-            delete(keys::revoke).post(keys::act),
-        )
-        .route(
-            "/v1/apps/{app}/schedules",
-            get(schedules::list).post(schedules::create),
-        )
-        .route(
-            "/v1/apps/{app}/schedules/{id}",
-            get(schedules::show)
-                .post(schedules::act)
-                .patch(schedules::change)
-                .delete(schedules::delete),
-        )
-        .route("/v1/apps/{app}/audit", get(keys::audit))
-        .merge(told())
-        .merge(registry())
+/// What app servers use. A resource that is not in this list is not served, and not described.
+fn resources() -> Routes {
+    pushes::routes()
+        .and(schedules::routes())
+        .and(devices::routes())
+        .and(credentials::routes())
+        .and(groups::routes())
+        .and(segments::routes())
+        .and(uploads::routes())
+        .and(events::routes())
+        .and(webhooks::routes())
+        .and(keys::routes())
+        .and(admin::routes())
+        .and(connect::routes())
+        .and(compat::routes())
+        .and(openapi::routes())
 }
 
-/// Who is told what happens.
-fn told() -> Router<ApiState> {
-    Router::new()
-        .route("/v1/apps/{app}/events", get(events::stream))
-        .route(
-            "/v1/apps/{app}/devices/{device}/timeline",
-            get(events::timeline),
-        )
-        .route(
-            "/v1/apps/{app}/webhooks",
-            get(webhooks::list).post(webhooks::create),
-        )
-        .route(
-            "/v1/apps/{app}/webhooks/{id}",
-            get(webhooks::show)
-                .post(webhooks::act)
-                .patch(webhooks::change)
-                .delete(webhooks::delete),
-        )
-        .route(
-            "/v1/apps/{app}/webhooks/{id}/dead-letters",
-            get(webhooks::dead_letters),
-        )
-        .route(
-            "/v1/apps/{app}/webhooks/{id}/dead-letters:replay",
-            post(webhooks::replay),
-        )
-        .route(
-            "/v1/apps/{app}/callback-secret",
-            get(webhooks::callback_secret),
-        )
-        .route(
-            "/v1/apps/{app}/callback-secret:rotate",
-            post(webhooks::rotate_callback_secret),
-        )
+/// All that is served, for the document.
+pub(crate) fn all() -> Routes {
+    resources().and(ops::routes())
 }
 
-/// What an app keeps beside its pushes.
-fn registry() -> Router<ApiState> {
-    Router::new()
-        .route("/v1/apps/{app}/devices", get(devices::list))
-        .route(
-            "/v1/apps/{app}/devices/{device}",
-            get(devices::show)
-                .put(devices::put)
-                .post(credentials::act)
-                .patch(devices::patch)
-                .delete(devices::delete),
-        )
-        .route(
-            "/v1/apps/{app}/devices/{device}/token",
-            delete(credentials::revoke),
-        )
-        .route(
-            "/v1/apps/{app}/device-keys",
-            get(credentials::list_keys).post(credentials::add_key),
-        )
-        .route(
-            "/v1/apps/{app}/device-keys/{kid}",
-            delete(credentials::remove_key),
-        )
-        .route(
-            "/v1/apps/{app}/device-rules",
-            get(credentials::rules).put(credentials::set_rules),
-        )
-        .route("/v1/apps/{app}/users/{user}/devices", get(users::list))
-        .route(
-            "/v1/apps/{app}/users/{user}/devices/{device}",
-            put(users::bind).delete(users::unbind),
-        )
-        .route("/v1/apps/{app}/tags/{tag}", post(groups::tags))
-        .route("/v1/apps/{app}/topics/{topic}", post(groups::topics))
-        .route("/v1/apps/{app}/segments", get(segments::list))
-        .route(
-            "/v1/apps/{app}/segments/{segment}",
-            get(segments::show)
-                .put(segments::put)
-                .delete(segments::delete),
-        )
-        .route("/v1/apps/{app}/uploads", post(uploads::create))
-        .route(
-            "/v1/apps/{app}/uploads/{upload}",
-            get(uploads::show).delete(uploads::delete),
-        )
-}
-
-fn watching() -> Router<ApiState> {
-    Router::new()
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics))
-        .route("/version", get(ops::version))
-}
-
-fn finished(routes: Router<ApiState>, state: ApiState) -> Router {
+fn finished(routes: Routes, state: ApiState) -> Router {
     routes
+        .into_router()
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
         .method_not_allowed_fallback(async |method: Method| {
             Problem::new(

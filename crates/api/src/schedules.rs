@@ -22,11 +22,118 @@ use crate::{
     ApiState,
     auth::{self, Caller},
     body,
+    openapi::{self, Content, Operation, Routes, named},
     problem::{Code, Problem},
     pushes::{IDEMPOTENT_REPLAYED, idempotency_key, key_reused},
     query::Paging,
     routes::path_problem,
 };
+
+/// The routes of schedules.
+pub(crate) fn routes() -> Routes {
+    const ALL: &str = "/v1/apps/{app}/schedules";
+    const ONE: &str = "/v1/apps/{app}/schedules/{id}";
+    let example = || {
+        serde_json::json!({
+            "name": "weekly offers", "when": {"cron": "0 9 * * 1", "time_zone": "Europe/Vienna"},
+            "push": {"audience": {"all": true}, "notification": {"title": "New this week"}}, "missed": "skip",
+        })
+    };
+    let list = Operation::new("listSchedules", "Lists schedules")
+        .tells("By their ids; pushes that wait for their `not_before` are among them.")
+        .needs(Permission::Read)
+        .paged_by_id()
+        .answers(200, "A page of schedules.", named("Schedules"));
+    let create = Operation::new("createSchedule", "Makes a schedule")
+        .needs(Permission::PushSend)
+        .idempotent()
+        .takes(openapi::reference("ScheduleRequest"), example())
+        .answers(201, "The schedule.", named("Schedule"))
+        .leads_to("getSchedule", "id", "/id")
+        .leads_to("changeSchedule", "id", "/id")
+        .leads_to("pauseSchedule", "id", "/id")
+        .leads_to("resumeSchedule", "id", "/id")
+        .leads_to("runSchedule", "id", "/id")
+        .leads_to("deleteSchedule", "id", "/id")
+        .header("Location", "Of the schedule.")
+        .header(
+            "Idempotent-Replayed",
+            "`true` if an earlier request of the same key made it.",
+        )
+        .may(&[
+            Code::Clash,
+            Code::InvalidExpression,
+            Code::PayloadTooLarge,
+            Code::QuotaReached,
+        ]);
+    let show = Operation::new("getSchedule", "Shows a schedule")
+        .needs(Permission::Read)
+        .answers(
+            200,
+            "The schedule with its next five runs.",
+            named("Schedule"),
+        )
+        .may(&[Code::Missing]);
+    let change = Operation::new("changeSchedule", "Changes a schedule")
+        .tells("Only what the body names; `null` takes `until` or `max_runs` away.")
+        .needs(Permission::PushSend)
+        .takes(
+            openapi::reference("ScheduleChange"),
+            serde_json::json!({"max_runs": 10}),
+        )
+        .answers(200, "The schedule as it is now.", named("Schedule"))
+        .may(&[
+            Code::Missing,
+            Code::Clash,
+            Code::InvalidExpression,
+            Code::PayloadTooLarge,
+        ]);
+    let act = |id, summary, description| {
+        Operation::new(id, summary)
+            .tells(description)
+            .needs(Permission::PushSend)
+            .answers(200, "The schedule as it is now.", named("Schedule"))
+            .may(&[Code::Missing, Code::Clash])
+    };
+    let verbs = [
+        (
+            "pause",
+            act(
+                "pauseSchedule",
+                "Plans nothing until it is resumed",
+                "What would have been meanwhile does not happen and is not missed.",
+            ),
+        ),
+        (
+            "resume",
+            act(
+                "resumeSchedule",
+                "Goes on with what is planned from now",
+                "",
+            ),
+        ),
+        (
+            "run",
+            act(
+                "runSchedule",
+                "Makes one run now",
+                "Beside what is planned. The answer has its push id in `waiting`.",
+            ),
+        ),
+    ];
+    let delete = Operation::new("deleteSchedule", "Removes a schedule")
+        .tells("Of a push that waits for its `not_before`: takes it back.")
+        .needs(Permission::PushSend)
+        .answers(204, "It is gone.", Content::None)
+        .may(&[Code::Missing, Code::Clash]);
+    Routes::of("Schedules", "Pushes at times to come.")
+        .get(ALL, self::list, list)
+        .post(ALL, self::create, create)
+        .get(ONE, self::show, show)
+        .patch(ONE, self::change, change)
+        .delete(ONE, self::delete, delete)
+        .verbs(ONE, self::act, verbs)
+}
 
 /// `GET /v1/apps/{app}/schedules`
 pub(crate) async fn list(

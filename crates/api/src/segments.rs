@@ -15,11 +15,55 @@ use campanile_push::{
     },
     time::rfc3339,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 
-use crate::{ApiState, auth, body, problem::Problem, query::Paging, routes::path_problem};
+use crate::{
+    ApiState, auth, body,
+    openapi::{self, Content, Operation, Routes, of},
+    problem::{Code, Problem},
+    query::Paging,
+    routes::path_problem,
+};
 
-#[derive(Serialize)]
+/// The routes of segments.
+pub(crate) fn routes() -> Routes {
+    const ONE: &str = "/v1/apps/{app}/segments/{segment}";
+    let list = Operation::new("listSegments", "Lists segments")
+        .tells("By their names.")
+        .needs(Permission::Read)
+        .paged()
+        .answers(200, "A page of segments.", of::<Listed>());
+    let show = Operation::new("getSegment", "Shows a segment")
+        .needs(Permission::Read)
+        .answers(200, "The segment.", of::<Shown>())
+        .may(&[Code::Missing, Code::InvalidField]);
+    let put = Operation::new("putSegment", "Saves an expression under a name")
+        .tells("A push to the segment takes the expression as it is then. An app has at most 1000.")
+        .needs(Permission::DeviceWrite)
+        .takes(
+            openapi::reference("SegmentChange"),
+            json!({"expr": "vip && platform == \"ios\""}),
+        )
+        .answers(200, "It was there before, and is this now.", of::<Shown>())
+        .answers(201, "It is there now.", of::<Shown>())
+        .leads_to("getSegment", "segment", "/segment")
+        .leads_to("deleteSegment", "segment", "/segment")
+        .may(&[Code::InvalidExpression, Code::QuotaReached]);
+    let delete = Operation::new("deleteSegment", "Removes a segment")
+        .needs(Permission::DeviceWrite)
+        .answers(204, "It is gone.", Content::None)
+        .may(&[Code::Missing, Code::InvalidField]);
+    Routes::of("Segments", "Expressions under a name.")
+        .get("/v1/apps/{app}/segments", self::list, list)
+        .get(ONE, self::show, show)
+        .put(ONE, self::put, put)
+        .delete(ONE, self::delete, delete)
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Segment")]
 pub(crate) struct Shown {
     segment: String,
     /// In its canonical form.
@@ -28,7 +72,8 @@ pub(crate) struct Shown {
     updated_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Segments")]
 pub(crate) struct Listed {
     segments: Vec<Shown>,
     /// For `after` of the next page; absent on the last.

@@ -1,13 +1,19 @@
 //! What the handlers work with: the ports that the server supplies, and the limits around them.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use campanile_push::{
+    app::AppName,
     id::PushId,
     registry::{self, Context, Planned, Refusal},
     request::Limits,
-    store::{Command, Outcome, Reader, Unavailable},
+    store::{Command, Outcome, Reader, Stored, Unavailable},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
@@ -21,10 +27,14 @@ use crate::{
     connect::Admission,
     outgoing::Outgoing,
     problem::{Code, Problem},
+    rate::PushRates,
 };
 
 /// Reads of the store at a time: each occupies a thread that may wait for the disk.
 const CONCURRENT_READS: usize = 64;
+
+/// How long what an app keeps is believed: with a quota of stored bytes, so much more may be stored.
+const STORED_FOR: Duration = Duration::from_secs(5);
 
 /// The way to durable state.
 pub trait Store: Send + Sync {
@@ -45,10 +55,12 @@ pub trait Node: Send + Sync {
     fn metrics(&self) -> String;
     /// What runs here.
     fn version(&self) -> Version;
+    /// Connections of an app to this node.
+    fn connections(&self, app: &AppName) -> u64;
 }
 
 /// What runs here, for `GET /version`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Version {
     /// Semantic version of the binary.
     pub version: &'static str,
@@ -89,6 +101,8 @@ struct Shared {
     keys: KeyCache,
     reads: Arc<Semaphore>,
     connects: Admission,
+    push_rates: PushRates,
+    stored: Mutex<HashMap<AppName, (Stored, Instant)>>,
     /// Event streams that may still be opened.
     streams: Arc<Semaphore>,
 }
@@ -104,6 +118,8 @@ impl ApiState {
             keys: KeyCache::default(),
             reads,
             connects: Admission::default(),
+            push_rates: PushRates::default(),
+            stored: Mutex::default(),
         }))
     }
 
@@ -130,6 +146,30 @@ impl ApiState {
 
     pub(crate) fn connects(&self) -> &Admission {
         &self.0.connects
+    }
+
+    pub(crate) fn push_rates(&self) -> &PushRates {
+        &self.0.push_rates
+    }
+
+    /// What an app keeps, looked at lately.
+    pub(crate) async fn stored(&self, app: &AppName) -> Result<Stored, Problem> {
+        let lately = {
+            let stored = self.0.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            stored
+                .get(app)
+                .filter(|(_, at)| at.elapsed() < STORED_FOR)
+                .map(|(stored, _)| *stored)
+        };
+        if let Some(stored) = lately {
+            return Ok(stored);
+        }
+        let of = app.clone();
+        let found = self.read(move |reader| reader.stored(&of)).await?;
+        let mut stored = self.0.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.retain(|_, (_, at)| at.elapsed() < STORED_FOR);
+        stored.insert(app.clone(), (found, Instant::now()));
+        Ok(found)
     }
 
     pub(crate) fn keys(&self) -> &KeyCache {

@@ -19,11 +19,13 @@ use campanile_push::{
     time::rfc3339,
 };
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     ApiState, auth, body,
+    openapi::{Content, Operation, Routes, of},
     problem::{Code, Problem},
     routes::path_problem,
 };
@@ -31,7 +33,36 @@ use crate::{
 /// Longest time for a whole list: a million lines over a slow line. Between two pieces of it, the time for a whole body of another kind.
 const LONGEST: Duration = Duration::from_secs(600);
 
-#[derive(Serialize)]
+/// The routes of uploads.
+pub(crate) fn routes() -> Routes {
+    const ONE: &str = "/v1/apps/{app}/uploads/{upload}";
+    let create = Operation::new("createUpload", "Takes a list of devices")
+        .tells("Up to 1,000,000 devices, one a line. It is looked up while it comes in; a mistake in a line refuses the whole list and names the line. Kept for 7 days, at most 100 at a time.")
+        .needs(Permission::DeviceWrite)
+        .takes_other("text/plain", "A client identifier a line.", "phone-1\ntablet-7\n")
+        .takes_other("application/x-ndjson", "A JSON string or `{\"device\": ..}` a line.", "\"phone-1\"\n\"tablet-7\"\n")
+        .answers(201, "The list.", of::<Shown>())
+        .leads_to("getUpload", "upload", "/upload")
+        .leads_to("deleteUpload", "upload", "/upload")
+        .header("Location", "Of the upload.")
+        .may(&[Code::MalformedJson, Code::DuplicateField, Code::TooDeep, Code::UnknownField, Code::MissingField, Code::InvalidField, Code::QuotaReached]);
+    let show = Operation::new("getUpload", "Shows an upload")
+        .needs(Permission::Read)
+        .answers(200, "The upload.", of::<Shown>())
+        .may(&[Code::Missing, Code::InvalidField]);
+    let delete = Operation::new("deleteUpload", "Removes an upload")
+        .tells("Pushes to it that were made go on.")
+        .needs(Permission::DeviceWrite)
+        .answers(204, "It is gone.", Content::None)
+        .may(&[Code::Missing, Code::InvalidField]);
+    Routes::of("Uploads", "Long lists of devices.")
+        .post("/v1/apps/{app}/uploads", self::create, create)
+        .get(ONE, self::show, show)
+        .delete(ONE, self::delete, delete)
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Upload")]
 pub(crate) struct Shown {
     upload: String,
     /// Lines with a device.

@@ -10,10 +10,39 @@ use campanile_push::registry::{Context, devices, permission::Permission};
 use crate::{
     ApiState, auth,
     devices::{Listed, Shown},
-    problem::Problem,
+    openapi::{Content, Operation, Routes, of},
+    problem::{Code, Problem},
     query::Paging,
     routes::path_problem,
 };
+
+/// The routes of users.
+pub(crate) fn routes() -> Routes {
+    const ONE: &str = "/v1/apps/{app}/users/{user}/devices/{device}";
+    let list = Operation::new("listDevicesOfUser", "Lists the devices of a user")
+        .needs(Permission::Read)
+        .paged()
+        .answers(200, "A page of devices.", of::<Listed>())
+        .may(&[Code::InvalidField]);
+    let bind = Operation::new(
+        "bindDevice",
+        "Binds a device to a user, whoever had it before",
+    )
+    .needs(Permission::DeviceWrite)
+    .answers(200, "The device as it is now.", of::<Shown>())
+    .may(&[Code::Missing, Code::InvalidField]);
+    let unbind = Operation::new("unbindDevice", "Takes a device from its user")
+        .needs(Permission::DeviceWrite)
+        .answers(204, "It has no user now.", Content::None)
+        .may(&[Code::Missing, Code::InvalidField]);
+    Routes::of(
+        "Users",
+        "A user has many devices; a device has one user or none.",
+    )
+    .get("/v1/apps/{app}/users/{user}/devices", self::list, list)
+    .put(ONE, self::bind, bind)
+    .delete(ONE, self::unbind, unbind)
+}
 
 /// `GET /v1/apps/{app}/users/{user}/devices?after=&limit=`
 pub(crate) async fn list(

@@ -15,20 +15,130 @@ use campanile_push::{
         webhooks::{self, CALLBACKS, Edit},
     },
     time::rfc3339,
-    webhook::{Change, Secret, Webhook, WebhookId, courier::DeadLetter, replay_list},
+    webhook::{Change, MAX_WEBHOOKS, Secret, Webhook, WebhookId, courier::DeadLetter, replay_list},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     ApiState,
     auth::{self, Caller},
     body, keys,
+    openapi::{Content, Operation, Routes, named, of, reference},
     outgoing::{self, Post},
     problem::{Code, Problem},
     query::Paging,
     routes::path_problem,
 };
+
+/// The routes of webhooks, and of the secret of callbacks.
+pub(crate) fn routes() -> Routes {
+    const ALL: &str = "/v1/apps/{app}/webhooks";
+    const ONE: &str = "/v1/apps/{app}/webhooks/{id}";
+    let list = Operation::new("listWebhooks", "Lists webhooks")
+        .tells("By their ids, without their secrets.")
+        .needs(Permission::Read)
+        .paged_by_id()
+        .answers(200, "A page of webhooks.", named("Webhooks"));
+    let create = Operation::new("createWebhook", "Makes a webhook")
+        .tells(&format!(
+            "It is told what happens from then on. An app has at most {MAX_WEBHOOKS}."
+        ))
+        .needs(Permission::Admin)
+        .takes(
+            reference("WebhookRequest"),
+            json!({"url": "https://example.com/campanile", "events": ["push.clicked", "device.*"]}),
+        )
+        .answers(201, "The webhook, with its secret.", named("Webhook"))
+        .header("Location", "Of the webhook.")
+        .leads_to("getWebhook", "id", "/id")
+        .leads_to("changeWebhook", "id", "/id")
+        .leads_to("rotateWebhook", "id", "/id")
+        .leads_to("listDeadLetters", "id", "/id")
+        .leads_to("deleteWebhook", "id", "/id")
+        .may(&[Code::QuotaReached]);
+    let show = Operation::new("getWebhook", "Shows a webhook")
+        .needs(Permission::Read)
+        .answers(200, "The webhook, without its secret.", named("Webhook"))
+        .may(&[Code::Missing]);
+    let change = Operation::new("changeWebhook", "Changes a webhook")
+        .tells("Only what the body names. A new address, or `active`, gives one that was switched off a new chance.")
+        .needs(Permission::Admin)
+        .takes(reference("WebhookChange"), json!({"state": "paused"}))
+        .answers(200, "The webhook as it is now.", named("Webhook"))
+        .may(&[Code::Missing]);
+    let delete = Operation::new("deleteWebhook", "Removes a webhook")
+        .tells("With all that was still to be told, and its dead letters.")
+        .needs(Permission::Admin)
+        .answers(204, "It is gone.", Content::None)
+        .may(&[Code::Missing]);
+    let rotate = Operation::new("rotateWebhook", "Gives a webhook a new secret")
+        .tells("For a day the secret before signs, too.")
+        .needs(Permission::Admin)
+        .answers(200, "The webhook, with its new secret.", named("Webhook"))
+        .may(&[Code::Missing]);
+    let test = Operation::new("testWebhook", "Sends an event of no meaning")
+        .tells("Once, of the type `webhook.test`.")
+        .needs(Permission::Admin)
+        .changes_nothing()
+        .answers(200, "What came of it.", of::<Tested>())
+        .may(&[Code::Missing]);
+    let verbs = [("rotate", rotate), ("test", test)];
+    let dead = Operation::new("listDeadLetters", "Lists what was given up")
+        .tells("The oldest first.")
+        .needs(Permission::Read)
+        .paged_by_id()
+        .answers(200, "A page of dead letters.", of::<DeadLetters<'_>>())
+        .may(&[Code::Missing]);
+    let replay = Operation::new("replayDeadLetters", "Takes dead letters up again")
+        .tells("Those that are not there are passed over.")
+        .needs(Permission::Admin)
+        .takes(
+            reference("Replay"),
+            json!({"ids": ["01KAR0M4G0ZJ9QX6T5V8C2N3B7"]}),
+        )
+        .answers(200, "How many it took.", of::<Replayed>())
+        .may(&[Code::Missing]);
+    let secret = Operation::new(
+        "getCallbackSecret",
+        "What signs requests to callback addresses",
+    )
+    .tells("It is made when it is asked for first.")
+    .needs(Permission::Admin)
+    .answers(200, "The secret.", of::<CallbackSecret>())
+    .may(&[Code::OutcomeUnknown]);
+    let rotate_secret = Operation::new("rotateCallbackSecret", "Gives callbacks a new secret")
+        .tells("For a day the secret before signs, too.")
+        .needs(Permission::Admin)
+        .answers(200, "The new secret.", of::<CallbackSecret>());
+    Routes::of(
+        "Webhooks",
+        "Where an app wants to be told what happens; and the secret of callbacks.",
+    )
+    .get(ALL, self::list, list)
+    .post(ALL, self::create, create)
+    .get(ONE, self::show, show)
+    .patch(ONE, self::change, change)
+    .delete(ONE, self::delete, delete)
+    .verbs(ONE, act, verbs)
+    .get(
+        "/v1/apps/{app}/webhooks/{id}/dead-letters",
+        dead_letters,
+        dead,
+    )
+    .post(
+        "/v1/apps/{app}/webhooks/{id}/dead-letters:replay",
+        self::replay,
+        replay,
+    )
+    .get("/v1/apps/{app}/callback-secret", callback_secret, secret)
+    .post(
+        "/v1/apps/{app}/callback-secret:rotate",
+        rotate_callback_secret,
+        rotate_secret,
+    )
+}
 
 /// `GET /v1/apps/{app}/webhooks`
 pub(crate) async fn list(
@@ -53,7 +163,7 @@ pub(crate) async fn list(
     let next = next.map_or(String::new(), |last| format!(",\"next\":\"{}\"", last.id));
     let shown: Vec<String> = page.iter().map(|webhook| webhook.to_json(false)).collect();
     let text = format!("{{\"webhooks\":[{}]{next}}}", shown.join(","));
-    Ok(json(StatusCode::OK, text))
+    Ok(written(StatusCode::OK, text))
 }
 
 /// `POST /v1/apps/{app}/webhooks`
@@ -74,7 +184,7 @@ pub(crate) async fn create(
     let (app, kept) = (caller.app.clone(), webhook.clone());
     let plan = move |context: &Context<'_>| webhooks::create(context, &app, &kept);
     state.carry_out(caller.actor(), plan).await?;
-    let mut response = json(StatusCode::CREATED, webhook.to_json(true));
+    let mut response = written(StatusCode::CREATED, webhook.to_json(true));
     let location = format!("/v1/apps/{}/webhooks/{}", caller.app, webhook.id);
     let location = location.parse().expect("names and ids are plain text");
     response.headers_mut().insert(header::LOCATION, location);
@@ -97,7 +207,7 @@ pub(crate) async fn show(
     let Path((app, id)) = path.map_err(path_problem)?;
     let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let webhook = get(&state, &caller, &id).await?;
-    Ok(json(StatusCode::OK, webhook.to_json(false)))
+    Ok(written(StatusCode::OK, webhook.to_json(false)))
 }
 
 async fn get(state: &ApiState, caller: &Caller, id: &str) -> Result<Webhook, Problem> {
@@ -119,7 +229,7 @@ pub(crate) async fn change(
     let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, state.config().webhooks.allow_http)?;
     let webhook = edit(&state, &caller, id, Edit::Fields(change)).await?;
-    Ok(json(StatusCode::OK, webhook.to_json(false)))
+    Ok(written(StatusCode::OK, webhook.to_json(false)))
 }
 
 async fn edit(
@@ -160,7 +270,7 @@ pub(crate) async fn act(
         "rotate" => {
             let secret = Secret::from_random(keys::random()?);
             let edited = edit(&state, &caller, canonical(id)?, Edit::Rotate(secret));
-            Ok(json(StatusCode::OK, edited.await?.to_json(true)))
+            Ok(written(StatusCode::OK, edited.await?.to_json(true)))
         }
         "test" => test(&state, &caller, id).await,
         _ => Err(Problem::new(
@@ -171,10 +281,12 @@ pub(crate) async fn act(
 }
 
 /// What came of a test.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WebhookTest")]
 struct Tested {
     /// Whether the receiver took it.
     taken: bool,
+    /// The receiver's, or why there is none.
     answer: String,
     elapsed_ms: u64,
 }
@@ -183,7 +295,7 @@ struct Tested {
 async fn test(state: &ApiState, caller: &Caller, id: &str) -> Result<Response, Problem> {
     let webhook = get(state, caller, id).await?;
     let now_ms = state.now_ms();
-    let body = serde_json::json!({
+    let body = json!({
         "id": EventId(state.new_id().0),
         "app": caller.app.as_str(),
         "time": rfc3339(now_ms),
@@ -202,17 +314,29 @@ async fn test(state: &ApiState, caller: &Caller, id: &str) -> Result<Response, P
 }
 
 /// A dead letter as callers see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetter")]
 struct Shown<'d> {
+    #[schemars(with = "String")]
     id: EventId,
-    /// What was to be sent.
+    /// What was to be sent: an event, or a push's report.
+    #[schemars(with = "serde_json::Value")]
     event: Box<RawValue>,
+    /// The callback address.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'d str>,
     reason: &'static str,
     attempts: u32,
     last_answer: &'d str,
     dead_at: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct DeadLetters<'d> {
+    dead_letters: Vec<Shown<'d>>,
+    /// For `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// `GET /v1/apps/{app}/webhooks/{id}/dead-letters`
@@ -230,13 +354,12 @@ pub(crate) async fn dead_letters(
     let page = state
         .ask(move |context| webhooks::dead_letters(context, &caller.app, &of, after, paging.limit));
     let (page, more) = page.await?;
-    let shown: Vec<Shown<'_>> = page.iter().map(shown).collect();
-    let next = page.last().filter(|_| more).map(|last| last.parcel.id);
-    let mut document = serde_json::json!({"dead_letters": shown});
-    if let Some(next) = next {
-        document["next"] = next.to_string().into();
-    }
-    Ok(axum::Json(document).into_response())
+    let next = page.last().filter(|_| more);
+    let letters = DeadLetters {
+        dead_letters: page.iter().map(shown).collect(),
+        next: next.map(|last| last.parcel.id.to_string()),
+    };
+    Ok(axum::Json(letters).into_response())
 }
 
 fn shown(dead: &DeadLetter) -> Shown<'_> {
@@ -250,6 +373,11 @@ fn shown(dead: &DeadLetter) -> Shown<'_> {
         last_answer: &dead.last,
         dead_at: rfc3339(dead.dead_ms),
     }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Replayed {
+    replayed: u64,
 }
 
 /// `POST /v1/apps/{app}/webhooks/{id}/dead-letters:replay`
@@ -266,8 +394,13 @@ pub(crate) async fn replay(
     let ids = replay_list(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| webhooks::replay(context, &caller.app, &of, &ids);
-    let count = state.carry_out(actor, plan).await?;
-    Ok(axum::Json(serde_json::json!({"replayed": count})).into_response())
+    let replayed = state.carry_out(actor, plan).await?;
+    Ok(axum::Json(Replayed { replayed }).into_response())
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CallbackSecret {
+    secret: String,
 }
 
 /// `GET /v1/apps/{app}/callback-secret`
@@ -300,8 +433,8 @@ pub(crate) async fn rotate_callback_secret(
 }
 
 fn secret(signer: &Webhook) -> Response {
-    let document = serde_json::json!({"secret": signer.secret.reveal()});
-    axum::Json(document).into_response()
+    let secret = signer.secret.reveal().to_owned();
+    axum::Json(CallbackSecret { secret }).into_response()
 }
 
 /// The one spelling under which a webhook is kept.
@@ -315,6 +448,6 @@ fn canonical(id: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::new(Code::Missing, format!("there is no webhook {id:?}")))
 }
 
-fn json(status: StatusCode, text: String) -> Response {
+fn written(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

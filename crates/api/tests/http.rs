@@ -160,6 +160,24 @@ async fn the_same_request_again_gets_the_first_answer() {
 }
 
 #[tokio::test]
+async fn the_same_request_again_gets_the_first_answer_when_its_segment_is_gone() {
+    let api = api();
+    api.call("PUT", "segments/s1", json!({"expr": "vip"})).await;
+    let body = r#"{"audience": {"segment": "s1"}, "data": {}}"#;
+    let first = api.push_once("order-1", body).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    api.call("DELETE", "segments/s1", json!(null)).await;
+    let again = api.push_once("order-1", body).await;
+    assert_eq!(again.status, StatusCode::ACCEPTED);
+    assert_eq!(again.json()["push_id"], first.json()["push_id"]);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let other = r#"{"audience": {"segment": "s1"}, "data": {"n": 1}}"#;
+    let reused = api.push_once("order-1", other).await;
+    assert_eq!(reused.problem(), "idempotency_key_reused");
+    assert_eq!(api.push_once("order-2", body).await.problem(), "missing");
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_for_one_body_for_a_day() {
     let api = api();
     api.push_once("k", HELLO).await;

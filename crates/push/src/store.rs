@@ -312,11 +312,27 @@ impl Report {
     }
 }
 
+/// What an app keeps beside its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// About how many bytes its messages take: in logs, in inboxes, retained. Payloads that several inboxes share count in each.
+    pub bytes: u64,
+    /// Whether it has a device with a session or an inbox, connected or not.
+    pub has_devices: bool,
+}
+
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.
 pub trait Reader: Send + Sync {
     /// The figures of a push of that app at a time, or `None` if there is no such push (any more).
     fn report(&self, app: &AppName, id: PushId, now_ms: u64)
     -> Result<Option<Report>, Unavailable>;
+    /// What a request with this idempotency key was answered: [`Outcome::Replayed`] or [`Outcome::KeyReused`], or `None` if the key is free at `now_ms`.
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable>;
     /// The devices of a push of that app with a mark.
     fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable>;
     /// What is known of a push of that app at a device of it, by its client identifier.
@@ -332,6 +348,8 @@ pub trait Reader: Send + Sync {
     fn rows(&self, range: &Range, now_ms: u64) -> Result<(Vec<Row>, bool), Unavailable>;
     /// How many rows a table has, with those whose time has run out and that are not swept yet.
     fn count_rows(&self, scope: &Scope, table: Table) -> Result<u64, Unavailable>;
+    /// What an app keeps. May take a while: it looks at each device with an inbox.
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable>;
     /// The numbers of devices that keep theirs, in the order of the names: those with a session, with pushes that wait for them, or registered.
     fn device_numbers(
         &self,

@@ -25,6 +25,8 @@ use delivery::Health;
 
 /// Webhooks of an app.
 pub const MAX_WEBHOOKS: usize = 16;
+/// Dead letters that one request names.
+pub const MAX_REPLAYED: usize = 1000;
 /// Bytes of a webhook's address.
 pub const MAX_URL_BYTES: usize = 2048;
 /// Milliseconds for which the secret before is used too, after a rotation.
@@ -324,17 +326,16 @@ fn paused(value: &Node) -> Result<bool, Invalid> {
 
 /// Reads what dead letters are to be replayed: `{"ids": [..]}`, or `{}` for all.
 pub fn replay_list(body: &[u8]) -> Result<Vec<EventId>, Invalid> {
-    const MOST: usize = 1000;
     let document = json::read(body)?;
     let mut fields = Fields::of("", &document)?;
     let ids = fields.take("ids");
     fields.no_others(&["ids"])?;
     let items = match ids {
         None => return Ok(Vec::new()),
-        Some(Node::List(items)) if (1..=MOST).contains(&items.len()) => items,
+        Some(Node::List(items)) if (1..=MAX_REPLAYED).contains(&items.len()) => items,
         Some(Node::List(items)) => {
             let detail = format!(
-                "{} ids: name 1 to {MOST}, or leave \"ids\" out to replay all",
+                "{} ids: name 1 to {MAX_REPLAYED}, or leave \"ids\" out to replay all",
                 items.len()
             );
             return Err(invalid("/ids", detail));

@@ -1,6 +1,8 @@
 //! An API over a store in memory, with a clock and ids that are known.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod conformance;
+
 use std::{
     pin::Pin,
     sync::{
@@ -32,12 +34,13 @@ use campanile_push::{
         Context,
         apps::{self, Quotas},
         carry_out,
-        permission::Permissions,
+        permission::{Permission, Permissions},
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     series::Series,
     store::{
-        Accept, Audience, Command, EventPage, Listed, Outcome, Past, Reader, Report, Unavailable,
+        Accept, Audience, Command, EventPage, Idempotency, Listed, Outcome, Past, Reader, Report,
+        Stored, Unavailable,
     },
     webhook::delivery,
 };
@@ -159,29 +162,27 @@ impl Tables {
         });
     }
 
-    fn accept(&mut self, accept: Accept) -> Outcome {
-        if let Some(wanted) = &accept.idempotency {
-            let same_key = self.pushes.iter().find(|(earlier, _)| {
-                let kept = earlier.idempotency.as_ref();
-                kept.is_some_and(|kept| {
-                    kept.key == wanted.key && kept.expires_ms > accept.accepted_ms
-                })
-            });
-            if let Some((earlier, targeted)) = same_key {
-                let same_body = earlier
-                    .idempotency
-                    .as_ref()
-                    .is_some_and(|kept| kept.body_hash == wanted.body_hash);
-                return if same_body {
-                    Outcome::Replayed {
-                        id: earlier.id,
-                        targeted: Some(*targeted),
-                        accepted_ms: earlier.accepted_ms,
-                    }
-                } else {
-                    Outcome::KeyReused
-                };
+    fn answered(&self, wanted: &Idempotency, now_ms: u64) -> Option<Outcome> {
+        self.pushes.iter().find_map(|(earlier, targeted)| {
+            let kept = earlier.idempotency.as_ref()?;
+            if kept.key != wanted.key || kept.expires_ms <= now_ms {
+                return None;
             }
+            Some(match kept.body_hash == wanted.body_hash {
+                true => Outcome::Replayed {
+                    id: earlier.id,
+                    targeted: Some(*targeted),
+                    accepted_ms: earlier.accepted_ms,
+                },
+                false => Outcome::KeyReused,
+            })
+        })
+    }
+
+    fn accept(&mut self, accept: Accept) -> Outcome {
+        let key = accept.idempotency.as_ref();
+        if let Some(outcome) = key.and_then(|key| self.answered(key, accept.accepted_ms)) {
+            return outcome;
         }
         let same_id = self
             .pushes
@@ -256,6 +257,25 @@ impl Reader for MemoryStore {
             .iter()
             .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
             .collect())
+    }
+
+    fn answered(
+        &self,
+        _: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        Ok(self.0.lock().unwrap().answered(idempotency, now_ms))
+    }
+
+    /// The payloads that were accepted.
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        let tables = self.0.lock().unwrap();
+        let pushes = tables.pushes.iter().filter(|(push, _)| push.app == *app);
+        Ok(Stored {
+            bytes: pushes.map(|(push, _)| push.payload.len() as u64).sum(),
+            has_devices: false,
+        })
     }
 
     /// Every push is for two devices.
@@ -417,6 +437,10 @@ impl Node for TestNode {
         "campanile_connections 3\n".into()
     }
 
+    fn connections(&self, _: &AppName) -> u64 {
+        3
+    }
+
     fn version(&self) -> Version {
         Version {
             version: "1.2.3",
@@ -562,8 +586,10 @@ pub fn api_with(config: Config) -> Api {
             actor: "test",
         };
         let submit = |command| Ok(store.0.lock().unwrap().apply(command));
-        let plan =
-            |context: &Context<'_>| apps::create(context, &app, Quotas::default(), &key.hash());
+        let plan = |context: &Context<'_>| {
+            let permissions = Permissions::ADMIN.with(Permission::Operator);
+            apps::create(context, &app, Quotas::default(), &key.hash(), permissions)
+        };
         carry_out(&context, submit, plan).unwrap();
     }
     store.0.lock().unwrap().key_lookups = 0;
@@ -632,16 +658,26 @@ impl Answer {
     }
 }
 
+/// Has a request answered.
+pub async fn answer(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8(body.into()).unwrap(),
+    }
+}
+
 impl Api {
+    /// Sends a request, and checks that the document of the API tells of the answer.
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: String::from_utf8(body.into()).unwrap(),
-        }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = answer(self.router.clone(), request).await;
+        let document = conformance::document(self.router.clone()).await;
+        conformance::check(document, &method, &path, &answer);
+        answer
     }
 
     pub async fn get(&self, path: &str) -> Answer {

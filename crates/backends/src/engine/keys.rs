@@ -190,6 +190,19 @@ impl Subject {
         Subject::app(app).bytes(&id.to_be_bytes())
     }
 
+    /// The keys of a table whose subject begins with this one, which is not empty: from the first, up to before the last.
+    pub fn range(&self, table: Table) -> (Vec<u8>, Vec<u8>) {
+        let from = self.key(table);
+        let mut to = from.clone();
+        while to.last() == Some(&u8::MAX) {
+            to.pop();
+        }
+        if let Some(last) = to.last_mut() {
+            *last += 1;
+        }
+        (from, to)
+    }
+
     /// The subject of a key; the key is not empty.
     pub fn of_key(key: &[u8]) -> Subject {
         Subject(key[1..].to_vec())

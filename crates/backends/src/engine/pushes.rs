@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 
 use super::{
     keys::{ExpiryKind, Subject, Table, receipt_tail},
+    kv::KvError,
     kv::View,
     records::{IdempotencyRecord, MessageRecord, PushClientsRecord, PushRecord, damaged},
     state::Ephemeral,
@@ -33,6 +34,30 @@ use super::{
 const PUSH_TOPIC: &str = "push/in";
 /// Where devices get what the server says.
 const CONTROL_TOPIC: &str = "push/ctl";
+
+/// What the request was answered that used an idempotency key first, if it is in use.
+pub fn first_answer(
+    used: Option<IdempotencyRecord>,
+    idempotency: &Idempotency,
+    now_ms: u64,
+) -> Result<Option<Outcome>, KvError> {
+    let Some(used) = used.filter(|used| used.expires_ms > now_ms) else {
+        return Ok(None);
+    };
+    if used.body_hash != idempotency.body_hash {
+        return Ok(Some(Outcome::KeyReused));
+    }
+    let id = used
+        .push
+        .as_slice()
+        .try_into()
+        .map_err(|_| damaged("idempotency key"))?;
+    Ok(Some(Outcome::Replayed {
+        id: PushId(u128::from_be_bytes(id)),
+        targeted: (!used.to_audience).then_some(used.targeted),
+        accepted_ms: used.accepted_ms,
+    }))
+}
 
 impl Txn<'_> {
     /// Carries out a command of the push domain.
@@ -153,22 +178,7 @@ impl Txn<'_> {
         let subject = Subject::app(accept.app.as_str()).text(&idempotency.key);
         let used: Option<IdempotencyRecord> =
             self.record(Table::Idempotency, &subject, "idempotency key")?;
-        let Some(used) = used.filter(|used| used.expires_ms > accept.accepted_ms) else {
-            return Ok(None);
-        };
-        if used.body_hash != idempotency.body_hash {
-            return Ok(Some(Outcome::KeyReused));
-        }
-        let id = used
-            .push
-            .as_slice()
-            .try_into()
-            .map_err(|_| damaged("idempotency key"))?;
-        Ok(Some(Outcome::Replayed {
-            id: PushId(u128::from_be_bytes(id)),
-            targeted: (!used.to_audience).then_some(used.targeted),
-            accepted_ms: used.accepted_ms,
-        }))
+        Ok(first_answer(used, idempotency, accept.accepted_ms)?)
     }
 
     fn remember(

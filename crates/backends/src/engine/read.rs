@@ -16,7 +16,7 @@ use campanile_push::{
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
     series::Series,
-    store::{EventPage, Listed, Past, Report, Unavailable},
+    store::{EventPage, Idempotency, Listed, Outcome, Past, Report, Stored, Unavailable},
 };
 use roaring::RoaringBitmap;
 
@@ -31,9 +31,10 @@ use super::{
     keys::{Subject, Table, inbox_table},
     kv::{KvError, Reads, View, after_prefix},
     publish::{ALL_FILTERS, posting},
+    pushes::first_answer,
     records::{
-        DeviceRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord, MessageRecord,
-        PushRecord, damaged, decode,
+        DeviceRecord, IdempotencyRecord, InboxMetaRecord, InboxRecord, LogMetaRecord, LogRecord,
+        MessageRecord, PushRecord, damaged, decode,
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
     series::read_series,
@@ -136,6 +137,24 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
     }
 
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        let subject = Subject::app(app.as_str()).text(&idempotency.key);
+        Ok(self.reads.with_view(|view| {
+            let used = view.get(&subject.key(Table::Idempotency))?;
+            let used = used.map(|bytes| decode::<IdempotencyRecord>(&bytes, "idempotency key"));
+            first_answer(used.transpose()?, idempotency, now_ms)
+        })?)
+    }
+
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        Ok(self.reads.with_view(|view| read_stored(view, app))?)
+    }
+
     fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {
         let push = Subject::push(app.as_str(), id.0);
         Ok(self
@@ -233,6 +252,40 @@ fn read_pushes(
         ControlFlow::Continue(())
     })?;
     outcome.map(|()| (found, more))
+}
+
+fn read_stored(view: &dyn View, app: &AppName) -> Result<Stored, KvError> {
+    let mut stored = Stored::default();
+    let subject = Subject::app(app.as_str());
+    let mut fault = None;
+    let mut each = |table: Table, visit: &mut dyn FnMut(&[u8]) -> Result<bool, KvError>| {
+        let (from, to) = subject.range(table);
+        view.scan(&from, &to, &mut |_, value| match visit(value) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        })
+    };
+    each(Table::LogMeta, &mut |value| {
+        stored.bytes += decode::<LogMetaRecord>(value, "log")?.bytes;
+        Ok(true)
+    })?;
+    each(Table::InboxMeta, &mut |value| {
+        stored.bytes += decode::<InboxMetaRecord>(value, "inbox")?.bytes;
+        Ok(true)
+    })?;
+    each(Table::Retained, &mut |value| {
+        stored.bytes += value.len() as u64;
+        Ok(true)
+    })?;
+    each(Table::Device, &mut |_| {
+        stored.has_devices = true;
+        Ok(false)
+    })?;
+    fault.map_or(Ok(stored), Err)
 }
 
 /// A page of a log.

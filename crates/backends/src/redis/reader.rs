@@ -19,7 +19,9 @@ use campanile_push::{
     receipt::Mark,
     rows::{Key, Range, Row, Scope, Table, Version},
     series::Series,
-    store::{EventPage, Listed, MAX_LOOKED_AT, Past, Report, Unavailable},
+    store::{
+        EventPage, Idempotency, Listed, MAX_LOOKED_AT, Outcome, Past, Report, Stored, Unavailable,
+    },
 };
 use redis::{Pipeline, Value};
 use roaring::RoaringBitmap;
@@ -129,6 +131,36 @@ impl campanile_push::store::Reader for RedisReader {
             Ok(number.transpose()?.map(|number| number as u32))
         };
         Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
+    fn answered(
+        &self,
+        app: &AppName,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(4)
+            .text("answered")
+            .text(&idempotency.key)
+            .bytes(&idempotency.body_hash)
+            .number(now_ms);
+        let answer = self.ask(app.as_str(), pack)?.option();
+        let outcome = answer.map(reply::answered).transpose();
+        Ok(outcome.map_err(|Malformed| malformed())?)
+    }
+
+    fn stored(&self, app: &AppName) -> Result<Stored, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(1).text("stored");
+        let stored = |answer: Packed| {
+            let [bytes, has_devices] = answer.tuple()?;
+            Ok(Stored {
+                bytes: bytes.number()?,
+                has_devices: has_devices.truth()?,
+            })
+        };
+        Ok(stored(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)
     }
 
     fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable> {

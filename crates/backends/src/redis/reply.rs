@@ -95,12 +95,7 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
                 [table] => push::Outcome::Full {
                     table: table_of(table)?,
                 },
-                [_, Packed::Bytes(id), targeted, accepted_ms] => push::Outcome::Replayed {
-                    id: push_id(id)?,
-                    targeted: figure(targeted)?,
-                    accepted_ms: accepted_ms.number()?,
-                },
-                _ => return Err(Malformed),
+                _ => answered(Packed::Array(parts))?,
             }
         }
         Packed::Array(parts) if matches!(command, push::Command::Change(_)) => {
@@ -118,6 +113,22 @@ fn push_outcome(command: &push::Command, answer: Packed) -> Result<push::Outcome
         }
         _ => return Err(Malformed),
     })
+}
+
+/// What a request was answered that used an idempotency key first.
+pub fn answered(answer: Packed) -> Result<push::Outcome, Malformed> {
+    match answer {
+        Packed::Bytes(word) if word == b"K" => Ok(push::Outcome::KeyReused),
+        Packed::Array(parts) => match parts.as_slice() {
+            [_, Packed::Bytes(id), targeted, accepted_ms] => Ok(push::Outcome::Replayed {
+                id: push_id(id)?,
+                targeted: figure(targeted)?,
+                accepted_ms: accepted_ms.number()?,
+            }),
+            _ => Err(Malformed),
+        },
+        _ => Err(Malformed),
+    }
 }
 
 fn table_of(number: &Packed) -> Result<Table, Malformed> {

@@ -190,6 +190,7 @@ macro_rules! common_tests {
                 a_push_without_time_to_live_is_announced_and_not_stored
                 a_push_of_the_same_id_is_accepted_once
                 an_idempotency_key_makes_a_retry_harmless
+                what_an_app_keeps_is_counted_until_it_is_gone
                 an_expired_push_is_forgotten_in_steps
                 a_sweep_is_bounded
             }
@@ -639,6 +640,23 @@ impl World {
             );
         }
         report
+    }
+
+    /// What a request with this push's idempotency key was answered.
+    pub fn answered(&mut self, accept: &Accept) -> Option<push::Outcome> {
+        let key = accept.idempotency.as_ref().expect("the push has a key");
+        let now = self.now.0;
+        let reader = self.backend().reader();
+        reader
+            .answered(&accept.app, key, now)
+            .expect("the backend reads")
+    }
+
+    /// What the app keeps.
+    pub fn stored(&mut self) -> push::Stored {
+        let app = AppName::new(APP).expect("a good name");
+        let reader = self.backend().reader();
+        reader.stored(&app).expect("the backend reads")
     }
 
     /// What is known of a push at a device.

@@ -246,26 +246,47 @@ pub fn an_idempotency_key_makes_a_retry_harmless(world: &mut World) {
         targeted: Some(1),
         accepted_ms,
     };
+    assert_eq!(world.answered(&retry), Some(replayed.clone()));
     assert_eq!(world.run_push(accept(&retry)), replayed);
     assert_eq!(world.try_report(retry.id), None);
     assert_eq!(world.inbox("a").len(), 1);
     let other = keyed(world, 2);
+    assert_eq!(world.answered(&other), Some(push::Outcome::KeyReused));
     assert_eq!(world.run_push(accept(&other)), push::Outcome::KeyReused);
     world.restart();
     assert_eq!(world.run_push(accept(&retry)), replayed);
     let mut elsewhere = keyed(world, 2);
     elsewhere.app = AppName::new("other").expect("a good name");
+    assert_eq!(world.answered(&elsewhere), None);
     assert_eq!(
         world.run_push(accept(&elsewhere)),
         push::Outcome::Accepted { targeted: Some(1) }
     );
     world.pass_seconds(86_399);
-    world.sweep();
     let later = keyed(world, 2);
+    assert_eq!(world.answered(&later), None);
+    world.sweep();
     assert_eq!(
         world.run_push(accept(&later)),
         push::Outcome::Accepted { targeted: Some(1) }
     );
+}
+
+/// Bytes are an estimate, but nothing is nothing.
+pub fn what_an_app_keeps_is_counted_until_it_is_gone(world: &mut World) {
+    assert_eq!(world.stored(), push::Stored::default());
+    world.push(None, 10);
+    let with_log = world.stored();
+    assert!(with_log.bytes > 0 && !with_log.has_devices, "{with_log:?}");
+    world.push(Some(&["a", "b"]), 10);
+    let with_inboxes = world.stored();
+    assert!(
+        with_inboxes.bytes > with_log.bytes && with_inboxes.has_devices,
+        "{with_inboxes:?}"
+    );
+    world.pass_seconds(10);
+    world.sweep();
+    assert_eq!(world.stored().bytes, 0);
 }
 
 /// First the message, later the report.

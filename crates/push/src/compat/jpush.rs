@@ -41,7 +41,10 @@ pub fn map(body: &[u8]) -> Result<Request, Vec<Violation>> {
 /// The platforms that it is restricted to; none for all.
 fn read_platform(reader: &mut Reader, root: &mut Object) -> Vec<String> {
     match root.left.get("platform") {
-        None => reader.refuse("platform", "is missing"),
+        None | Some(Value::Null) => {
+            root.take("platform");
+            reader.refuse("platform", "is missing");
+        }
         Some(Value::String(all)) if all == "all" => drop(root.take("platform")),
         Some(_) => {
             let platforms = reader.texts(root, "platform").unwrap_or_default();
@@ -379,7 +382,12 @@ mod tests {
             fields(r#"{"platform":"all","audience":"all"}"#),
             ["notification"]
         );
-        for body in ["", "[]", "{}"] {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"platform":null,"audience":"all","notification":{"alert":"x"}}"#,
+        ] {
             assert!(map(body.as_bytes()).is_err(), "{body}");
         }
     }

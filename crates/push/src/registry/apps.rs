@@ -7,9 +7,14 @@ mod requests;
 
 use prost::Message;
 
-pub use self::requests::{DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, NewKey, grace_seconds};
+pub use self::requests::{
+    DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, NewApp, NewKey, QuotaChange, grace_seconds,
+};
 
-use super::{Context, Planned, Refusal, decode, permission::Permissions};
+use super::{
+    Context, Planned, Refusal, decode,
+    permission::{Permission, Permissions},
+};
 use crate::{
     app::{AppName, KeyHash},
     rows::{Key, Range, SEPARATOR, Scope, Table, Version},
@@ -20,6 +25,8 @@ use crate::{
 pub const MAX_KEYS: usize = 100;
 /// Longest label of a key, in bytes.
 pub const MAX_LABEL_BYTES: usize = 128;
+/// Largest quota: numbers up to it are exact in JSON everywhere.
+pub const MAX_QUOTA: u64 = 1 << 53;
 
 /// What an app may use; 0: as much as there is.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -27,6 +34,15 @@ pub struct Quotas {
     /// Registered devices.
     #[prost(uint64, tag = "1")]
     pub devices: u64,
+    /// Connections at a time, over all nodes.
+    #[prost(uint64, tag = "2")]
+    pub connections: u64,
+    /// Pushes that are accepted a second, over all nodes.
+    #[prost(uint64, tag = "3")]
+    pub pushes_per_second: u64,
+    /// Bytes of messages that are kept: above it no push is accepted.
+    #[prost(uint64, tag = "4")]
+    pub stored_bytes: u64,
 }
 
 /// An app as it is stored.
@@ -132,12 +148,13 @@ pub fn list(
     Ok((rows.into_iter().map(app).collect::<Result<_, _>>()?, more))
 }
 
-/// Makes an app with its first key, which may do everything.
+/// Makes an app with its first key.
 pub fn create(
     context: &Context<'_>,
     app: &AppName,
     quotas: Quotas,
     key: &KeyHash,
+    permissions: Permissions,
 ) -> Result<Planned<String>, Refusal> {
     let exists = || Refusal::Exists {
         what: "app",
@@ -151,14 +168,113 @@ pub fn create(
         created_ms: context.now_ms,
         quotas,
     };
-    let planned = add(context, app, key, Permissions::ADMIN, "first key")?;
+    let planned = add(context, app, key, permissions, "first key")?;
     // The app has the key: another node made both between the two reads.
     let change = planned
         .change
         .ok_or_else(exists)?
         .expect(app_row(app), Version::ABSENT)
-        .put(app_row(app), record.encode_to_vec());
+        .put(app_row(app), record.encode_to_vec())
+        .audit(context, app, "app.created", app.as_str(), quotas.told());
     Ok(Planned::change(change, planned.answer))
+}
+
+impl Quotas {
+    /// For the audit log.
+    fn told(&self) -> String {
+        let quotas = [
+            ("devices", self.devices),
+            ("connections", self.connections),
+            ("pushes_per_second", self.pushes_per_second),
+            ("stored_bytes", self.stored_bytes),
+        ];
+        let set = quotas.iter().filter(|(_, quota)| *quota > 0);
+        let told: Vec<String> = set.map(|(name, quota)| format!("{name} {quota}")).collect();
+        match told.is_empty() {
+            true => "no quotas".to_owned(),
+            false => told.join(", "),
+        }
+    }
+}
+
+/// Changes what an app may use.
+pub fn change_quotas(
+    context: &Context<'_>,
+    app: &AppName,
+    change: &QuotaChange,
+) -> Result<Planned<AppRecord>, Refusal> {
+    let (record, version) = context.record::<AppRecord>(&Scope::System, &app_row(app))?;
+    let before = record.ok_or_else(|| no_app(app))?;
+    let after = AppRecord {
+        quotas: change.apply(&before.quotas),
+        ..before
+    };
+    if after == before {
+        return Ok(Planned::nothing(after));
+    }
+    let change = context
+        .change(Scope::System)
+        .expect(app_row(app), version)
+        .put(app_row(app), after.encode_to_vec())
+        .audit(
+            context,
+            app,
+            "app.changed",
+            app.as_str(),
+            after.quotas.told(),
+        );
+    Ok(Planned::change(change, after))
+}
+
+/// Removes an app that keeps nothing any more, with its keys. What it keeps would stay behind without an owner, and there is too much of it for one step.
+pub fn delete(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refusal> {
+    let (record, version) = context.row(&Scope::System, &app_row(app))?;
+    if record.is_none() {
+        return Err(no_app(app));
+    }
+    let mut kept = Vec::new();
+    for (table, what) in [
+        (Table::Device, "registered devices"),
+        (Table::Segment, "segments"),
+        (Table::Upload, "uploads"),
+        (Table::Schedule, "schedules"),
+        (Table::Webhook, "webhooks"),
+        (Table::DeviceKey, "device keys"),
+    ] {
+        let count = context.reader.count_rows(&Scope::App(app.clone()), table)?;
+        if count > 0 {
+            kept.push(format!("{count} {what}"));
+        }
+    }
+    let stored = context.reader.stored(app)?;
+    if stored.has_devices {
+        kept.push("devices with a session or an inbox".to_owned());
+    }
+    if stored.bytes > 0 {
+        kept.push(format!("{} bytes of messages", stored.bytes));
+    }
+    if !kept.is_empty() {
+        return Err(Refusal::Clash(format!(
+            "app {app} is not empty: it has {}; remove what can be removed, and wait until sessions and pushes have run out",
+            kept.join(", ")
+        )));
+    }
+    let mut change = context
+        .change(Scope::System)
+        .expect(app_row(app), version)
+        .remove(app_row(app));
+    for record in keys(context, app)? {
+        let (_, secrets, version) = key(context, app, &record.id)?;
+        change = change
+            .expect(id_row(app, &record.id), version)
+            .remove(id_row(app, &record.id))
+            .remove(hash_row(&secrets.hash));
+        if !secrets.previous.is_empty() {
+            change = change.remove(hash_row(&secrets.previous));
+        }
+    }
+    let change = change.audit(context, app, "app.deleted", app.as_str(), "");
+    Ok(Planned::change(change, ()))
 }
 
 /// Gives an app one more key; one that it has already stays as it is. Answers the key's id.
@@ -177,7 +293,16 @@ pub fn add_key(
     // The app must not go meanwhile.
     planned.change = planned
         .change
-        .map(|change| change.expect(app_row(app), version));
+        .map(|change| change.expect(app_row(app), version))
+        .map(|change| {
+            change.audit(
+                context,
+                app,
+                "key.created",
+                &planned.answer,
+                names(permissions),
+            )
+        });
     Ok(planned)
 }
 
@@ -221,8 +346,7 @@ fn add(
         .expect(hash_row(&hash), Version::ABSENT)
         .expect(id_row(app, &id), Version::ABSENT)
         .put(hash_row(&hash), record.encode_to_vec())
-        .put(id_row(app, &id), secrets.encode_to_vec())
-        .audit(context, app, "key.created", &id, names(permissions));
+        .put(id_row(app, &id), secrets.encode_to_vec());
     Ok(Planned::change(change, id))
 }
 
@@ -268,7 +392,7 @@ pub fn rotate_key(
 /// the node could make another.
 pub fn revoke_key(context: &Context<'_>, app: &AppName, id: &str) -> Result<Planned<()>, Refusal> {
     let (record, secrets, version) = key(context, app, id)?;
-    let is_admin = |key: &KeyRecord| key.permissions() == Permissions::ADMIN;
+    let is_admin = |key: &KeyRecord| key.permissions().allow(Permission::Admin);
     if is_admin(&record) {
         let others = keys(context, app)?;
         if !others.iter().any(|key| key.id != id && is_admin(key)) {

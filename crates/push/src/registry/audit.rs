@@ -67,6 +67,32 @@ impl Change {
     }
 }
 
+/// A page of what was done to apps and their keys, of all apps: by app, and of each the oldest first. `after` is the app and the id of the last entry of the page
+/// before.
+pub fn list_of_system(
+    context: &Context<'_>,
+    after: Option<(&AppName, PushId)>,
+    limit: usize,
+) -> Result<(Vec<(String, Entry)>, bool), Unavailable> {
+    let range = Range {
+        scope: Scope::System,
+        table: Table::Audit,
+        prefix: String::new(),
+        after: after.map(|(app, id)| format!("{app}{SEPARATOR}{id}")),
+        limit,
+    };
+    let (rows, more) = context.reader.rows(&range, context.now_ms)?;
+    let mut entries = Vec::new();
+    for row in rows {
+        let (app, id) = row.name.split_once(SEPARATOR).unwrap_or_default();
+        if let Ok(id) = id.parse() {
+            let record = decode(&row.value, Table::Audit)?;
+            entries.push((app.to_owned(), Entry { id, record }));
+        }
+    }
+    Ok((entries, more))
+}
+
 /// A page of an app's audit log, the oldest first, and whether there is more. What was done to the app's own row and keys lies apart from what was done
 /// within the app; the page has both.
 pub fn list(

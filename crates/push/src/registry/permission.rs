@@ -12,13 +12,23 @@ pub enum Permission {
     DeviceWrite = 2,
     /// Read everything but keys and the audit log.
     Read = 4,
-    /// Everything, keys and the audit log too.
+    /// Everything of the app, keys and the audit log too.
     Admin = 8,
+    /// All apps and the nodes: `/v1/admin`. Nothing within an app. Given on a node's machine only.
+    Operator = 16,
 }
 
 impl Permission {
     /// All, in the order in which they are listed.
-    pub const ALL: [Permission; 4] = [
+    pub const ALL: [Permission; 5] = [
+        Permission::PushSend,
+        Permission::DeviceWrite,
+        Permission::Read,
+        Permission::Admin,
+        Permission::Operator,
+    ];
+    /// What an app may give its own keys.
+    pub const OF_APPS: [Permission; 4] = [
         Permission::PushSend,
         Permission::DeviceWrite,
         Permission::Read,
@@ -32,6 +42,7 @@ impl Permission {
             Permission::DeviceWrite => "device:write",
             Permission::Read => "read",
             Permission::Admin => "admin",
+            Permission::Operator => "operator",
         }
     }
 
@@ -54,7 +65,7 @@ impl fmt::Display for Permission {
 pub struct Permissions(u32);
 
 impl Permissions {
-    /// Everything.
+    /// Everything of an app.
     pub const ADMIN: Permissions = Permissions(Permission::Admin as u32);
 
     /// The permissions of a record.
@@ -72,9 +83,13 @@ impl Permissions {
         Permissions(self.0 | permission as u32)
     }
 
-    /// Whether this is allowed: [`Permission::Admin`] allows everything.
+    /// Whether this is allowed: [`Permission::Admin`] allows everything but [`Permission::Operator`].
     pub fn allow(self, permission: Permission) -> bool {
-        self.0 & (permission as u32 | Permission::Admin as u32) != 0
+        let includes = match permission {
+            Permission::Operator => 0,
+            _ => Permission::Admin as u32,
+        };
+        self.0 & (permission as u32 | includes) != 0
     }
 
     /// Those given by name.
@@ -100,12 +115,15 @@ mod tests {
     #[test]
     fn admin_may_do_everything_and_the_others_what_they_say() {
         for permission in Permission::ALL {
-            assert!(Permissions::ADMIN.allow(permission));
+            let is_of_apps = Permission::OF_APPS.contains(&permission);
+            assert_eq!(Permissions::ADMIN.allow(permission), is_of_apps);
             assert_eq!(Permission::parse(permission.text()), Some(permission));
         }
         let sender: Permissions = [Permission::PushSend].into_iter().collect();
         assert!(sender.allow(Permission::PushSend));
         assert!(!sender.allow(Permission::Read) && !sender.allow(Permission::Admin));
+        let operator: Permissions = [Permission::Operator].into_iter().collect();
+        assert!(operator.allow(Permission::Operator) && !operator.allow(Permission::Read));
         assert_eq!(Permissions::from_bits(sender.bits()), sender);
         assert_eq!(Permission::parse("push"), None);
     }

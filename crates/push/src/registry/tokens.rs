@@ -173,7 +173,7 @@ pub(super) fn version(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{devices, testing::World};
+    use crate::registry::{devices, permission::Permissions, testing::World};
 
     fn hash(text: &str) -> KeyHash {
         KeyHash::of(text)
@@ -182,10 +182,13 @@ mod tests {
     fn world() -> (World, AppName) {
         let mut world = World::default();
         let app = AppName::new("shop").unwrap();
-        let quotas = apps::Quotas { devices: 2 };
+        let quotas = apps::Quotas {
+            devices: 2,
+            ..apps::Quotas::default()
+        };
         let key = hash("key");
         world
-            .run(|context| apps::create(context, &app, quotas, &key))
+            .run(|context| apps::create(context, &app, quotas, &key, Permissions::ADMIN))
             .unwrap();
         (world, app)
     }

@@ -15,7 +15,7 @@ use crate::{
     id::PushId,
     receipt::Mark,
     series::Series,
-    store::{EventPage, Listed, Outcome, Past, Reader, Report, Unavailable},
+    store::{EventPage, Idempotency, Listed, Outcome, Past, Reader, Report, Stored, Unavailable},
 };
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
@@ -171,6 +171,19 @@ impl Reader for Mutex<MemoryRows> {
         let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
         let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
         Ok(devices.iter().map(number).collect())
+    }
+
+    fn answered(
+        &self,
+        _: &AppName,
+        _: &Idempotency,
+        _: u64,
+    ) -> Result<Option<Outcome>, Unavailable> {
+        Ok(None)
+    }
+
+    fn stored(&self, _: &AppName) -> Result<Stored, Unavailable> {
+        Ok(Stored::default())
     }
 
     fn marked(&self, _: &AppName, _: PushId, _: Mark) -> Result<RoaringBitmap, Unavailable> {

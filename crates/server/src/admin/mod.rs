@@ -11,6 +11,7 @@ mod server;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -22,8 +23,8 @@ use campanile_api::{
 use campanile_push::{
     app::{AppName, KeyHash},
     registry::{
-        Context, Refusal,
-        apps::{self, Quotas},
+        Context, Planned, Refusal,
+        apps::{self, MAX_QUOTA, QuotaChange, Quotas},
         carry_out,
         permission::{Permission, Permissions},
     },
@@ -65,6 +66,18 @@ pub enum Request {
     ListApps {
         /// The last name of the page before.
         after: Option<String>,
+    },
+    /// What an app may use.
+    SetQuotas {
+        /// The name.
+        app: String,
+        /// Those that change, by their names; 0: as much as there is.
+        quotas: BTreeMap<String, u64>,
+    },
+    /// Remove an app that keeps nothing.
+    DeleteApp {
+        /// The name.
+        app: String,
     },
     /// About the cluster.
     Cluster {
@@ -114,9 +127,11 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
 
 /// What a request asks for, and of whom.
 enum Wanted {
-    CreateApp(AppName, KeyHash),
+    CreateApp(AppName, KeyHash, Permissions),
     AddKey(AppName, KeyHash, Permissions),
     Apps(Option<AppName>),
+    SetQuotas(AppName, QuotaChange),
+    DeleteApp(AppName),
     OfCluster(ClusterRequest),
 }
 
@@ -130,7 +145,7 @@ impl Request {
         };
         Ok(match self {
             Request::CreateApp { app, key_sha256 } => {
-                Wanted::CreateApp(name(app)?, hash(key_sha256)?)
+                Wanted::CreateApp(name(app)?, hash(key_sha256)?, Permissions::ADMIN)
             }
             Request::AddKey {
                 app,
@@ -147,6 +162,10 @@ impl Request {
                     .collect::<Result<_, _>>()?;
                 Wanted::AddKey(name(app)?, hash(key_sha256)?, permissions)
             }
+            Request::SetQuotas { app, quotas } => {
+                Wanted::SetQuotas(name(app)?, quota_change(quotas).map_err(refused)?)
+            }
+            Request::DeleteApp { app } => Wanted::DeleteApp(name(app)?),
             Request::Cluster { request } => Wanted::OfCluster(request.clone()),
             Request::ListApps { after } => Wanted::Apps(after.as_deref().map(name).transpose()?),
         })
@@ -167,8 +186,22 @@ fn change_apps(
         actor: "operator",
     };
     let done = match wanted {
-        Wanted::CreateApp(app, key) => carry_out(&context, submit, |context| {
-            apps::create(context, app, Quotas::default(), key)
+        Wanted::CreateApp(app, key, permissions) => carry_out(&context, submit, |context| {
+            apps::create(context, app, Quotas::default(), key, *permissions)
+        }),
+        Wanted::SetQuotas(app, change) => carry_out(&context, submit, |context| {
+            let planned = apps::change_quotas(context, app, change)?;
+            Ok(Planned {
+                change: planned.change,
+                answer: String::new(),
+            })
+        }),
+        Wanted::DeleteApp(app) => carry_out(&context, submit, |context| {
+            let planned = apps::delete(context, app)?;
+            Ok(Planned {
+                change: planned.change,
+                answer: String::new(),
+            })
         }),
         Wanted::AddKey(app, key, permissions) => carry_out(&context, submit, |context| {
             apps::add_key(context, app, key, *permissions, "")
@@ -194,7 +227,25 @@ fn change_apps(
     }
 }
 
-/// Makes an app with a key, or gives it the key; it may do everything. Blocks until that is durable.
+fn quota_change(quotas: &BTreeMap<String, u64>) -> Result<QuotaChange, String> {
+    let mut change = QuotaChange::default();
+    for (name, quota) in quotas {
+        let field = match name.as_str() {
+            "devices" => &mut change.devices,
+            "connections" => &mut change.connections,
+            "pushes_per_second" => &mut change.pushes_per_second,
+            "stored_bytes" => &mut change.stored_bytes,
+            other => return Err(format!("there is no quota {other:?}")),
+        };
+        if *quota > MAX_QUOTA {
+            return Err(format!("{name}: a quota is at most {MAX_QUOTA}"));
+        }
+        *field = Some(*quota);
+    }
+    Ok(change)
+}
+
+/// Makes an app with a key, or gives it the key, of a development node: it may do everything in the app, and operate. Blocks until that is durable.
 pub fn register(store: &dyn Store, app: &AppName, key: &KeyHash) -> anyhow::Result<()> {
     let submit = |command| {
         let outcome = store.submit(command).blocking_recv();
@@ -202,8 +253,9 @@ pub fn register(store: &dyn Store, app: &AppName, key: &KeyHash) -> anyhow::Resu
     };
     let reader = store.reader();
     let change = |wanted| change_apps(&*reader, submit, &wanted);
-    let reply = match change(Wanted::CreateApp(app.clone(), *key)) {
-        Reply::Exists => change(Wanted::AddKey(app.clone(), *key, Permissions::ADMIN)),
+    let permissions = Permissions::ADMIN.with(Permission::Operator);
+    let reply = match change(Wanted::CreateApp(app.clone(), *key, permissions)) {
+        Reply::Exists => change(Wanted::AddKey(app.clone(), *key, permissions)),
         reply => reply,
     };
     match reply {

@@ -1,6 +1,6 @@
 //! The operator's end: apps of a data directory, whether a node runs on it or not.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use campanile_backends::{
     Backend,
@@ -96,6 +96,25 @@ impl Apps {
             app: app.to_string(),
             key_sha256: key.hex(),
             permissions: permissions.iter().map(|p| p.text().to_owned()).collect(),
+        })
+    }
+
+    /// Changes what an app may use: [`Reply::Done`] or [`Reply::NoApp`]. 0: as much as there is.
+    pub fn set_quotas(
+        &mut self,
+        app: &AppName,
+        quotas: BTreeMap<String, u64>,
+    ) -> Result<Reply, AppsError> {
+        self.ask(&Request::SetQuotas {
+            app: app.to_string(),
+            quotas,
+        })
+    }
+
+    /// Removes an app that keeps nothing: [`Reply::Done`] or [`Reply::NoApp`].
+    pub fn delete(&mut self, app: &AppName) -> Result<Reply, AppsError> {
+        self.ask(&Request::DeleteApp {
+            app: app.to_string(),
         })
     }
 

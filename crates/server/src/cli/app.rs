@@ -1,6 +1,6 @@
 //! `campanile app`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use campanile_push::{
@@ -28,6 +28,8 @@ Examples:
   campanile app create shop --data /var/lib/campanile
   campanile app key shop --config campanile.toml        one more key, for instance to change keys
   campanile app key shop --may push:send,read           a key for a server that only sends
+  campanile app key ops --may operator                  a key for /v1/admin: all apps, and the nodes
+  campanile app quota shop --connections 5000 --pushes-per-second 100
   campanile app list --json")]
 pub struct AppArgs {
     #[command(subcommand)]
@@ -40,6 +42,10 @@ enum AppCommand {
     Create(NameArgs),
     /// Makes one more API key for an app and prints it
     Key(KeyArgs),
+    /// Changes what an app may use; a running node takes it up within five seconds
+    Quota(QuotaArgs),
+    /// Removes an app that keeps nothing any more, with its keys
+    Delete(NameArgs),
     /// Lists the apps
     List(PlaceArgs),
 }
@@ -57,9 +63,43 @@ struct NameArgs {
 struct KeyArgs {
     #[command(flatten)]
     name: NameArgs,
-    /// What the key may do: admin (everything), push:send, device:write, read; several separated by commas
+    /// What the key may do: admin (everything in the app), push:send, device:write, read, operator (all apps and the nodes); several separated by commas
     #[arg(long, value_name = "PERMISSIONS", value_delimiter = ',', default_value = "admin", value_parser = parse_permission)]
     may: Vec<Permission>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "What is not given stays as it is; 0 means as much as there is.")]
+struct QuotaArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Registered devices
+    #[arg(long, value_name = "NUMBER")]
+    devices: Option<u64>,
+    /// Connections at a time, over all nodes
+    #[arg(long, value_name = "NUMBER")]
+    connections: Option<u64>,
+    /// Pushes that are accepted a second, over all nodes
+    #[arg(long, value_name = "NUMBER")]
+    pushes_per_second: Option<u64>,
+    /// Bytes of messages that are kept; above it pushes are refused
+    #[arg(long, value_name = "BYTES")]
+    stored_bytes: Option<u64>,
+}
+
+impl QuotaArgs {
+    fn given(&self) -> BTreeMap<String, u64> {
+        let quotas = [
+            ("devices", self.devices),
+            ("connections", self.connections),
+            ("pushes_per_second", self.pushes_per_second),
+            ("stored_bytes", self.stored_bytes),
+        ];
+        let given = quotas.into_iter();
+        given
+            .filter_map(|(name, quota)| Some((name.to_owned(), quota?)))
+            .collect()
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -76,7 +116,9 @@ struct PlaceArgs {
 
 fn parse_permission(text: &str) -> Result<Permission, String> {
     Permission::parse(text).ok_or_else(|| {
-        format!("there is no permission {text:?}; known: push:send, device:write, read, admin")
+        format!(
+            "there is no permission {text:?}; known: push:send, device:write, read, admin, operator"
+        )
     })
 }
 
@@ -112,6 +154,19 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
             })?;
             place.show_key(&app, &key, "has one more key");
         }
+        AppCommand::Quota(args) => {
+            let given = args.given();
+            if given.is_empty() {
+                bail!("name at least one quota, such as --connections 5000");
+            }
+            let NameArgs { app, place } = args.name;
+            place.with_apps(true, |apps| done(&app, &apps.set_quotas(&app, given)?))?;
+            place.tell(&app, "has the quotas");
+        }
+        AppCommand::Delete(NameArgs { app, place }) => {
+            place.with_apps(true, |apps| done(&app, &apps.delete(&app)?))?;
+            place.tell(&app, "is removed");
+        }
         AppCommand::List(place) => {
             let names = place.with_apps(true, |apps| Ok(apps.list()?))?;
             if place.json {
@@ -124,7 +179,24 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn done(app: &AppName, reply: &Reply) -> anyhow::Result<()> {
+    match reply {
+        Reply::NoApp => {
+            bail!("there is no app {app}; \"campanile app list\" shows those there are")
+        }
+        _ => Ok(()),
+    }
+}
+
 impl PlaceArgs {
+    fn tell(&self, app: &AppName, what: &str) {
+        if self.json {
+            say(json!({ "app": app.as_str() }));
+        } else {
+            say(format_args!("app {app} {what}"));
+        }
+    }
+
     fn with_apps<T>(
         &self,
         must_exist: bool,

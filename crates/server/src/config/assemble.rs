@@ -48,6 +48,7 @@ impl Settings {
         config.accepts_per_second = self.node.accepts_per_second;
         config.accept_burst = self.node.accept_burst;
         config.sys_every = self.node.sys_interval;
+        config.count_every = self.node.count_interval;
         Ok(config)
     }
 
@@ -280,6 +281,7 @@ mod tests {
                 theirs.accept_burst
             )
         );
+        assert_eq!(ours.count_every, theirs.count_every);
         assert_eq!(
             (ours.auth_threads, ours.auth_queue, ours.sys_every),
             (theirs.auth_threads, theirs.auth_queue, theirs.sys_every)

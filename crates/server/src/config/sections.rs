@@ -120,6 +120,8 @@ pub struct Node {
     pub accept_burst: u32,
     /// How often figures are published under `$SYS`; zero: never.
     pub sys_interval: Duration,
+    /// How often counts of pushes are taken up that a node left behind which died.
+    pub count_interval: Duration,
 }
 
 impl Default for Node {
@@ -131,6 +133,7 @@ impl Default for Node {
             accepts_per_second: 10_000,
             accept_burst: 20_000,
             sys_interval: 10 * SECOND,
+            count_interval: 30 * SECOND,
         }
     }
 }
@@ -162,6 +165,8 @@ impl Node {
         );
         keys.integer("accept_burst", &mut self.accept_burst, 1..=10_000_000);
         keys.duration("sys_interval", &mut self.sys_interval, Duration::ZERO..=DAY);
+        let hour = Duration::from_secs(3600);
+        keys.duration("count_interval", &mut self.count_interval, SECOND..=hour);
     }
 }
 

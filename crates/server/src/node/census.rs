@@ -30,10 +30,6 @@ const QUEUE: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it is looked for.
 const LOOK_FOR: Duration = Duration::from_secs(10);
-/// How often what others left behind is looked for.
-const TIDY_EVERY: Duration = Duration::from_secs(30);
-/// A row that orders a count is left behind when the push is this old.
-const LEFT_BEHIND_MS: u64 = 30_000;
 /// One whose push is not there when it is this old never will be: it was refused, or repeated an earlier one.
 const NEVER_ACCEPTED_MS: u64 = 60_000;
 
@@ -75,6 +71,7 @@ impl Census {
     pub(super) fn spawn(
         node: Arc<Inner>,
         orders: Receiver<(AppName, PushId)>,
+        tidy_every: Duration,
     ) -> io::Result<Census> {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -84,6 +81,7 @@ impl Census {
                     node,
                     stopped,
                     waiting: Vec::new(),
+                    tidy_every,
                 }
                 .run(&orders);
             })?;
@@ -104,6 +102,8 @@ struct Counter {
     stopped: oneshot::Receiver<()>,
     /// Ordered, and not seen accepted yet.
     waiting: Vec<(AppName, PushId, Instant)>,
+    /// How often what others left behind is looked for, and how old an order is that is left behind. If it is not, both count it, which is harmless.
+    tidy_every: Duration,
 }
 
 impl Counter {
@@ -122,7 +122,7 @@ impl Counter {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut done = self.count_waiting();
-            if tidied.elapsed() >= TIDY_EVERY {
+            if tidied.elapsed() >= self.tidy_every {
                 tidied = Instant::now();
                 if self.node.may_sweep() {
                     done = done.and_then(|()| self.count_left_behind());
@@ -161,7 +161,8 @@ impl Counter {
 
     fn count_left_behind(&mut self) -> Result<(), Unavailable> {
         let now_ms = self.now_ms();
-        let is_old = |push: PushId| made_ms(push) + LEFT_BEHIND_MS < now_ms;
+        let left_behind_ms = self.tidy_every.as_millis() as u64;
+        let is_old = |push: PushId| made_ms(push) + left_behind_ms < now_ms;
         let mut after: Option<AppName> = None;
         loop {
             let reader = self.node.reader.clone();

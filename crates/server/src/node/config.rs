@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub sweep_limit: u32,
     /// How often the figures under `$SYS` are published; zero: never.
     pub sys_every: Duration,
+    /// How often counts of pushes are looked for that a node left behind which died.
+    pub count_every: Duration,
 }
 
 /// Where the HTTP API listens, and its limits.
@@ -108,6 +110,7 @@ impl NodeConfig {
             sweep_every: Duration::from_secs(1),
             sweep_limit: 10_000,
             sys_every: Duration::from_secs(10),
+            count_every: Duration::from_secs(30),
         }
     }
 

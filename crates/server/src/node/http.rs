@@ -9,11 +9,12 @@ use std::{
 
 use campanile_api::{self as api, ApiState, Parts, Version};
 use campanile_backends::Request;
-use campanile_push::{id::PushId, store as push};
+use campanile_broker::ids::AppId;
+use campanile_push::{app::AppName, id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::{Inner, StartError, metrics, outgoing::Receivers, store::Tag};
+use super::{Inner, StartError, metrics, outgoing::Receivers, quotas, store::Tag};
 
 /// Connections that the kernel keeps while none is accepted.
 const BACKLOG: i32 = 1024;
@@ -102,6 +103,10 @@ impl api::Node for Health {
 
     fn metrics(&self) -> String {
         metrics::render(&self.0)
+    }
+
+    fn connections(&self, app: &AppName) -> u64 {
+        quotas::connections(&self.0.shared, &AppId::new(app.as_str()))
     }
 
     fn version(&self) -> Version {

@@ -14,6 +14,7 @@ mod leading;
 mod metrics;
 mod outgoing;
 mod process;
+mod quotas;
 mod registrar;
 mod signals;
 mod store;
@@ -43,6 +44,7 @@ use campanile_backends::{
     worker::{ReadMailbox, ReadPool, StoreMailbox, StoreWorker},
 };
 use campanile_broker::{
+    access::Access,
     effects::Ticket,
     ids::{Generation, IdSource, ShardId},
     shard::{Setup, Shard},
@@ -64,6 +66,7 @@ use self::{
         Desk, HubMailbox, HubThread, Joined, MemberCell, Surroundings, presentation, relieve,
     },
     leading::Leading,
+    quotas::WithinQuotas,
     registrar::Registrar,
     signals::{Signals, Told, end_at_once},
     store::{PageRouter, Router, ShardServices, StoreFigures, Tag},
@@ -224,7 +227,7 @@ struct Http {
 
 impl Node {
     /// Opens the sockets and the store, then begins to serve.
-    pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+    pub fn start(mut config: NodeConfig) -> Result<Node, StartError> {
         let clock = Clock::start();
         let files = process::raise_file_limit();
         let tickets = Arc::<Tickets>::default();
@@ -309,6 +312,13 @@ impl Node {
                 hub: hub.clone(),
             },
         )?;
+        let shares = quotas::Shares::default();
+        let within_quotas: Arc<dyn Access> = Arc::new(WithinQuotas {
+            access: config.access.clone(),
+            shared: shared.clone(),
+            shares: shares.clone(),
+        });
+        config.access = within_quotas;
         let apps = shared.listeners.iter().map(|listener| listener.app.clone());
         let apps: std::collections::BTreeSet<_> = apps.collect();
         let credentials = config.credentials.clone();
@@ -388,9 +398,12 @@ impl Node {
         let shards = spawn_shards(&config, &inner, polls, recovery, generation, &aides, &alarm)?;
         drop((alarm, aides));
         runtime.spawn(keep_fresh(inner.clone()));
-        let census = Census::spawn(inner.clone(), orders)?;
+        let census = Census::spawn(inner.clone(), orders, config.count_every)?;
+        // Before anybody is let in, if the store can be read.
+        ticker::read_quotas(&inner, &shares);
         let ticker = Ticker::spawn(
             inner.clone(),
+            shares,
             Rhythm {
                 sweep_every: config.sweep_every,
                 sweep_limit: config.sweep_limit,

@@ -1,4 +1,4 @@
-//! What the node does by the clock: removing what has expired, and the figures under `$SYS`.
+//! What the node does by the clock: removing what has expired, the figures under `$SYS`, and reading quotas.
 
 use std::{
     io,
@@ -13,7 +13,13 @@ use std::{
 use campanile_backends::Request;
 use campanile_broker::{mail::Mail, store::Command};
 
-use super::{Inner, store::Tag, sys::Sys, totals::totals};
+use super::{
+    Inner,
+    quotas::{self, Shares},
+    store::Tag,
+    sys::Sys,
+    totals::totals,
+};
 use crate::net::mailbox::Letter;
 
 /// How long to wait for the answer to a sweep before going on without it.
@@ -39,11 +45,11 @@ pub struct Rhythm {
 }
 
 impl Ticker {
-    pub(super) fn spawn(node: Arc<Inner>, rhythm: Rhythm) -> io::Result<Ticker> {
+    pub(super) fn spawn(node: Arc<Inner>, shares: Shares, rhythm: Rhythm) -> io::Result<Ticker> {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("ticker".to_owned())
-            .spawn(move || run(&node, rhythm, &stopped))?;
+            .spawn(move || run(&node, &shares, rhythm, &stopped))?;
         Ok(Ticker { stop, thread })
     }
 
@@ -56,15 +62,16 @@ impl Ticker {
     }
 }
 
-fn run(node: &Inner, rhythm: Rhythm, stopped: &Receiver<()>) {
+fn run(node: &Arc<Inner>, shares: &Shares, rhythm: Rhythm, stopped: &Receiver<()>) {
     let start = Instant::now();
     let mut sys = Sys::new(start);
     let mut sweep = Due::new(start, rhythm.sweep_every);
     let mut figures = Due::new(start, rhythm.sys_every);
     let mut tidy = Due::new(start, TIDY_EVERY);
+    let mut quotas = Due::new(start, quotas::READ_EVERY);
     loop {
         let now = Instant::now();
-        let next = [&sweep, &figures, &tidy]
+        let next = [&sweep, &figures, &tidy, &quotas]
             .into_iter()
             .filter_map(|due| due.at);
         let wait = next
@@ -88,6 +95,17 @@ fn run(node: &Inner, rhythm: Rhythm, stopped: &Receiver<()>) {
         if tidy.is_due(now) {
             super::metrics::recorder().run_upkeep();
         }
+        if quotas.is_due(now) {
+            read_quotas(node, shares);
+        }
+    }
+}
+
+/// Takes up the quotas of connections. Those of the last time hold while the store cannot be read.
+pub(super) fn read_quotas(node: &Arc<Inner>, shares: &Shares) {
+    match quotas::read(node) {
+        Ok(read) => shares.store(Arc::new(read)),
+        Err(reason) => tracing::debug!(%reason, "the quotas of apps could not be read"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Message, Node, Response, Session, request};
+use crate::harness::{Client, Message, Node, NodeOptions, Response, Session, eventually, request};
 
 /// How long nothing must come to a device that is left out, after another got the same push.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -27,9 +27,10 @@ fn ask(node: &Node, method: &str, path: &str, kind: &str, body: &str) -> Respons
     request(node.http(), &head, body).expect("the node answers")
 }
 
-fn push(node: &Node, audience: Value, n: u32) {
+/// The id of the push.
+fn push(node: &Node, audience: Value, n: u32) -> Value {
     let body = json!({"audience": audience, "data": {"n": n}});
-    call(node, "POST", "pushes", &body.to_string());
+    call(node, "POST", "pushes", &body.to_string())["push_id"].clone()
 }
 
 fn number(message: &Message) -> Value {
@@ -197,6 +198,34 @@ fn what_is_registered_survives_a_crash() {
     let found = call(&node, "GET", "devices?filter=vip", "");
     assert_eq!(found["devices"][0]["device"], "phone");
     assert_eq!(call(&node, "GET", "segments/s1", "")["expr"], "vip");
+}
+
+#[test]
+fn a_count_that_a_killed_node_left_behind_is_taken_up() {
+    const PUSHES: u32 = 20;
+    let mut node = Node::with(NodeOptions {
+        settings: "[node]\ncount_interval = \"1s\"\n".to_owned(),
+        ..NodeOptions::default()
+    });
+    for device in 0..3 {
+        let path = format!("devices/phone-{device}");
+        call(&node, "PUT", &path, r#"{"tags": ["vip"]}"#);
+        let id = format!("phone-{device}");
+        drop(Client::v5(&node, Session::kept(&id)));
+    }
+    let ids: Vec<Value> = (0..PUSHES)
+        .map(|n| push(&node, json!({"expr": "vip"}), n))
+        .collect();
+    // The orders to count are durable, the last counts are not made.
+    node.kill9();
+    node.start_again();
+    for id in ids {
+        eventually("the push is counted", || {
+            let id = id.as_str().unwrap();
+            let report = call(&node, "GET", &format!("pushes/{id}"), "");
+            (report["targeted"] == 3).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -199,6 +199,8 @@ end
 
 -- Counts entries of a lane that came or went. `last`: the one that came.
 local function count_entries(device, lane, entries, bytes, last)
+  -- Of all inboxes together.
+  add_to_counter('ib', bytes)
   local before, last_before = lane_of(device, lane)
   local left, all = before + entries, (device.entries or 0) + entries
   last = last or last_before

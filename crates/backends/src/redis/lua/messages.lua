@@ -51,14 +51,22 @@ end
 
 -- Retained messages: a hash `r` topic -> `EXPIRY:MESSAGE`.
 local RETAINED = K .. 'r'
+-- What they take is the counter rb.
+local function count_retained(topic, bytes)
+  add_to_counter('rb', bytes - call('HSTRLEN', RETAINED, topic))
+end
+
 local function retain(topic, message, expires_at)
   if not message then
+    count_retained(topic, 0)
     if write('HDEL', RETAINED, topic) == 0 then return end
     unindex('T' .. topic)
     change('R', topic)
     return
   end
-  write('HSET', RETAINED, topic, (expires_at and digits(expires_at) or '') .. ':' .. message)
+  local value = (expires_at and digits(expires_at) or '') .. ':' .. message
+  count_retained(topic, #value)
+  write('HSET', RETAINED, topic, value)
   if expires_at then index(expires_at, 'T' .. topic) else unindex('T' .. topic) end
   change('R', topic, 'v', message)
 end
@@ -117,16 +125,23 @@ local IDEMPOTENCY = K .. 'k'
 -- Ids of all pushes in order; the table of those whose end is to be told.
 local PUSHES, OPEN_TABLE = K .. 'u', 42
 
+local first_answer = function(key, body_hash, now)
+  local used = call('HGET', IDEMPOTENCY, key)
+  used = used and cmsgpack.unpack(used)
+  if not used or used[5] <= now then return nil end
+  if used[1] ~= body_hash then return 'K' end
+  return { 'R', used[2], used[3], used[4] }
+end
+
 -- idempotency: key, hash of the body, expiry
 -- rows: of a campaign, as of a change; it is no entry anywhere
 run.accept = function(push, accepted_at, expires_at, clients, message, item, idempotency, to_audience, rows, info, watched, is_control)
   if idempotency then
-    local used = call('HGET', IDEMPOTENCY, idempotency[1])
-    used = used and cmsgpack.unpack(used)
-    if used and used[5] > accepted_at then
-      if used[1] ~= idempotency[2] then return 'K' end
+    local answer = first_answer(idempotency[1], idempotency[2], accepted_at)
+    if answer == 'K' then return answer end
+    if answer then
       repeats()
-      return { 'R', used[2], used[3], used[4] }
+      return answer
     end
   end
   local key = push_key(push)

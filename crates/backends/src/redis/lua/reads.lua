@@ -269,6 +269,20 @@ read.report = function(push)
   }
 end
 
+-- What the request was answered that used an idempotency key first; false: the key is free.
+read.answered = function(key, body_hash, now)
+  return first_answer(key, body_hash, now) or false
+end
+
+-- Bytes of messages, and whether there is a device: numbers are in use.
+read.stored = function()
+  local bytes, row = counter('ib') + counter('rb'), call('HGETALL', META)
+  for i = 1, #row, 2 do
+    if string.match(row[i], '^b%d+$') then bytes = bytes + tonumber(row[i + 1]) end
+  end
+  return { bytes, counter('o') > call('LLEN', K .. 'fo') }
+end
+
 -- The devices with a mark: their numbers, or bitmaps by chunk.
 read.marked = function(push, name)
   local key, numbers, bitmaps = push_key(push), {}, {}

@@ -31,7 +31,13 @@ end
 local function set_counter(name, value)
   counters[name], changed_counters[name] = value, true
 end
+-- Counters that are only added to here are not read.
+local additions = {}
+local function add_to_counter(name, more) additions[name] = (additions[name] or 0) + more end
 local function save_counters()
+  for name, more in pairs(additions) do
+    if more ~= 0 then write('HINCRBY', META, name, digits(more)) end
+  end
   local changed = {}
   for name in pairs(changed_counters) do
     changed[#changed + 1] = name

@@ -87,6 +87,7 @@ expire.T = function(topic, now)
   local value = call('HGET', RETAINED, topic)
   local expires_at = value and tonumber(string.match(value, '^%d+'))
   if not expires_at or expires_at > now then return 0, true end
+  count_retained(topic, 0)
   write('HDEL', RETAINED, topic)
   change('R', topic)
   return 1, true

@@ -11,7 +11,23 @@ fn hash(text: &str) -> KeyHash {
 
 impl World {
     fn create(&mut self, app: &AppName, key: &str) -> Result<String, Refusal> {
-        self.run(|context| create(context, app, Quotas::default(), &hash(key)))
+        self.run(|context| {
+            create(
+                context,
+                app,
+                Quotas::default(),
+                &hash(key),
+                Permissions::ADMIN,
+            )
+        })
+    }
+
+    fn actions(&self) -> Vec<String> {
+        let (entries, _) = self.read(|context| audit::list(context, &shop(), None, 9));
+        entries
+            .into_iter()
+            .map(|entry| entry.record.action)
+            .collect()
     }
 
     fn add(&mut self, key: &str, permissions: Permissions) -> Result<String, Refusal> {
@@ -87,7 +103,7 @@ fn keys_are_added_listed_and_revoked() {
     assert!(matches!(revoke(&mut world, &first), Err(Refusal::Clash(_)),));
     let (entries, _) = world.read(|context| audit::list(context, &shop(), None, 9));
     let actions: Vec<&str> = entries.iter().map(|e| e.record.action.as_str()).collect();
-    assert_eq!(actions, ["key.created", "key.created", "key.revoked"]);
+    assert_eq!(actions, ["app.created", "key.created", "key.revoked"]);
     assert_eq!(entries[2].record.object, id);
     let (rest, more) = world.read(|context| audit::list(context, &shop(), Some(entries[0].id), 1));
     assert_eq!((rest, more), (entries[1..2].to_vec(), true));
@@ -125,4 +141,44 @@ fn the_number_of_keys_is_bounded() {
         world.add("one more", Permissions::ADMIN),
         Err(Refusal::Full { limit: 100, .. })
     ));
+}
+
+#[test]
+fn quotas_are_changed_and_the_log_tells() {
+    let mut world = World::default();
+    let body = br#"{"quotas": {"devices": 7}}"#;
+    let change = QuotaChange::parse(body).unwrap();
+    let set = |world: &mut World| world.run(|context| change_quotas(context, &shop(), &change));
+    assert!(matches!(set(&mut world), Err(Refusal::Missing { .. })));
+    world.create(&shop(), "first").unwrap();
+    assert_eq!(set(&mut world).unwrap().quotas.devices, 7);
+    assert_eq!(set(&mut world).unwrap().quotas.devices, 7, "nothing to do");
+    assert_eq!(world.actions(), ["app.created", "app.changed"]);
+}
+
+#[test]
+fn only_an_empty_app_is_deleted_and_its_keys_go_with_it() {
+    use crate::{device::Patch, registry::devices};
+
+    let mut world = World::default();
+    let delete = |world: &mut World| world.run(|context| delete(context, &shop()));
+    assert!(matches!(delete(&mut world), Err(Refusal::Missing { .. })));
+    world.create(&shop(), "first").unwrap();
+    world.add("second", Permissions::ADMIN).unwrap();
+    let device = Patch::default();
+    world
+        .run(|context| devices::put(context, &shop(), "d1", &device))
+        .unwrap();
+    match delete(&mut world) {
+        Err(Refusal::Clash(what)) => assert!(what.contains("1 registered devices"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    world
+        .run(|context| devices::delete(context, &shop(), "d1"))
+        .unwrap();
+    delete(&mut world).unwrap();
+    assert_eq!(world.owner("first"), None);
+    assert_eq!(world.owner("second"), None);
+    assert_eq!(world.read(|context| app(context, &shop())), None);
+    assert_eq!(world.actions().last().unwrap(), "app.deleted");
 }

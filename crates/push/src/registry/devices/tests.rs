@@ -103,10 +103,21 @@ fn what_changes_of_a_device_is_told() {
 #[test]
 fn a_quota_holds_up_new_devices_only() {
     let mut world = World::default();
-    let quotas = Quotas { devices: 2 };
+    let quotas = Quotas {
+        devices: 2,
+        ..Quotas::default()
+    };
     let key = crate::app::KeyHash::of("key");
     world
-        .run(|context| apps::create(context, &shop(), quotas, &key))
+        .run(|context| {
+            apps::create(
+                context,
+                &shop(),
+                quotas,
+                &key,
+                crate::registry::permission::Permissions::ADMIN,
+            )
+        })
         .unwrap();
     world.put_device("d1", "{}").unwrap();
     world.put_device("d2", "{}").unwrap();

@@ -3,9 +3,10 @@ use std::sync::Mutex;
 use campanile_broker::access::Access;
 use campanile_push::{
     registry::{
-        Context, Planned, Refusal, carry_out,
+        Context, Planned, Refusal, apps, carry_out,
         device_keys::NewDeviceKey,
         devices::{self as registered, get},
+        permission::Permissions,
     },
     rows::MemoryRows,
     store::{Command, Outcome},
@@ -47,7 +48,7 @@ fn world_with(clients: &config::Clients, listeners: &[config::Listener]) -> Worl
     let hash = world.token.hash();
     let key = campanile_push::app::KeyHash::of("key");
     world.run(|context, app| {
-        campanile_push::registry::apps::create(context, app, Default::default(), &key)
+        apps::create(context, app, Default::default(), &key, Permissions::ADMIN)
     });
     world.run(|context, app| tokens::issue(context, app, "phone-1", &hash, 0));
     world.add_key("k1");
