@@ -186,10 +186,26 @@ impl Town {
     }
 
     fn post_push(&mut self, node: usize, audience: Audience, payload: &str) {
+        let accept = self.accept(node, audience, payload);
+        self.fleet.push(node, Command::Accept(Box::new(accept)));
+    }
+
+    /// A campaign to all, as [`campanile_broker::audience::Words`] reads it.
+    fn post_campaign(&mut self, node: usize, row: &'static str) {
+        let accept = self.accept(node, Audience::All, "");
+        let key = Key::new(Table::Campaign, accept.id.to_string());
+        let change = rows::Change::new(Scope::App(accept.app.clone()), accept.accepted_ms);
+        let change = change.put_until(key, row, accept.expires_ms);
+        let rows = Some(Box::new(change));
+        let accept = Accept { rows, ..accept };
+        self.fleet.push(node, Command::Accept(Box::new(accept)));
+    }
+
+    fn accept(&mut self, node: usize, audience: Audience, payload: &str) -> Accept {
         let clock = self.fleet.clock(node);
         let member = self.fleet.member(node).expect("it runs");
         let id = PushId(member.shards.ids().next(clock).0);
-        let accept = Accept {
+        Accept {
             app: AppName::new("default").expect("a valid name"),
             id,
             accepted_ms: clock.0,
@@ -203,8 +219,7 @@ impl Town {
             channel: Default::default(),
             info: Bytes::new(),
             watched: false,
-        };
-        self.fleet.push(node, Command::Accept(Box::new(accept)));
+        }
     }
 
     /// Everything that was asked through the API is done.
@@ -382,6 +397,28 @@ fn what_was_acknowledged_before_a_take_over_does_not_come_again() {
     ] {
         assert!(repeats_after_a_take_over(Some(bug)), "{bug:?} is not found");
     }
+}
+
+#[test]
+fn what_a_device_remembers_goes_to_another_node_though_its_save_comes_too_late() {
+    let mut town = Town::of(2);
+    let old = town.connect(0, connect("device").durable());
+    town.post_campaign(1, "normal 0 - once");
+    town.wait(2000);
+    town.expect_done();
+    let once = town.expect_publish(old, "once");
+    town.post(old, puback(once.id()));
+    // It is being saved when the other node claims the session.
+    let held = [Move::Send(0)];
+    town.settle_but(&held);
+    town.fleet.advance(200);
+    town.settle_but(&held);
+    let new = town.open(1);
+    town.post(new, connect("device").clean(false).durable());
+    town.settle_but(&held);
+    town.wait(3000);
+    assert!(matches!(town.next(new).packet(), Packet::ConnAck(_)));
+    town.expect_silence(new);
 }
 
 /// The claim through another node overtakes what the first one saves at the end of a connection. `meanwhile`: what does not move until the store has refused it.

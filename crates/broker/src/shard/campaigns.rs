@@ -48,8 +48,10 @@ struct Running {
 pub(super) struct OfDevice {
     /// What it is done with.
     memory: Bytes,
-    /// That is what the store has, or is about to have.
-    pub is_saved: bool,
+    /// How often that has changed here.
+    pub changes: u64,
+    /// As of which change the store has it.
+    pub saved: u64,
     /// It waits for its turn in these.
     waits: SmallVec<[(MessageId, Millis); 1]>,
     /// It is its turn in these: they wait for room.
@@ -59,10 +61,14 @@ pub(super) struct OfDevice {
 }
 
 impl OfDevice {
-    /// The memory, if the store has another one. The caller has it saved.
-    pub fn unsaved_memory(&mut self) -> Option<Bytes> {
-        let is_saved = std::mem::replace(&mut self.is_saved, true);
-        (!is_saved).then(|| self.memory.clone())
+    /// The memory, unless the store is known to have it.
+    pub fn unsaved_memory(&self) -> Option<Bytes> {
+        (self.changes > self.saved).then(|| self.memory.clone())
+    }
+
+    fn set_memory(&mut self, memory: Bytes) {
+        self.memory = memory;
+        self.changes += 1;
     }
 
     fn forget(&mut self, push: MessageId) -> Option<Millis> {
@@ -90,12 +96,10 @@ impl Shard {
         }
         let mut of = OfDevice {
             memory: memory.unwrap_or_default(),
-            is_saved: true,
             ..OfDevice::default()
         };
         if begins {
-            of.memory = self.audiences.begin(&app.id, &of.memory, self.now);
-            of.is_saved = false;
+            of.set_memory(self.audiences.begin(&app.id, &of.memory, self.now));
         }
         live.campaigns = Some(Box::new(of));
     }
@@ -105,7 +109,7 @@ impl Shard {
         self.consider_all(slot);
         let is_unsaved = self.live(slot).is_some_and(|live| {
             let of = live.campaigns.as_ref();
-            live.is_durable() && of.is_some_and(|of| !of.is_saved)
+            live.is_durable() && of.is_some_and(|of| of.changes > of.saved)
         });
         if is_unsaved {
             self.mark_dirty(slot);
@@ -279,10 +283,10 @@ impl Shard {
         };
         let app = &self.apps[usize::from(live.app)].id;
         let of = live.campaigns.get_or_insert_default();
-        of.memory = self
+        let memory = self
             .audiences
             .remember(app, push, &of.memory, reached, self.now);
-        of.is_saved = false;
+        of.set_memory(memory);
         self.mark_dirty(slot);
     }
 

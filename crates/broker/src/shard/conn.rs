@@ -193,6 +193,8 @@ pub struct Saving {
     pub receipts: usize,
     pub inbox_done: usize,
     pub settled: usize,
+    /// As of which change it carries the device's memory.
+    pub memory: u64,
 }
 
 /// Progress that waits for the next save.

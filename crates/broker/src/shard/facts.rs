@@ -104,11 +104,13 @@ impl Shard {
             return;
         };
         let conn = live.conn;
+        let memory = live.campaigns.as_ref().map_or(0, |of| of.changes);
         live.rare().saving.push(Saving {
             ticket,
             receipts,
             inbox_done,
             settled,
+            memory,
         });
         self.facts.insert(ticket, Fact::Saved(conn));
     }
@@ -154,10 +156,10 @@ impl Shard {
         };
         let saved = rare.saving.remove(at);
         if !is_written {
-            if let Some(campaigns) = &mut live.campaigns {
-                campaigns.is_saved = false;
-            }
             return;
+        }
+        if let Some(campaigns) = &mut live.campaigns {
+            campaigns.saved = campaigns.saved.max(saved.memory);
         }
         for later in &mut rare.saving {
             later.receipts = later.receipts.saturating_sub(saved.receipts);

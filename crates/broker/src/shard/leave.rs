@@ -386,7 +386,7 @@ impl Shard {
             inbox_done: unsaved.inbox_done,
             receipts: unsaved.receipts,
             settled: unsaved.settled,
-            memory: live.campaigns.as_mut().and_then(|of| of.unsaved_memory()),
+            memory: live.campaigns.as_ref().and_then(|of| of.unsaved_memory()),
         }
     }
 

@@ -68,6 +68,8 @@ pub enum PushFate {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived {
     session: usize,
+    /// The node that it came from.
+    node: Option<usize>,
     /// The disturbances before the connection.
     era: u64,
 }
@@ -132,9 +134,12 @@ impl Model {
         if matches!(push.fate, Some((_, PushFate::Refused))) {
             return wrong("came although it was refused");
         }
+        let node = self.sessions[session].at.map(|(node, _)| node);
         match push.got.get(&device) {
             Some(before) => {
-                let excused = dup || before.session != session || before.era != era;
+                // The word of an instant push may reach a node later than a device that has got it from another one.
+                let has_moved = push.instant && before.node != node;
+                let excused = dup || has_moved || before.session != session || before.era != era;
                 if !excused {
                     return wrong("came again without a reason");
                 }
@@ -142,7 +147,8 @@ impl Model {
             None if !push.instant => self.check_order(ix, device)?,
             None => {}
         }
-        self.pushes[ix].got.insert(device, Arrived { session, era });
+        let arrived = Arrived { session, node, era };
+        self.pushes[ix].got.insert(device, arrived);
         Ok(())
     }
 
