@@ -380,7 +380,7 @@ fn bad_requests_are_refused_with_a_problem_document() {
         "wrong_app"
     );
     assert_eq!(get("/nowhere").status, 404);
-    assert_eq!(get("/v1/apps/default/pushes").status, 405);
+    assert_eq!(get("/v1/apps/default/pushes:batch").status, 405);
 }
 
 #[test]
