@@ -1,6 +1,6 @@
 //! Tells webhooks what happens, and callback addresses what became of their pushes.
 //!
-//! It runs on the node that leads. Nothing depends on there being only one: what a [`courier`] has done is saved only if nobody else has saved meanwhile, so that a node that leads
+//! It runs on the node that leads. Nothing depends on there being only one: what a `courier` has done is saved only if nobody else has saved meanwhile, so that a node that leads
 //! no longer without knowing it sends some events twice at worst. Every second it looks at the apps that have, or had, somebody to tell, and has one courier at work for each
 //! webhook that is in use, and one for all callbacks of an app while there are any.
 
