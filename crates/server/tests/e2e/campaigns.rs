@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::{Read as _, Write as _},
     thread,
     time::{Duration, Instant},
 };
@@ -114,6 +115,16 @@ fn expect(device: &mut Conversation, n: u32) {
     assert_eq!(number(&message), n);
     // Lets the acknowledgement out.
     device.turn(Duration::from_millis(10));
+}
+
+/// Takes a device away, and waits until the node knows: what is pushed from now on is not sent into its connection.
+fn leave(device: &mut Conversation) {
+    const DISCONNECT: &[u8] = b"\xe0\x00";
+    let mut stream = device.abandon().expect("a connection");
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(DISCONNECT).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[track_caller]
@@ -256,12 +267,8 @@ fn a_returning_device_gets_a_campaign_once_and_a_new_one_never() {
     let mut durable = device(&node, "durable");
     let mut known = Conversation::new(passing("known"));
     connect(&node, &mut known);
-    durable.close();
-    known.close();
-    eventually("the end of the connection", || {
-        let known = call(&node, "GET", "devices/known", "");
-        known["connection"].is_null().then_some(())
-    });
+    leave(&mut durable);
+    leave(&mut known);
     let id = push(&node, 1, json!({"priority": "low"}));
     let matching = push_to(
         &node,
@@ -293,7 +300,7 @@ fn a_returning_device_gets_a_campaign_once_and_a_new_one_never() {
         }
     }
     // Accepted by one run of the node, delivered by the next.
-    durable.close();
+    leave(&mut durable);
     push(&node, 2, json!({"priority": "high"}));
     node.kill9();
     node.start_again();
@@ -332,7 +339,7 @@ fn a_paused_campaign_goes_on_when_it_is_resumed() {
     let node = Node::start();
     call(&node, "PUT", "devices/phone", "{}");
     let mut phone = device(&node, "phone");
-    phone.close();
+    leave(&mut phone);
     let id = push(&node, 1, json!({"priority": "low"}));
     for _ in 0..2 {
         assert_eq!(act(&node, &id, "pause")["status"], "paused");
@@ -359,7 +366,7 @@ fn a_paused_campaign_goes_on_when_it_is_resumed() {
 fn only_the_newest_of_a_collapse_key_is_delivered() {
     let node = Node::start();
     let mut phone = device(&node, "phone");
-    phone.close();
+    leave(&mut phone);
     let key = |key: &str| json!({"collapse_key": key});
     let first = push(&node, 1, key("score"));
     push(&node, 2, key("weather"));
@@ -433,7 +440,7 @@ fn any_push_can_be_cancelled_and_recalled() {
     );
     phone.turn(Duration::from_millis(10));
     expect_nothing(&mut phone);
-    phone.close();
+    leave(&mut phone);
     let to_all = push(&node, 2, json!({}));
     let to_one = push_to(&node, json!({"devices": ["phone"]}), 3, json!({}));
     let to_few = push_to(&node, json!({"devices": ["phone", "unseen"]}), 4, json!({}));
