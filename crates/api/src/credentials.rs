@@ -10,6 +10,7 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
+    device::names,
     registry::{
         Context, apps,
         device_keys::{self, DeviceKeyRecord, MAX_KEYS, NewDeviceKey},
@@ -50,6 +51,7 @@ pub(crate) fn routes() -> Routes {
             Code::BodyTimeout,
             Code::BodyTooLarge,
             Code::UnsupportedMediaType,
+            Code::InvalidParameter,
         ])
         .answers(200, "What became of it.", of::<Kicked>());
     let revoke = Operation::new("revokeDeviceToken", "Ends a device's token")
@@ -151,6 +153,11 @@ pub(crate) async fn act(
         return issue(&state, caller, device.to_owned(), &body).await;
     }
     if let Some(device) = target.strip_suffix(":kick") {
+        let check = names::CLIENT_ID.check(device);
+        check.map_err(|bad| {
+            let detail = format!("path parameter \"device\": {bad}");
+            Problem::new(Code::InvalidParameter, detail)
+        })?;
         return Ok(Json(kick(&state, &caller.app, device).await?).into_response());
     }
     let detail = "what can be done with a device here is \":token\" and \":kick\"";

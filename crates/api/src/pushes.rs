@@ -504,6 +504,10 @@ pub(crate) async fn report(
     let app = auth::authorise(&state, &headers, &app, Permission::Read)
         .await?
         .app;
+    if id.contains(':') {
+        // What can be done with a push is not there to be read.
+        return Err(no_such_push());
+    }
     show(&state, &app, push_id(&id)?).await
 }
 
