@@ -10,11 +10,11 @@ use axum::{
 };
 use campanile_push::{
     app::AppName,
-    device::names,
     registry::{
         Context, apps,
         device_keys::{self, DeviceKeyRecord, MAX_KEYS, NewDeviceKey},
         device_rules::{self, DeviceRules},
+        devices,
         permission::Permission,
         tokens::{self, DeviceToken},
     },
@@ -51,7 +51,7 @@ pub(crate) fn routes() -> Routes {
             Code::BodyTimeout,
             Code::BodyTooLarge,
             Code::UnsupportedMediaType,
-            Code::InvalidParameter,
+            Code::InvalidField,
         ])
         .answers(200, "What became of it.", of::<Kicked>());
     let revoke = Operation::new("revokeDeviceToken", "Ends a device's token")
@@ -153,11 +153,7 @@ pub(crate) async fn act(
         return issue(&state, caller, device.to_owned(), &body).await;
     }
     if let Some(device) = target.strip_suffix(":kick") {
-        let check = names::CLIENT_ID.check(device);
-        check.map_err(|bad| {
-            let detail = format!("path parameter \"device\": {bad}");
-            Problem::new(Code::InvalidParameter, detail)
-        })?;
+        devices::check_name(device)?;
         return Ok(Json(kick(&state, &caller.app, device).await?).into_response());
     }
     let detail = "what can be done with a device here is \":token\" and \":kick\"";

@@ -4,9 +4,11 @@ mod common;
 
 use axum::http::{Method, StatusCode};
 use campanile_push::{
+    app::AppName,
     campaign::{Campaign, Row},
+    event::Kind,
     rows::Table,
-    store::{Accept, Audience, Channel},
+    store::{Accept, Audience, Channel, Reader as _},
     targeting::Targeting,
 };
 use common::{Answer, Api, Mood, api};
@@ -220,4 +222,29 @@ async fn an_app_has_so_many_campaigns_at_a_time() {
     send(&api, json!({})).await;
     status(&api, &last, "cancel").await;
     send(&api, json!({"priority": "low"})).await;
+}
+
+/// Once, however often it is asked for.
+#[tokio::test]
+async fn what_is_done_with_a_campaign_is_told() {
+    let api = api();
+    let id = send(&api, json!({"pace": {"over": 60}})).await;
+    for verb in ["pause", "resume", "cancel", "recall"] {
+        for _ in 0..2 {
+            status(&api, &id, verb).await;
+        }
+    }
+    let shop = AppName::new("shop").unwrap();
+    let events = api.store.events(&shop, 0, 100).unwrap().events;
+    let of_push = events
+        .iter()
+        .filter(|event| event.draft.push.is_some_and(|push| push.to_string() == id));
+    let kinds: Vec<Kind> = of_push.map(|event| event.draft.kind).collect();
+    let expected = [
+        Kind::PushPaused,
+        Kind::PushResumed,
+        Kind::PushCancelled,
+        Kind::PushRecalled,
+    ];
+    assert_eq!(kinds, expected);
 }

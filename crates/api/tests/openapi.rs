@@ -2,7 +2,14 @@
 
 mod common;
 
-use axum::{body::Body, http::Method};
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use campanile_push::{
+    key::ApiKey,
+    registry::permission::{Permission, Permissions},
+};
 use common::{api, conformance};
 use serde_json::{Value, json};
 
@@ -49,6 +56,46 @@ async fn what_is_in_the_document_is_served() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn an_operation_needs_the_permission_that_the_document_names() {
+    let api = api();
+    *api.node.0.lock().unwrap() = vec!["it is stopping".to_owned()];
+    let keys = Permission::ALL.map(|permission| {
+        let key = ApiKey::from_random([0x40 | permission as u8; 32]);
+        let permissions: Permissions = [permission].into_iter().collect();
+        api.store.add_key("shop", &key, permissions);
+        (key, permissions)
+    });
+    let document = conformance::document(api.router.clone()).await;
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            // The others need none, or a password.
+            let Some(named) = operation["security"][0]["bearer"][0].as_str() else {
+                continue;
+            };
+            let needed = Permission::parse(named).unwrap();
+            for (key, permissions) in &keys {
+                let request = Request::builder()
+                    .method(method.to_uppercase().as_str())
+                    .uri(filled(path))
+                    .header("authorization", format!("Bearer {}", key.reveal()))
+                    .header("content-type", "application/json");
+                let answer = api.send(request.body("{}".into()).unwrap()).await;
+                // In whatever shape: the key is of this app.
+                let is_refused = answer.status == StatusCode::FORBIDDEN;
+                assert_eq!(
+                    is_refused,
+                    !permissions.allow(needed),
+                    "{method} {path} with {permissions:?}: {answer:?}"
+                );
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 300, "only {asked} requests");
 }
 
 #[tokio::test]

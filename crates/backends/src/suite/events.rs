@@ -1,11 +1,12 @@
 //! The event log: what happened, for whoever listens.
 
 use bytes::Bytes;
-use campanile_broker::store::StoreError;
+use campanile_broker::store::{Outcome, StoreError};
 use campanile_push::{
     app::AppName,
     event::{Draft, Event, Kind, What},
     id::PushId,
+    receipt::{DropReason, FailReason, Mark},
     rows::{self, Key, Scope, Table},
     store::{self as push, EventPage, Listed, Past},
 };
@@ -150,6 +151,41 @@ pub fn events_tell_what_became_of_a_push_at_its_devices(world: &mut World) {
         .find(|event| event.kind == Kind::PushDropped);
     let data = dropped.and_then(|event| event.data);
     assert_eq!(data.as_deref(), Some(r#"{"reason":"inbox_full"}"#));
+}
+
+/// Of those that it is for, and once, however often the node says so.
+pub fn why_a_device_will_not_get_a_push_is_told(world: &mut World) {
+    let reasons = [
+        (Mark::Failed(FailReason::TooLarge), "too_large"),
+        (Mark::Dropped(DropReason::FrequencyCap), "frequency_cap"),
+        (Mark::Dropped(DropReason::QuietHours), "quiet_hours"),
+        (Mark::Dropped(DropReason::LocalTimePast), "local_time_past"),
+    ];
+    let [a, b] = ["a", "b"].map(|name| world.claim(name, 60));
+    let begun = world.listen(true);
+    let mut expected = Vec::new();
+    for (mark, reason) in reasons {
+        for devices in [None, Some(&["a", "c"][..]), Some(&["a"])] {
+            let id = world.push(devices, 100);
+            for (name, claimed) in [("a", &a), ("a", &a), ("b", &b)] {
+                let settled = world.progress(name, claimed, |progress| {
+                    progress.settled = vec![(message_id(id), mark.code())];
+                });
+                assert_eq!(settled, Ok(Outcome::Done));
+            }
+            let kind = match mark {
+                Mark::Failed(_) => Kind::PushFailed,
+                _ => Kind::PushDropped,
+            };
+            let data = format!(r#"{{"reason":"{reason}"}}"#);
+            let is_for_both = devices.is_none();
+            let named = ["a", "b"].into_iter().take(1 + usize::from(is_for_both));
+            expected.extend(named.map(|name| told(kind, Some(name), id, Some(&data))));
+        }
+    }
+    let mut events = drafts(&world.events(begun, 100).events);
+    events.retain(|event| event.kind != Kind::PushAccepted);
+    assert_eq!(events, expected);
 }
 
 /// Nor does a request that is refused; but a receipt in it does.

@@ -242,6 +242,7 @@ macro_rules! common_tests {
                 what_happens_is_written_down_while_somebody_listens
                 a_device_tells_once_in_the_event_log_too
                 events_tell_what_became_of_a_push_at_its_devices
+                why_a_device_will_not_get_a_push_is_told
                 strangers_make_no_events
                 connections_are_told_of
                 an_app_without_listeners_costs_nothing

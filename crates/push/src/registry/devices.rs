@@ -69,7 +69,8 @@ fn missing(device: &str) -> Refusal {
     }
 }
 
-fn check_id(device: &str) -> Result<(), Invalid> {
+/// Whether a text can be the client identifier of a device that is registered, has a token, or is named in a path.
+pub fn check_name(device: &str) -> Result<(), Invalid> {
     let check = names::CLIENT_ID.check(device);
     check.map_err(|bad| invalid("", bad.to_string()))
 }
@@ -91,7 +92,7 @@ fn read(
     app: &AppName,
     device: &str,
 ) -> Result<(Option<Profile>, Version), Refusal> {
-    check_id(device)?;
+    check_name(device)?;
     let (row, version) = context.row(&scope_of(app), &row_of(device))?;
     let profile = row.map(|row| profile_of(&row.value)).transpose()?;
     Ok((profile, version))

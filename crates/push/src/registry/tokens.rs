@@ -8,12 +8,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 use subtle::ConstantTimeEq;
 
-use super::{Context, Planned, Refusal, apps, decode};
+use super::{Context, Planned, Refusal, apps, decode, devices::check_name};
 use crate::{
     app::{AppName, KeyHash},
-    device::names,
-    fields::invalid,
-    request::Invalid,
     rows::{Change, Key, Scope, Table, Version},
     store::Unavailable,
 };
@@ -100,11 +97,6 @@ fn scope_of(app: &AppName) -> Scope {
     Scope::App(app.clone())
 }
 
-fn check_id(device: &str) -> Result<(), Invalid> {
-    let check = names::CLIENT_ID.check(device);
-    check.map_err(|bad| invalid("", bad.to_string()))
-}
-
 /// Gives a device a token, whether it is registered or not; one that it has works until `old_until_ms`. Answers whether it had one.
 pub fn issue(
     context: &Context<'_>,
@@ -113,7 +105,7 @@ pub fn issue(
     hash: &KeyHash,
     old_until_ms: u64,
 ) -> Result<Planned<bool>, Refusal> {
-    check_id(device)?;
+    check_name(device)?;
     let Some(settings) = apps::app(context, app)? else {
         return Err(Refusal::Missing {
             what: "app",
@@ -145,7 +137,7 @@ pub fn issue(
 
 /// Ends a device's token, and the one before it.
 pub fn revoke(context: &Context<'_>, app: &AppName, device: &str) -> Result<Planned<()>, Refusal> {
-    check_id(device)?;
+    check_name(device)?;
     let (record, version) = context.row(&scope_of(app), &row(device))?;
     if record.is_none() {
         return Err(Refusal::Missing {

@@ -324,8 +324,10 @@ fn a_password_overtakes_a_campaign() {
     let first = slow.message(PATIENCE).expect("the first fills the window");
     assert_eq!(number(&first), 1);
     push(&node, 9, json!({"priority": "high"}));
-    push(&node, 5, json!({"pace": {"over": 1}, "ttl": 60}));
-    thread::sleep(Duration::from_millis(1100));
+    let paced = push(&node, 5, json!({"pace": {"over": 1}, "ttl": 60}));
+    eventually("its turn in the pace", || {
+        (why(&node, &paced, "slow")["code"] != "waiting_for_pace").then_some(())
+    });
     slow.is_mute = false;
     slow.turn(Duration::from_millis(10));
     for n in [9, 5, 2, 3] {
