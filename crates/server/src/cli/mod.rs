@@ -46,7 +46,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Pushes to devices through the HTTP API of a node
     Push(push::PushArgs),
-    /// Makes and lists apps and their API keys
+    /// Makes apps and their API keys, limits what apps may use, lists and removes them
     App(app::AppArgs),
     /// Shows the nodes of a cluster, drains and balances them, finds clients
     Cluster(cluster::ClusterArgs),

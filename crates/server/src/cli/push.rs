@@ -146,14 +146,14 @@ struct Accepted {
 
 #[derive(Deserialize)]
 struct Report {
-    status: String,
     targeted: u64,
     delivered: u64,
     pending: u64,
     expired: u64,
-    #[serde(default)]
     collapsed: u64,
     dropped: u64,
+    recalled: u64,
+    failed: u64,
 }
 
 pub(super) fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
@@ -215,10 +215,16 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
             expired,
             collapsed,
             dropped,
-            ..
+            recalled,
+            failed,
         } = report;
+        let rare = [("recalled", recalled), ("failed", failed)];
+        let rare = rare.into_iter().filter(|(_, count)| *count > 0);
+        let rare: String = rare
+            .map(|(name, count)| format!(", {name} {count}"))
+            .collect();
         say(format_args!(
-            "delivered {delivered} of {targeted}, pending {pending}, expired {expired}, collapsed {collapsed}, dropped {dropped}"
+            "delivered {delivered} of {targeted}, pending {pending}, expired {expired}, collapsed {collapsed}, dropped {dropped}{rare}"
         ));
     }
     Ok(if report.delivered == report.targeted {
@@ -285,7 +291,8 @@ fn await_report(api: &Api, path: &str, patience: Duration) -> anyhow::Result<(Re
     loop {
         let response = api.get(path)?;
         let report: Report = read(&response)?;
-        if report.status == "done" {
+        // However it ended: delivered, or cancelled by somebody else.
+        if report.pending == 0 {
             return Ok((report, response.text().to_owned()));
         }
         if Instant::now() + POLL > deadline {
