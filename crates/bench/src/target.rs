@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -74,6 +75,12 @@ impl Target {
         }
     }
 
+    /// Bytes on disk of what the server keeps, if it was started for this.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        Some(size_of(&data_of(&process.directory)))
+    }
+
     /// Starts the server if need be and waits until it accepts connections.
     pub fn open(name: &str, source: &Source) -> Result<Target> {
         let localhost = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -90,7 +97,7 @@ impl Target {
             .tempdir()
             .context("cannot create a directory for the server")?;
         // The server's own, apart from what we keep here.
-        let data = directory.path().join("data");
+        let data = data_of(&directory);
         fs::create_dir(&data)?;
         let command = command(source, mqtt, http, &data)?;
         let mut process = Process::start(command, directory)?;
@@ -109,6 +116,23 @@ impl Target {
             process: Some(process),
         })
     }
+}
+
+/// Where a server that is started for a run keeps its data.
+fn data_of(directory: &TempDir) -> PathBuf {
+    directory.path().join("data")
+}
+
+/// Bytes that the files below a directory take. One that goes away meanwhile counts for nothing.
+fn size_of(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        // Sparse files are as large as what is in them.
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }
 
 fn command(source: &Source, mqtt: SocketAddr, http: SocketAddr, data: &Path) -> Result<Command> {

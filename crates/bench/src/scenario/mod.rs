@@ -8,6 +8,7 @@ mod hold;
 mod idle;
 mod offline;
 mod push;
+mod registry;
 mod storm;
 
 use anyhow::Result;
@@ -39,6 +40,8 @@ pub enum Scenario {
     Push(push::Push),
     /// Pushes to all devices through the HTTP API
     Broadcast(broadcast::Broadcast),
+    /// Devices registered through the HTTP API, and an audience counted over all of them
+    Registry(registry::Registry),
     /// Connections that are held until standard input ends
     Hold(hold::Hold),
     /// Pushes and publishes go on while a node is killed and its devices go elsewhere
@@ -57,6 +60,7 @@ impl Scenario {
             Scenario::Offline(offline) => offline.label(),
             Scenario::Push(push) => push.label(),
             Scenario::Broadcast(broadcast) => broadcast.label(),
+            Scenario::Registry(registry) => registry.label(),
             Scenario::Hold(hold) => hold.label(),
             Scenario::Failover(failover) => failover.label(),
         }
@@ -73,6 +77,7 @@ impl Scenario {
             Scenario::Offline(offline) => offline.run(target, common),
             Scenario::Push(push) => push.run(target, common),
             Scenario::Broadcast(broadcast) => broadcast.run(target, common),
+            Scenario::Registry(registry) => registry.run(target, common),
             Scenario::Hold(hold) => hold.run(target, common),
             Scenario::Failover(failover) => failover.run(target, common),
         }
@@ -82,7 +87,7 @@ impl Scenario {
     pub(crate) fn suits(&self, source: &Source) -> bool {
         match self {
             Scenario::Offline(_) => !matches!(source, Source::Floor),
-            Scenario::Push(_) | Scenario::Broadcast(_) => {
+            Scenario::Push(_) | Scenario::Broadcast(_) | Scenario::Registry(_) => {
                 matches!(source, Source::Campanile(_) | Source::Running(_))
             }
             // It kills what it is told to, and somebody else has to start it again.
