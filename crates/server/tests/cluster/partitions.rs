@@ -9,10 +9,13 @@ use campanile_testbed::{
     conversation::{Conversation, kept},
     fleet::Fleet,
     network::Cut,
-    nodes::Nodes,
+    nodes::{Nodes, Store},
+    redis::{self, Redis, RedisOptions, Replicated},
 };
 
-use crate::setup::{Apart, PATIENCE, SESSION, SOME, endure, eventually, fleet, on_a_network};
+use crate::setup::{
+    Apart, PATIENCE, SESSION, SOME, endure, eventually, fleet, on_a_network, survive,
+};
 
 #[test]
 fn a_node_without_redis_refuses_and_the_others_go_on() {
@@ -147,6 +150,61 @@ fn zookeepers_leader_without_followers_is_not_noticed() {
 }
 
 #[test]
+fn nodes_leave_a_primary_that_its_sentinels_and_replicas_do_not_reach() {
+    on_a_network(|| {
+        let mut cluster = Apart::over(3, 1, 3, |places| {
+            let redis = Replicated::start_at(places, &RedisOptions::default()).unwrap();
+            let store = Store {
+                mode: "sentinel",
+                addresses: redis.sentinel_addresses(),
+                master_name: Replicated::NAME.to_owned(),
+                prefix: "cmp:".to_owned(),
+                replicas: 1,
+            };
+            (redis, store)
+        });
+        // The first Sentinel is beside the primary, and goes on naming it.
+        survive(&mut cluster, |cluster, fleet| {
+            let (began, places) = (Instant::now(), cluster.redis.places());
+            cluster.cut(&places[0], &places, Cut::Silent);
+            let servers = &cluster.redis.servers[1..];
+            eventually("another primary", || servers.iter().find(|it| leads(it)));
+            outlast_session(began, fleet);
+            cluster.mend();
+        });
+    });
+}
+
+#[test]
+fn nodes_leave_a_primary_that_the_other_servers_of_a_redis_cluster_do_not_reach() {
+    on_a_network(|| {
+        // The second primary has the slots of the fleet's app. Nodes ask the lowest address first: it is that one, which goes on naming itself.
+        const PRIMARY: usize = 1;
+        let mut cluster = Apart::over(3, 1, 9, |places| {
+            let mut places = places.to_vec();
+            places.swap(0, PRIMARY);
+            let redis = redis::Cluster::start_at(&places, &RedisOptions::default()).unwrap();
+            let store = Store {
+                mode: "cluster",
+                addresses: redis.addresses(),
+                master_name: String::new(),
+                prefix: "cmp:".to_owned(),
+                replicas: 1,
+            };
+            (redis, store)
+        });
+        survive(&mut cluster, |cluster, fleet| {
+            let (began, places) = (Instant::now(), cluster.redis.places());
+            cluster.cut(&places[PRIMARY], &places, Cut::Silent);
+            let replicas = &cluster.redis.servers[3..];
+            eventually("another primary", || replicas.iter().find(|it| leads(it)));
+            outlast_session(began, fleet);
+            cluster.mend();
+        });
+    });
+}
+
+#[test]
 fn exchange_that_ends_where_the_log_is_not_known_yet_is_not_begun_again() {
     on_a_network(|| {
         // The other node polls the log now and then: in most rounds the exchange ends before.
@@ -210,6 +268,11 @@ fn status(cluster: &mut Nodes, node: usize) -> Option<serde_json::Value> {
 
 fn reaches_zookeeper(cluster: &mut Nodes, node: usize) -> Option<bool> {
     status(cluster, node)?["membership_reachable"].as_bool()
+}
+
+fn leads(server: &Redis) -> bool {
+    let info = server.ask(&["INFO", "replication"]);
+    info.is_ok_and(|info| info.contains("role:master"))
 }
 
 /// How many members a node sees.
