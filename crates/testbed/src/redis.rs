@@ -206,6 +206,13 @@ impl Redis {
         })
     }
 
+    /// Whether it is a replica of that server.
+    pub fn follows(&self, primary: &Redis) -> anyhow::Result<bool> {
+        let info = self.ask(&["INFO", "replication"])?;
+        let (ip, port) = (primary.place.ip(), primary.port);
+        Ok(info.contains(&format!("master_host:{ip}\r\nmaster_port:{port}\r\n")))
+    }
+
     /// Sends a command and returns the answer: of one that is a list, its elements a line each.
     pub fn ask(&self, command: &[&str]) -> anyhow::Result<String> {
         ask(self.socket(), self.password.as_deref(), command)

@@ -20,6 +20,7 @@ mod reply;
 mod request;
 mod sentinels;
 mod servers;
+mod voters;
 mod waiting;
 
 use std::{

@@ -1,7 +1,7 @@
 //! Waiting for replicas, and what their number says.
 //!
 //! `min_replicas` are enough as long as no other is promoted. Whoever is promoted has left the primary before. So all that follow are waited for, and if fewer
-//! acknowledge than before, the Sentinels are asked whether they still stand by this primary; only then is it accepted
+//! acknowledge than before, the Sentinels are asked whether they still stand by this primary, and one of a Redis Cluster whether it hears the other primaries; only then is it accepted
 //! (`docs/adr/0010-only-what-replicas-have.md`).
 
 use std::sync::Arc;
@@ -64,6 +64,13 @@ pub async fn shortage(
     if is_fewer && !servers.sentinels_stand_by(server).await {
         return Some(
             format!("redis {address}: {count} replicas have it, and not all sentinels stand by it")
+                .into(),
+        );
+    }
+    let expected = before.unwrap_or(server.replicas);
+    if count < expected && !servers.voters_answer(server).await {
+        return Some(
+            format!("redis {address}: {count} replicas have it, and it does not hear the other primaries")
                 .into(),
         );
     }

@@ -8,7 +8,7 @@ use campanile_mqtt::{QoS, Version, client::Publication};
 use campanile_testbed::{
     conversation::{Conversation, kept},
     fleet::Fleet,
-    network::Cut,
+    network::{Cut, Place},
     nodes::{Nodes, Store},
     redis::{self, Redis, RedisOptions, Replicated},
 };
@@ -178,25 +178,36 @@ fn nodes_leave_a_primary_that_its_sentinels_and_replicas_do_not_reach() {
 #[test]
 fn nodes_leave_a_primary_that_the_other_servers_of_a_redis_cluster_do_not_reach() {
     on_a_network(|| {
-        // The second primary has the slots of the fleet's app. Nodes ask the lowest address first: it is that one, which goes on naming itself.
-        const PRIMARY: usize = 1;
-        let mut cluster = Apart::over(3, 1, 9, |places| {
-            let mut places = places.to_vec();
-            places.swap(0, PRIMARY);
-            let redis = redis::Cluster::start_at(&places, &RedisOptions::default()).unwrap();
-            let store = Store {
-                mode: "cluster",
-                addresses: redis.addresses(),
-                master_name: String::new(),
-                prefix: "cmp:".to_owned(),
-                replicas: 1,
-            };
-            (redis, store)
-        });
+        let mut cluster = over_redis_cluster();
         survive(&mut cluster, |cluster, fleet| {
             let (began, places) = (Instant::now(), cluster.redis.places());
             cluster.cut(&places[PRIMARY], &places, Cut::Silent);
             let replicas = &cluster.redis.servers[3..];
+            eventually("another primary", || replicas.iter().find(|it| leads(it)));
+            outlast_session(began, fleet);
+            cluster.mend();
+        });
+    });
+}
+
+#[test]
+fn nothing_is_lost_at_a_primary_of_a_redis_cluster_that_keeps_one_of_its_replicas() {
+    on_a_network(|| {
+        let mut cluster = over_redis_cluster();
+        survive(&mut cluster, |cluster, fleet| {
+            let began = Instant::now();
+            let servers = &cluster.redis.servers;
+            let follows = |it: &&Redis| it.follows(&servers[PRIMARY]).unwrap();
+            let kept = servers.iter().find(follows);
+            let those = [&servers[PRIMARY], kept.unwrap()].map(|server| server.place().clone());
+            let is_other = |place: &Place| those.iter().all(|those| those.ip() != place.ip());
+            let mut others = cluster.redis.places();
+            others.retain(is_other);
+            for place in &those {
+                cluster.cut(place, &others, Cut::Silent);
+            }
+            let replicas = servers[3..].iter().filter(|it| is_other(it.place()));
+            let replicas: Vec<_> = replicas.collect();
             eventually("another primary", || replicas.iter().find(|it| leads(it)));
             outlast_session(began, fleet);
             cluster.mend();
@@ -244,6 +255,26 @@ fn exchange_that_ends_where_the_log_is_not_known_yet_is_not_begun_again() {
             drop(before);
         }
     });
+}
+
+/// The primary of a Redis Cluster that has the slots of the fleet's app.
+const PRIMARY: usize = 1;
+
+/// Three nodes over a Redis Cluster. Nodes ask its servers in the order of their addresses: first the one that has the app, which goes on naming itself.
+fn over_redis_cluster() -> Apart<redis::Cluster> {
+    Apart::over(3, 1, 9, |places| {
+        let mut places = places.to_vec();
+        places.swap(0, PRIMARY);
+        let redis = redis::Cluster::start_at(&places, &RedisOptions::default()).unwrap();
+        let store = Store {
+            mode: "cluster",
+            addresses: redis.addresses(),
+            master_name: String::new(),
+            prefix: "cmp:".to_owned(),
+            replicas: 1,
+        };
+        (redis, store)
+    })
 }
 
 /// Goes on with traffic until a cut has lasted longer than sessions do.

@@ -184,6 +184,18 @@ impl Ground {
                 let place = self.redis.server(primary).place().clone();
                 (vec![place], self.redis.places())
             }
+            Between::SidesOfRedis => {
+                let primary = self.redis.primary()?;
+                let servers = self.redis.servers();
+                let (mut those, mut others) = (vec![servers[primary].place().clone()], Vec::new());
+                for server in servers.iter() {
+                    let keeps = those.len() == 1 && server.follows(&servers[primary])?;
+                    let side = if keeps { &mut those } else { &mut others };
+                    side.push(server.place().clone());
+                }
+                others.retain(|place| place.ip() != those[0].ip());
+                (those, others)
+            }
             Between::NodeAndZooKeeper(index) => (node(index), self.ensemble.places()),
             Between::LeaderAndFollowers => {
                 let places = self.ensemble.places();

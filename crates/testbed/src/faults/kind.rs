@@ -37,6 +37,8 @@ pub enum Between {
     NodeAndPrimary(usize),
     /// The primary of Redis, or one of them, and the other servers. Nodes reach all.
     PrimaryAndServers,
+    /// The primary of Redis, or one of them, with a replica of it, and the other servers. Nodes reach all.
+    SidesOfRedis,
     /// A node and ZooKeeper.
     NodeAndZooKeeper(usize),
     /// The leader of ZooKeeper and its followers. Nodes reach all.
@@ -57,7 +59,7 @@ impl Fault {
         loop {
             let number = rng.below(match run.network {
                 Hosts::Loopback => 11,
-                Hosts::Namespaces => 20,
+                Hosts::Namespaces => 21,
             });
             return match number {
                 0 | 1 => Fault::Kill(vec![node]),
@@ -77,6 +79,7 @@ impl Fault {
                 17 => Fault::Cut(Between::LeaderAndFollowers, cut),
                 18 if node != other => Fault::Cut(Between::Nodes(node, other), cut),
                 19 => Fault::Cut(Between::NodeAndAll(node), cut),
+                20 if has_replicas => Fault::Cut(Between::SidesOfRedis, cut),
                 _ => continue,
             };
         }
@@ -122,6 +125,7 @@ impl Between {
             Between::NodesAndRedis(_) => "cut a node from Redis",
             Between::NodeAndPrimary(_) => "cut a node from the primary of Redis",
             Between::PrimaryAndServers => "cut the primary of Redis from the other servers",
+            Between::SidesOfRedis => "cut a primary of Redis and a replica from the other servers",
             Between::NodeAndZooKeeper(_) => "cut a node from ZooKeeper",
             Between::LeaderAndFollowers => "cut the leader of ZooKeeper from its followers",
             Between::Nodes(..) => "cut a link",
@@ -139,7 +143,9 @@ impl fmt::Display for Between {
             | Between::NodeAndZooKeeper(node)
             | Between::NodeAndAll(node) => write!(f, "{kind}: {node}"),
             Between::Nodes(one, other) => write!(f, "{kind}: {one} and {other}"),
-            Between::PrimaryAndServers | Between::LeaderAndFollowers => f.write_str(kind),
+            Between::PrimaryAndServers | Between::SidesOfRedis | Between::LeaderAndFollowers => {
+                f.write_str(kind)
+            }
         }
     }
 }
