@@ -32,7 +32,7 @@ use campanile_push::{
     receipt::Mark,
     registry::{
         Context,
-        apps::{self, Quotas},
+        apps::{self, QuotaChange, Quotas},
         carry_out,
         permission::{Permission, Permissions},
     },
@@ -109,6 +109,24 @@ impl MemoryStore {
         let submit = |command| Ok(self.0.lock().unwrap().apply(command));
         let plan =
             |context: &Context<'_>| apps::add_key(context, &app, &key.hash(), permissions, "");
+        carry_out(&context, submit, plan).unwrap();
+    }
+
+    /// Sets how many pushes a second an app may make.
+    pub fn set_push_rate(&self, app: &str, pushes_per_second: u64) {
+        let app = AppName::new(app).unwrap();
+        let context = Context {
+            reader: self,
+            now_ms: NOW_MS,
+            unique: 0,
+            actor: "test",
+        };
+        let change = QuotaChange {
+            pushes_per_second: Some(pushes_per_second),
+            ..QuotaChange::default()
+        };
+        let submit = |command| Ok(self.0.lock().unwrap().apply(command));
+        let plan = |context: &Context<'_>| apps::change_quotas(context, &app, &change);
         carry_out(&context, submit, plan).unwrap();
     }
 
