@@ -261,6 +261,9 @@ struct AuditPage {
     next: Option<String>,
 }
 
+/// By so much the id of the first record may be older than its app.
+const AUDIT_SLACK_MS: u64 = 1000;
+
 /// `GET /v1/apps/{app}/audit`
 pub(crate) async fn audit(
     State(state): State<ApiState>,
@@ -275,7 +278,12 @@ pub(crate) async fn audit(
     let paging = Paging::parse(query.as_deref())?;
     let after: Option<PushId> = paging.after_id()?;
     let (entries, more) = state
-        .look(move |context| audit::list(context, &app, after, paging.limit))
+        .look(move |context| {
+            // What was done to an app that had the name before is for operators.
+            let begun_ms = apps::app(context, &app)?.map_or(0, |app| app.created_ms);
+            let begun = PushId(u128::from(begun_ms.saturating_sub(AUDIT_SLACK_MS)) << 80);
+            audit::list(context, &app, after.max(Some(begun)), paging.limit)
+        })
         .await?;
     let next = entries.last().filter(|_| more);
     let page = AuditPage {

@@ -123,7 +123,9 @@ async fn attend(state: &ApiState, place: &Place) -> Result<(), Problem> {
             metrics::counter!("campanile_schedule_missed_runs_total").increment(missed);
             tracing::warn!(%app, schedule = %id, missed, "runs of a schedule were missed");
         }
-        let quotas = quotas_of(state, app).await?;
+        let Some(quotas) = quotas_of(state, app).await? else {
+            return Ok(());
+        };
         for run in schedule.pending() {
             if pushes::admit(state, app, &quotas).is_err() {
                 // It waits for the next second, and keeps its place on the list.
@@ -154,11 +156,14 @@ async fn attend(state: &ApiState, place: &Place) -> Result<(), Problem> {
         .await
 }
 
-/// What the app may use.
-async fn quotas_of(state: &ApiState, app: &AppName) -> Result<Quotas, Problem> {
+/// What the app may use; `None`: it is being deleted.
+async fn quotas_of(state: &ApiState, app: &AppName) -> Result<Option<Quotas>, Problem> {
     let of = app.clone();
-    let record = state.look(move |context| apps::app(context, &of)).await?;
-    Ok(record.unwrap_or_default().quotas)
+    let look = state.look(move |context| {
+        let is_leaving = apps::deletion(context, &of)?.is_some();
+        Ok((!is_leaving).then_some(apps::app(context, &of)?))
+    });
+    Ok(look.await?.map(|record| record.unwrap_or_default().quotas))
 }
 
 /// Settles what is due, after taking the place of what comes next.

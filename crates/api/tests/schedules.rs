@@ -313,7 +313,7 @@ async fn mistakes_are_refused_and_nothing_is_kept() {
             "invalid_field",
         ),
         (json!({"at": "2026-11-23T06:00:00Z"}), "invalid_field"),
-        (json!({"local_time": "09:00"}), "invalid_field"),
+        (json!({"local_time": "09:00"}), "unknown_field"),
         (json!({"cron": "* * * * *"}), "missing_field"),
         (json!({"every": 1}), "unknown_field"),
     ] {

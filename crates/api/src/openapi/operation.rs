@@ -14,6 +14,7 @@ const OF_KEYS: &[Code] = &[
     Code::KeyMissing,
     Code::KeyInvalid,
     Code::WrongApp,
+    Code::AppLeaving,
     Code::NotPermitted,
     Code::StoreUnavailable,
 ];
@@ -124,6 +125,7 @@ impl Operation {
         self.may(&[
             Code::KeyMissing,
             Code::KeyInvalid,
+            Code::AppLeaving,
             Code::NotPermitted,
             Code::StoreUnavailable,
         ])

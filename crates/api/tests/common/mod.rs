@@ -39,8 +39,8 @@ use campanile_push::{
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     series::Series,
     store::{
-        Accept, Audience, Command, EventPage, Idempotency, Listed, Outcome, Past, Reader, Report,
-        Stored, Unavailable,
+        Accept, Audience, Command, Erased, EventPage, Idempotency, Listed, Outcome, Past, Reader,
+        Report, Stored, Unavailable,
     },
     webhook::delivery,
 };
@@ -292,7 +292,6 @@ impl Reader for MemoryStore {
         let pushes = tables.pushes.iter().filter(|(push, _)| push.app == *app);
         Ok(Stored {
             bytes: pushes.map(|(push, _)| push.payload.len() as u64).sum(),
-            has_devices: false,
         })
     }
 
@@ -432,6 +431,20 @@ impl Store for Port {
             }
         }
         receiver
+    }
+
+    /// A thing at a time: pushes only.
+    fn erase(&self, app: &AppName, _: u32) -> oneshot::Receiver<Result<Erased, Unavailable>> {
+        let mut tables = self.0.0.lock().unwrap();
+        let before = tables.pushes.len();
+        if let Some(at) = tables.pushes.iter().position(|(push, _)| push.app == *app) {
+            tables.pushes.remove(at);
+        }
+        let removed = (before - tables.pushes.len()) as u32;
+        let more = tables.pushes.iter().any(|(push, _)| push.app == *app);
+        let (answer, outcome) = oneshot::channel();
+        let _ = answer.send(Ok(Erased { removed, more }));
+        outcome
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
