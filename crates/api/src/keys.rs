@@ -261,9 +261,6 @@ struct AuditPage {
     next: Option<String>,
 }
 
-/// By so much the id of the first record may be older than its app.
-const AUDIT_SLACK_MS: u64 = 1000;
-
 /// `GET /v1/apps/{app}/audit`
 pub(crate) async fn audit(
     State(state): State<ApiState>,
@@ -281,7 +278,7 @@ pub(crate) async fn audit(
         .look(move |context| {
             // What was done to an app that had the name before is for operators.
             let begun_ms = apps::app(context, &app)?.map_or(0, |app| app.created_ms);
-            let begun = PushId(u128::from(begun_ms.saturating_sub(AUDIT_SLACK_MS)) << 80);
+            let begun = PushId((u128::from(begun_ms) << 80).saturating_sub(1));
             audit::list(context, &app, after.max(Some(begun)), paging.limit)
         })
         .await?;
