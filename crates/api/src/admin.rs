@@ -10,8 +10,8 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     registry::{
-        Context, Refusal,
-        apps::{self, AppRecord, MAX_QUOTA, NewApp, QuotaChange},
+        Context, Planned, Refusal,
+        apps::{self, AppRecord, Deletion, MAX_QUOTA, NewApp, QuotaChange, SETTLES_MS},
         audit,
         permission::Permissions,
     },
@@ -28,7 +28,7 @@ use crate::{
     body::JsonBody,
     cluster::NodeStatus,
     keys::{Audited, new_secret},
-    openapi::{self, Content, Operation, Routes, of},
+    openapi::{self, Operation, Routes, of},
     path::InPath,
     problem::{Code, Problem},
     query::{self, Paging},
@@ -55,12 +55,36 @@ struct Shown {
     app: String,
     created_at: String,
     quotas: Quotas,
+    /// It is being deleted, and this is how far that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deletion: Option<Leaving>,
     /// Only where one app is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     /// The first key, only where the app is made: it is not shown again.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+}
+
+/// How far the deletion of an app is.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AppDeletion")]
+struct Leaving {
+    asked_at: String,
+    /// Before it nothing is erased, so that what was under way ends.
+    erases_from: String,
+    /// About how many things are erased so far: devices, rows, messages and what belongs to them.
+    erased: u64,
+}
+
+impl From<&Deletion> for Leaving {
+    fn from(deletion: &Deletion) -> Leaving {
+        Leaving {
+            asked_at: rfc3339(deletion.asked_ms),
+            erases_from: rfc3339(deletion.asked_ms.saturating_add(SETTLES_MS)),
+            erased: deletion.removed,
+        }
+    }
 }
 
 /// What an app uses.
@@ -177,10 +201,10 @@ pub(crate) fn routes() -> Routes {
         )
         .answers(200, "The app as it is now.", of::<Shown>())
         .may(&[Code::Missing]);
-    let delete = Operation::new("deleteApp", "Removes an app that keeps nothing, with its keys")
-        .tells("One that has devices, segments, uploads, schedules, webhooks, device keys, sessions or messages is refused with `clash`, which says what there is. The key of the request cannot be of the app.")
+    let delete = Operation::new("deleteApp", "Deletes an app with all that it keeps")
+        .tells("From now on its keys are refused with `app_leaving` and its devices sent away. What it keeps is erased in the background, which `getApp` shows as long as it takes; then its name is free. The key of the request cannot be of the app. Asking again changes nothing.")
         .needs_operator()
-        .answers(204, "It is gone.", Content::None)
+        .answers(202, "It is being deleted.", of::<Shown>())
         .may(&[Code::Missing, Code::Clash]);
     let nodes = Operation::new("listNodes", "The nodes")
         .needs_operator()
@@ -216,6 +240,7 @@ impl Shown {
                 pushes_per_second: quota(record.quotas.pushes_per_second),
                 stored_bytes: quota(record.quotas.stored_bytes),
             },
+            deletion: None,
             usage: None,
             key: None,
         }
@@ -234,15 +259,25 @@ async fn list(
 ) -> Result<Json<List>, Problem> {
     let paging = Paging::parse(text.as_deref())?;
     let after = app_named("after", paging.after.as_deref())?;
-    let (found, more) = state
-        .look(move |context| apps::list(context, after.as_ref(), paging.limit))
+    let (found, more, leaving) = state
+        .look(move |context| {
+            let (found, more) = apps::list(context, after.as_ref(), paging.limit)?;
+            Ok((found, more, apps::deletions(context)?))
+        })
         .await?;
     let next = found.last().filter(|_| more);
+    let deletion_of = |app: &AppName| {
+        let deletion = leaving.iter().find(|(leaving, _)| leaving == app);
+        deletion.map(|(_, deletion)| Leaving::from(deletion))
+    };
     Ok(Json(List {
         next: next.map(|(app, _)| app.to_string()),
         apps: found
             .iter()
-            .map(|(app, record)| Shown::of(app, record))
+            .map(|(app, record)| Shown {
+                deletion: deletion_of(app),
+                ..Shown::of(app, record)
+            })
             .collect(),
     }))
 }
@@ -285,12 +320,13 @@ async fn show(
 ) -> Result<Json<Shown>, Problem> {
     let app = named(&name)?;
     let of = app.clone();
-    let (record, devices, stored) = state
+    let (record, deletion, devices, stored) = state
         .ask(move |context| {
             let record = apps::app(context, &of)?.ok_or_else(|| missing(&of))?;
+            let deletion = apps::deletion(context, &of)?;
             let reader = context.reader;
             let devices = reader.count_rows(&Scope::App(of.clone()), Table::Device)?;
-            Ok((record, devices, reader.stored(&of)?))
+            Ok((record, deletion, devices, reader.stored(&of)?))
         })
         .await?;
     let usage = Usage {
@@ -300,6 +336,7 @@ async fn show(
     };
     Ok(Json(Shown {
         usage: Some(usage),
+        deletion: deletion.as_ref().map(Leaving::from),
         ..Shown::of(&app, &record)
     }))
 }
@@ -331,7 +368,7 @@ async fn delete(
     State(state): State<ApiState>,
     caller: Caller,
     InPath(name): InPath<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let app = named(&name)?;
     if caller.app == app {
         return Err(Problem::new(
@@ -339,9 +376,21 @@ async fn delete(
             "the key of this request is of that app, and would go with it: use a key of another app",
         ));
     }
-    let plan = move |context: &Context<'_>| apps::delete(context, &app);
-    state.carry_out(caller.actor(), plan).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let of = app.clone();
+    let plan = move |context: &Context<'_>| {
+        let record = apps::app(context, &of)?.ok_or_else(|| missing(&of))?;
+        let planned = apps::delete(context, &of)?;
+        Ok(Planned {
+            change: planned.change,
+            answer: (record, planned.answer),
+        })
+    };
+    let (record, deletion) = state.carry_out(caller.actor(), plan).await?;
+    let shown = Shown {
+        deletion: Some(Leaving::from(&deletion)),
+        ..Shown::of(&app, &record)
+    };
+    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
 }
 
 impl From<NodeStatus> for Node {

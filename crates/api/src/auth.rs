@@ -12,7 +12,7 @@ use campanile_push::{
     app::{AppName, KeyHash},
     key::ApiKey,
     registry::{
-        Context,
+        Context, Refusal,
         apps::{self, Quotas},
         permission::{Permission, Permissions},
     },
@@ -182,11 +182,13 @@ async fn caller_of(state: &ApiState, key: KeyHash) -> Result<Caller, Problem> {
                 actor: "",
             };
             let quotas = apps::app(&context, &app)?.unwrap_or_default().quotas;
-            Ok(Some((app, record, quotas)))
+            let is_leaving = apps::deletion(&context, &app)?.is_some();
+            Ok(Some((app, record, quotas, is_leaving)))
         })
         .await?;
     match found {
-        Some((app, record, quotas)) => {
+        Some((app, _, _, true)) => Err(Refusal::Leaving { app }.into()),
+        Some((app, record, quotas, false)) => {
             let caller = Caller {
                 app,
                 quotas,

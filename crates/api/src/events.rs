@@ -14,7 +14,7 @@ use campanile_push::{
     device::names,
     event::{Event, EventId, Filter},
     id::PushId,
-    registry::{Context, listeners, permission::Permission},
+    registry::{Context, apps, listeners, permission::Permission},
     store::{EventPage, Past},
 };
 use futures_util::stream;
@@ -82,6 +82,8 @@ const SHORTEST_POLL: Duration = Duration::from_millis(100);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// Between two signs of life, so that nobody on the way takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Between two looks whether the app is being deleted: well before it can be gone.
+const LEAVING_EVERY: Duration = Duration::from_secs(3);
 /// Milliseconds after which a client should come back.
 const RETRY_MS: u64 = 1000;
 /// Parts of the log that are looked through for one page of a timeline.
@@ -203,6 +205,8 @@ struct Open {
     last_sent: Instant,
     listened: Instant,
     looked_after: Instant,
+    /// When it was last looked whether the app is being deleted.
+    asked: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -226,18 +230,19 @@ impl Open {
             last_sent: now,
             listened: now,
             looked_after: now,
+            asked: now,
             _permit: permit,
         }
     }
 
-    /// What is sent next; `None`: the node goes, and the client shall come back elsewhere.
+    /// What is sent next; `None`: the node goes, and the client shall come back elsewhere, or the app goes.
     async fn next(&mut self) -> Option<Bytes> {
         if std::mem::take(&mut self.is_new) {
             return Some(format!("retry: {RETRY_MS}\n: open\n\n").into());
         }
         loop {
             sleep(self.poll).await;
-            if self.is_to_end() {
+            if self.is_to_end() || self.is_app_leaving().await {
                 return None;
             }
             self.go_on_listening().await;
@@ -295,6 +300,19 @@ impl Open {
         self.looked_after = Instant::now();
         let nodes = self.state.cluster().overview().nodes;
         nodes.iter().any(|node| node.this && node.draining)
+    }
+
+    /// An app of the same name may follow, of which nothing is for whoever reads this stream.
+    async fn is_app_leaving(&mut self) -> bool {
+        if self.asked.elapsed() < LEAVING_EVERY {
+            return false;
+        }
+        self.asked = Instant::now();
+        let app = self.app.clone();
+        let found = self
+            .state
+            .look(move |context| apps::deletion(context, &app));
+        matches!(found.await, Ok(Some(_)))
     }
 
     async fn go_on_listening(&mut self) {

@@ -18,6 +18,7 @@ mod config;
 mod connect;
 mod credentials;
 mod devices;
+pub mod eraser;
 mod events;
 mod explanations;
 mod groups;

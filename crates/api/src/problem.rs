@@ -81,6 +81,8 @@ codes! {
     KeyInvalid = "key_invalid", UNAUTHORIZED, "The API key is not valid";
     /// The API key belongs to another app than the path names.
     WrongApp = "wrong_app", FORBIDDEN, "The API key is for another app";
+    /// The app of the key or of the path is being deleted.
+    AppLeaving = "app_leaving", CONFLICT, "The app is being deleted";
     /// The API key may not do this.
     NotPermitted = "not_permitted", FORBIDDEN, "The API key may not do this";
     /// Nothing is at this path.
@@ -234,6 +236,7 @@ impl From<Refusal> for Problem {
             Refusal::Missing { .. } => Code::Missing,
             Refusal::Exists { .. } => Code::Exists,
             Refusal::Clash(_) => Code::Clash,
+            Refusal::Leaving { .. } => Code::AppLeaving,
             Refusal::Full { .. } => Code::QuotaReached,
             Refusal::Contended => Code::StoreUnavailable,
             Refusal::Invalid(invalid) => return invalid.clone().into(),

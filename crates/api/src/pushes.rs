@@ -19,7 +19,8 @@ use campanile_push::{
     options::Receipts,
     receipt::{DropReason, FailReason, Mark},
     registry::{
-        self, audiences, campaigns::Standing, open, permission::Permission, schedules::Created,
+        self, apps::Quotas, audiences, campaigns::Standing, open, permission::Permission,
+        schedules::Created,
     },
     request::{Limits, Request},
     rows::{Scope, Table},
@@ -217,41 +218,59 @@ pub(crate) async fn send(
 
 /// Refuses a push that is one too many for its app.
 async fn check_quotas(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
-    let (app, quotas) = (&caller.app, caller.quotas);
-    if quotas.pushes_per_second > 0 {
-        let overview = state.cluster().overview();
-        let nodes = overview.nodes.iter();
-        // A node alone has no generation, and is one all the same.
-        let nodes = nodes.filter(|node| node.this || node.generation.is_some());
-        let nodes = nodes.count() as u64;
-        let rates = state.push_rates();
-        if !rates.admit(app, quotas.pushes_per_second, nodes, state.now_ms()) {
-            metrics::counter!("campanile_quota_refusals_total", "quota" => "pushes_per_second")
-                .increment(1);
-            return Err(Problem::new(
-                Code::PushRateExceeded,
-                format!(
-                    "the app may make {} pushes a second, of which each of {nodes} nodes takes its share",
-                    quotas.pushes_per_second
-                ),
-            ));
-        }
+    let (app, quotas) = (&caller.app, &caller.quotas);
+    if let Err(nodes) = admit(state, app, quotas) {
+        metrics::counter!("campanile_quota_refusals_total", "quota" => "pushes_per_second")
+            .increment(1);
+        return Err(Problem::new(
+            Code::PushRateExceeded,
+            format!(
+                "the app may make {} pushes a second, of which each of {nodes} nodes takes its share",
+                quotas.pushes_per_second
+            ),
+        ));
     }
-    if quotas.stored_bytes > 0 {
-        let stored = state.stored(app).await?;
-        if stored.bytes >= quotas.stored_bytes {
-            metrics::counter!("campanile_quota_refusals_total", "quota" => "stored_bytes")
-                .increment(1);
-            return Err(Problem::new(
-                Code::StoredBytesExceeded,
-                format!(
-                    "the app keeps about {} bytes of messages and may keep {}: wait until some are delivered or have run out, or have the quota raised",
-                    stored.bytes, quotas.stored_bytes
-                ),
-            ));
-        }
+    check_stored(state, app, quotas).await
+}
+
+/// Counts one more push of an app against its pushes a second. One too many is not counted: the error is how many nodes have a share.
+pub(crate) fn admit(state: &ApiState, app: &AppName, quotas: &Quotas) -> Result<(), u64> {
+    if quotas.pushes_per_second == 0 {
+        return Ok(());
     }
-    Ok(())
+    let overview = state.cluster().overview();
+    let nodes = overview.nodes.iter();
+    // A node alone has no generation, and is one all the same.
+    let nodes = nodes.filter(|node| node.this || node.generation.is_some());
+    let nodes = nodes.count() as u64;
+    let rates = state.push_rates();
+    match rates.admit(app, quotas.pushes_per_second, nodes, state.now_ms()) {
+        true => Ok(()),
+        false => Err(nodes),
+    }
+}
+
+/// Refuses a push while its app keeps as much as it may.
+pub(crate) async fn check_stored(
+    state: &ApiState,
+    app: &AppName,
+    quotas: &Quotas,
+) -> Result<(), Problem> {
+    if quotas.stored_bytes == 0 {
+        return Ok(());
+    }
+    let stored = state.stored(app).await?;
+    if stored.bytes < quotas.stored_bytes {
+        return Ok(());
+    }
+    metrics::counter!("campanile_quota_refusals_total", "quota" => "stored_bytes").increment(1);
+    Err(Problem::new(
+        Code::StoredBytesExceeded,
+        format!(
+            "the app keeps about {} bytes of messages and may keep {}: wait until some are delivered or have run out, or have the quota raised",
+            stored.bytes, quotas.stored_bytes
+        ),
+    ))
 }
 
 impl Sent {

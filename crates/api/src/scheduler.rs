@@ -10,9 +10,9 @@ use campanile_push::{
     app::AppName,
     registry::{
         Context,
+        apps::{self, Quotas},
         schedules::{self, Place, Work},
     },
-    request::Request,
     schedule::{Run, Schedule},
     store::Outcome,
 };
@@ -123,8 +123,15 @@ async fn attend(state: &ApiState, place: &Place) -> Result<(), Problem> {
             metrics::counter!("campanile_schedule_missed_runs_total").increment(missed);
             tracing::warn!(%app, schedule = %id, missed, "runs of a schedule were missed");
         }
+        let Some(quotas) = quotas_of(state, app).await? else {
+            return Ok(());
+        };
         for run in schedule.pending() {
-            make(state, app, &schedule, *run).await?;
+            if pushes::admit(state, app, &quotas).is_err() {
+                // It waits for the next second, and keeps its place on the list.
+                return Ok(());
+            }
+            make(state, app, &quotas, &schedule, *run).await?;
         }
         let is_settled = missed == 0 && schedule.pending().is_empty();
         if is_settled {
@@ -149,6 +156,16 @@ async fn attend(state: &ApiState, place: &Place) -> Result<(), Problem> {
         .await
 }
 
+/// What the app may use; `None`: it is being deleted.
+async fn quotas_of(state: &ApiState, app: &AppName) -> Result<Option<Quotas>, Problem> {
+    let of = app.clone();
+    let look = state.look(move |context| {
+        let is_leaving = apps::deletion(context, &of)?.is_some();
+        Ok((!is_leaving).then_some(apps::app(context, &of)?))
+    });
+    Ok(look.await?.map(|record| record.unwrap_or_default().quotas))
+}
+
 /// Settles what is due, after taking the place of what comes next.
 async fn choose(state: &ApiState, place: &Place) -> Result<Option<Work>, Problem> {
     let (app, id) = (place.app.clone(), place.id);
@@ -169,12 +186,13 @@ async fn choose(state: &ApiState, place: &Place) -> Result<Option<Work>, Problem
 async fn make(
     state: &ApiState,
     app: &AppName,
+    quotas: &Quotas,
     schedule: &Schedule,
     run: Run,
 ) -> Result<(), Problem> {
     let (id, push) = (schedule.id, run.push);
     let now_ms = state.now_ms();
-    let failure = match send(state, app, schedule, run, now_ms).await {
+    let failure = match send(state, app, quotas, schedule, run, now_ms).await {
         Ok(()) => None,
         Err(problem) if problem.code().status().is_server_error() => return Err(problem),
         Err(problem) => Some(problem.detail().to_owned()),
@@ -205,11 +223,13 @@ async fn make(
 async fn send(
     state: &ApiState,
     app: &AppName,
+    quotas: &Quotas,
     schedule: &Schedule,
     run: Run,
     now_ms: u64,
 ) -> Result<(), Problem> {
-    let request = Request::parse(schedule.push.as_bytes(), &state.limits())?;
+    pushes::check_stored(state, app, quotas).await?;
+    let request = schedule.request(&run, &state.limits())?;
     let outcome = pushes::hand_in(state, app, run.push, request, now_ms, None).await?;
     match outcome {
         Outcome::Accepted { .. } | Outcome::Replayed { .. } => Ok(()),

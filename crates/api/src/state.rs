@@ -11,7 +11,7 @@ use campanile_push::{
     id::PushId,
     registry::{self, Context, Planned, Refusal},
     request::Limits,
-    store::{Command, Outcome, Reader, Stored, Unavailable},
+    store::{Command, Erased, Outcome, Reader, Stored, Unavailable},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub trait Store: Send + Sync {
     /// Queues a command. The outcome arrives once it is durable. Where the queue is full, `Unavailable` is there at once;
     /// a sender that is dropped means that nobody knows the outcome. Must not block.
     fn submit(&self, command: Command) -> oneshot::Receiver<Result<Outcome, Unavailable>>;
+    /// Removes at most about `limit` things that an app keeps, with its rows. Answers and refusals as of [`Store::submit`].
+    fn erase(&self, app: &AppName, limit: u32) -> oneshot::Receiver<Result<Erased, Unavailable>>;
     /// Reads of what is committed. The reader's own calls may block.
     fn reader(&self) -> Arc<dyn Reader>;
 }
@@ -193,7 +195,18 @@ impl ApiState {
 
     /// Has a command carried out and waits until that is durable.
     pub(crate) async fn write(&self, command: Command) -> Result<Outcome, Problem> {
-        let outcome = self.0.parts.store.submit(command);
+        self.wait_for(self.0.parts.store.submit(command)).await
+    }
+
+    /// Has some of what an app keeps removed, and waits until that is durable.
+    pub(crate) async fn erase(&self, app: &AppName, limit: u32) -> Result<Erased, Problem> {
+        self.wait_for(self.0.parts.store.erase(app, limit)).await
+    }
+
+    async fn wait_for<T>(
+        &self,
+        outcome: oneshot::Receiver<Result<T, Unavailable>>,
+    ) -> Result<T, Problem> {
         match timeout(self.config().store_timeout(), outcome).await {
             Ok(Ok(Ok(outcome))) => Ok(outcome),
             Ok(Ok(Err(unavailable))) => Err(Problem::store_unavailable(&unavailable)),

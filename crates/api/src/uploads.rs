@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     ApiState,
-    auth::Caller,
+    auth::{self, Caller},
     body,
     openapi::{Content, Operation, Routes, of},
     path::InPath,
@@ -111,6 +111,14 @@ pub(crate) async fn create(
             return Err(problem);
         }
     };
+    // It may have taken longer than the app, or the key, was there.
+    auth::authorise(
+        &state,
+        &headers,
+        caller.app.as_str(),
+        Permission::DeviceWrite,
+    )
+    .await?;
     let unknown = gathered.named().iter().map(ToString::to_string).collect();
     let (actor, app) = (caller.actor(), caller.app.clone());
     let plan = move |context: &Context<'_>| uploads::create(context, &app, &gathered);

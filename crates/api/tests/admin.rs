@@ -3,6 +3,7 @@
 mod common;
 
 use axum::http::StatusCode;
+use campanile_api::eraser;
 use campanile_push::{key::ApiKey, registry::permission::Permissions};
 use common::{Answer, Api, NOW_MS, api};
 use serde_json::{Value, json};
@@ -43,7 +44,8 @@ async fn apps_are_made_listed_changed_and_removed() {
     let made = api.operate("POST", "apps", body.clone()).await;
     assert_eq!(made.status, StatusCode::CREATED);
     assert_eq!(made.header("location"), Some("/v1/admin/apps/toys"));
-    assert!(made.json()["key"].as_str().unwrap().starts_with("cmp_"));
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("cmp_"));
     assert_eq!(api.operate("POST", "apps", body).await.problem(), "exists");
 
     let first = api.operate("GET", "apps?limit=2", json!(null)).await.json();
@@ -65,7 +67,10 @@ async fn apps_are_made_listed_changed_and_removed() {
     );
 
     let change = json!({"quotas": {"devices": null, "connections": 7}});
-    let changed = api.operate("PATCH", "apps/toys", change).await.json();
+    let changed = api
+        .operate("PATCH", "apps/toys", change.clone())
+        .await
+        .json();
     let quotas =
         json!({"devices": null, "connections": 7, "pushes_per_second": null, "stored_bytes": null});
     assert_eq!(changed["quotas"], quotas);
@@ -76,8 +81,32 @@ async fn apps_are_made_listed_changed_and_removed() {
         json!({"devices": 0, "connections_here": 3, "stored_bytes": 0})
     );
 
-    let gone = api.operate("DELETE", "apps/toys", json!(null)).await;
-    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    let leaving = api.operate("DELETE", "apps/toys", json!(null)).await;
+    assert_eq!(leaving.status, StatusCode::ACCEPTED);
+    // Until what was under way has ended.
+    eraser::round(&api.state).await.unwrap();
+    let shown = api.operate("GET", "apps/toys", json!(null)).await.json();
+    assert_eq!(shown["deletion"], leaving.json()["deletion"]);
+    assert_eq!(shown["deletion"]["erases_from"], "2026-11-23T06:00:15.000Z");
+    let listed = api.operate("GET", "apps", json!(null)).await.json();
+    assert_eq!(listed["apps"][2]["deletion"], shown["deletion"]);
+    let body = json!({"app": "toys"});
+    for (method, path) in [("POST", "apps"), ("PATCH", "apps/toys")] {
+        let body = if method == "POST" {
+            body.clone()
+        } else {
+            change.clone()
+        };
+        let refused = api.operate(method, path, body).await;
+        assert_eq!(refused.problem(), "app_leaving", "{method}");
+    }
+    let request = axum::http::Request::get("/v1/apps/toys/pushes")
+        .header("authorization", format!("Bearer {key}"));
+    let refused = api.send(request.body("".into()).unwrap()).await;
+    assert_eq!(refused.problem(), "app_leaving");
+    api.now_ms
+        .store(NOW_MS + 15_000, std::sync::atomic::Ordering::Relaxed);
+    eraser::round(&api.state).await.unwrap();
     for (method, app) in [("GET", "toys"), ("DELETE", "toys"), ("GET", "No%20App")] {
         let answer = api
             .operate(method, &format!("apps/{app}"), json!(null))
@@ -91,7 +120,15 @@ async fn apps_are_made_listed_changed_and_removed() {
     let entries = log["entries"].as_array().unwrap().iter();
     let of_toys = entries.filter(|entry| entry["app"] == "toys");
     let actions: Vec<Value> = of_toys.map(|entry| entry["action"].clone()).collect();
-    assert_eq!(actions, ["app.created", "app.changed", "app.deleted"]);
+    assert_eq!(
+        actions,
+        [
+            "app.created",
+            "app.changed",
+            "app.deletion_begun",
+            "app.deleted"
+        ]
+    );
 }
 
 #[tokio::test]

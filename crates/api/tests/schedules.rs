@@ -313,7 +313,7 @@ async fn mistakes_are_refused_and_nothing_is_kept() {
             "invalid_field",
         ),
         (json!({"at": "2026-11-23T06:00:00Z"}), "invalid_field"),
-        (json!({"local_time": "09:00"}), "invalid_field"),
+        (json!({"local_time": "09:00"}), "unknown_field"),
         (json!({"cron": "* * * * *"}), "missing_field"),
         (json!({"every": 1}), "unknown_field"),
     ] {
@@ -330,4 +330,53 @@ async fn mistakes_are_refused_and_nothing_is_kept() {
     );
     let foreign = api.get("/v1/apps/bank/schedules").await;
     assert_eq!(foreign.problem(), "wrong_app");
+}
+
+#[tokio::test]
+async fn a_time_by_the_devices_clocks_is_one_campaign_that_begins_with_the_first() {
+    let api = api();
+    // 2026-11-24T00:00 on the first clock is four hours from now.
+    let when = json!({"at": "2026-11-24T00:00", "time_zone": "device", "if_past": "skip"});
+    let body = json!({"when": when, "push": {"audience": {"all": true}, "data": {"n": 1}}});
+    let made = api.send_json(Method::POST, SCHEDULES, body).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    assert_eq!(made.json()["when"], when);
+    let runs = json!([{
+        "local_time": "2026-11-24T00:00",
+        "first_at": "2026-11-23T10:00:00.000Z", "last_at": "2026-11-24T12:00:00.000Z",
+    }]);
+    assert_eq!(made.json()["next_local_runs"], runs);
+    let begins = 4 * 60 * MINUTE_MS;
+    assert_eq!(api.round_at(begins - 1).await, 0);
+    assert_eq!(api.round_at(begins).await, 1);
+    assert_eq!(api.round_at(begins + 27 * 60 * MINUTE_MS).await, 1);
+    let accepted = api.store.accepted().pop().unwrap();
+    assert!(accepted.rows.is_some(), "a campaign");
+
+    let body = json!({"when": when, "push": {"audience": {"all": true}, "data": {}, "options": {"ttl": 60}}});
+    api.set_time(0);
+    let short = api.send_json(Method::POST, SCHEDULES, body).await;
+    assert_eq!(short.problem(), "invalid_field");
+}
+
+#[tokio::test]
+async fn runs_count_as_pushes_a_second_and_wait_for_their_turn() {
+    let api = api();
+    api.store.set_push_rate("shop", 2);
+    for _ in 0..5 {
+        api.schedule(json!({"at": "2026-11-23T06:00:01Z"})).await;
+    }
+    assert_eq!(api.round_at(1000).await, 2);
+    assert_eq!(
+        api.round_at(1000).await,
+        2,
+        "not before a second has passed"
+    );
+    assert_eq!(api.round_at(2000).await, 4);
+    assert_eq!(api.round_at(3000).await, 5);
+    let list = api.get(SCHEDULES).await.json();
+    for shown in list["schedules"].as_array().unwrap() {
+        let figures = (&shown["runs"], &shown["runs_missed"], &shown["runs_failed"]);
+        assert_eq!(figures, (&json!(1), &json!(0), &json!(0)));
+    }
 }

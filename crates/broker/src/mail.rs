@@ -59,6 +59,8 @@ pub enum Mail {
     Ended(Vec<(ClientKey, Vec<Arc<str>>)>),
     /// Wills of this shard's clients that nobody else publishes.
     Wills(Vec<OwedWill>),
+    /// An app is being deleted: its connections end.
+    Dismiss(AppId),
     /// What only nodes of a cluster say.
     Cluster(ClusterMail),
 }

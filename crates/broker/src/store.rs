@@ -84,6 +84,16 @@ pub enum Command {
         /// Upper bound of removals in this commit.
         limit: u32,
     },
+    /// Remove what is kept of an app, whoever is connected: sessions, messages, logs, inboxes, reports and rows. Answered by [`Outcome::Swept`], whose sessions ended without
+    /// their wills. Repeated until `Swept::more` is false, nothing is left but where its sequences stand.
+    Erase {
+        /// The app.
+        app: AppId,
+        /// The current time.
+        now: Millis,
+        /// About how many removals in this commit.
+        limit: u32,
+    },
     /// The node has registered anew while it was serving: a session that it still holds is from now on that of its new generation. Fenced if the
     /// session was claimed since.
     Restamp {
@@ -338,7 +348,7 @@ pub enum Outcome {
     Done,
     /// Of [`Command::Claim`].
     Claimed(Box<Claimed>),
-    /// Of [`Command::Sweep`].
+    /// Of [`Command::Sweep`] and [`Command::Erase`].
     Swept(Swept),
     /// Of [`Command::Void`].
     Voided(Voided),

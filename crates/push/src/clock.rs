@@ -69,6 +69,77 @@ impl FromStr for TimeOfDay {
     }
 }
 
+/// How far the earliest clocks on earth are ahead of UTC, in milliseconds: those of the Line Islands.
+pub const EARLIEST_AHEAD_MS: u64 = 14 * 60 * 60 * 1000;
+/// How far the latest clocks on earth are behind UTC, in milliseconds: those of ships, and of Baker Island.
+pub const LATEST_BEHIND_MS: u64 = 12 * 60 * 60 * 1000;
+
+/// A date and a time of day, on whatever clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime {
+    /// The date.
+    pub date: Date,
+    /// The time of day.
+    pub at: TimeOfDay,
+}
+
+/// Text that is no [`WallTime`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a time on a clock is a date and a time of day without an offset, such as \"2026-12-24T18:00\""
+)]
+pub struct BadWallTime;
+
+impl WallTime {
+    /// What a clock in UTC shows then.
+    pub fn in_utc(unix_ms: u64) -> WallTime {
+        let clock = Zone::UTC.clock(unix_ms);
+        let minute =
+            u16::from(clock.hour().unsigned_abs()) * 60 + u16::from(clock.minute().unsigned_abs());
+        WallTime {
+            date: clock.date(),
+            at: TimeOfDay { minute },
+        }
+    }
+
+    /// When a clock in UTC shows it, in Unix milliseconds.
+    pub fn utc_ms(self) -> u64 {
+        Zone::UTC.when(self.date, self.at)
+    }
+
+    /// When the first clock on earth shows it, in Unix milliseconds.
+    pub fn first_ms(self) -> u64 {
+        self.utc_ms().saturating_sub(EARLIEST_AHEAD_MS)
+    }
+
+    /// When the last clock on earth shows it, in Unix milliseconds.
+    pub fn last_ms(self) -> u64 {
+        self.utc_ms().saturating_add(LATEST_BEHIND_MS)
+    }
+}
+
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}T{}", self.date, self.at)
+    }
+}
+
+impl FromStr for WallTime {
+    type Err = BadWallTime;
+
+    fn from_str(text: &str) -> Result<WallTime, BadWallTime> {
+        let (date, at) = text.split_once('T').ok_or(BadWallTime)?;
+        // The parser takes more than dates, such as whole times.
+        if date.len() != 10 {
+            return Err(BadWallTime);
+        }
+        Ok(WallTime {
+            date: date.parse().map_err(|_| BadWallTime)?,
+            at: at.parse().map_err(|_| BadWallTime)?,
+        })
+    }
+}
+
 /// A time zone of the IANA database, such as `Europe/Vienna`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone(TimeZone);
@@ -215,6 +286,41 @@ mod tests {
             "09:00",
             "2011-12-30T10:00:00.000Z",
         );
+    }
+
+    #[test]
+    fn no_clock_is_before_the_earliest_or_after_the_latest() {
+        for wall in ["2026-12-24T18:00", "2027-03-28T02:30", "2030-07-01T00:00"] {
+            let wall: WallTime = wall.parse().unwrap();
+            for name in TimeZoneDatabase::bundled().available() {
+                let zone = Zone(TimeZoneDatabase::bundled().get(name.as_str()).unwrap());
+                let shown_ms = zone.when(wall.date, wall.at);
+                assert!(
+                    (wall.first_ms()..=wall.last_ms()).contains(&shown_ms),
+                    "{name}"
+                );
+            }
+            let shown_in = |zone: &str| Zone::find(zone).unwrap().when(wall.date, wall.at);
+            assert_eq!(shown_in("Pacific/Kiritimati"), wall.first_ms());
+            assert_eq!(shown_in("Etc/GMT+12"), wall.last_ms());
+        }
+    }
+
+    #[test]
+    fn times_on_a_wall_have_no_offset() {
+        let wall: WallTime = "2026-12-24T18:05".parse().unwrap();
+        assert_eq!(wall.to_string(), "2026-12-24T18:05");
+        assert_eq!(WallTime::in_utc(wall.utc_ms()), wall);
+        for bad in [
+            "2026-12-24T18:00Z",
+            "2026-12-24 18:00",
+            "2026-12-24",
+            "2026-02-30T18:00",
+            "2026-12-24T18:00:00",
+            "T18:00",
+        ] {
+            assert!(bad.parse::<WallTime>().is_err(), "{bad}");
+        }
     }
 
     #[test]

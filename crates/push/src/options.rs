@@ -12,7 +12,7 @@ use jiff::civil::Date;
 
 use crate::{
     audience::Audience,
-    clock::TimeOfDay,
+    clock::{TimeOfDay, WallTime},
     fields::{Fields, invalid},
     frequency::FrequencyCap,
     json::Node,
@@ -144,6 +144,8 @@ pub struct LocalTime {
     pub date: Option<Date>,
     /// For devices whose clock has shown it already.
     pub if_past: IfPast,
+    /// With [`IfPast::Now`]: not for devices whose clock has shown this too. The next run of a schedule is for them.
+    pub superseded: Option<WallTime>,
 }
 
 /// For devices whose clock has already shown the local time. During its very minute it is not yet past.
@@ -279,7 +281,7 @@ impl Options {
         }
     }
 
-    fn check_contradictions(&self) -> Result<(), Invalid> {
+    pub(crate) fn check_contradictions(&self) -> Result<(), Invalid> {
         let ttl = self.ttl_seconds;
         let delays = self
             .quiet_hours

@@ -263,6 +263,12 @@ fn next_showing(local: LocalTime, begin: u64, zone: &Zone) -> Result<u64, Never>
         return Ok(first.max(begin));
     }
     match local.if_past {
+        // Which comes at once, too.
+        IfPast::Now
+            if (local.superseded).is_some_and(|next| zone.when(next.date, next.at) <= begin) =>
+        {
+            Err(Never::LocalTimePast)
+        }
         IfPast::Now => Ok(begin),
         IfPast::Skip => Err(Never::LocalTimePast),
         IfPast::NextDay => Ok(next_day(local.at, begin, zone)),

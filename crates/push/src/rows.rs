@@ -34,6 +34,8 @@ pub enum Table {
     App = 1,
     /// Of [`Scope::System`]: hash of an API key in hexadecimal → whose it is and what it may do.
     Key = 2,
+    /// Of [`Scope::System`]: name of an app that is being deleted → how far that is.
+    Deletion = 3,
     /// Client identifier → profile of a device.
     Device = 16,
     /// User, device → nothing: the devices of a user.
@@ -89,9 +91,10 @@ pub const LISTENERS: [Table; 2] = [Table::Webhook, Table::Listener];
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 26] = [
+    pub const ALL: [Table; 27] = [
         Table::App,
         Table::Key,
+        Table::Deletion,
         Table::Device,
         Table::UserDevice,
         Table::Segment,

@@ -7,14 +7,20 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{app::AppName, id::PushId, request::Invalid};
+use crate::{
+    app::AppName,
+    id::PushId,
+    request::{Invalid, Limits, Request},
+};
 
+mod device_clock;
 mod read;
 mod record;
 mod show;
 mod timetable;
 
 pub use self::{
+    device_clock::{DEVICE, DeviceClock, MAX_UNDER_WAY, MIN_TTL_SECONDS, Times, Turns},
     read::Change,
     timetable::{Cron, HORIZON_MS, When},
 };
@@ -99,6 +105,8 @@ pub struct Run {
     pub planned_ms: u64,
     /// The push that it makes.
     pub push: PushId,
+    /// When its devices have their turns, if that is not at once.
+    pub turns: Option<Turns>,
 }
 
 /// What became of the planned times so far.
@@ -184,13 +192,26 @@ impl Schedule {
                 break;
             };
             then.settled_ms = planned_ms;
+            let next = then.next_planned();
+            let turns = self.turns(planned_ms, next);
             let is_made = planned_ms >= on_time_from
-                || (self.missed_policy == MissedPolicy::RunOnce
-                    && then.next_planned().is_none_or(|next| next > now_ms));
+                || match turns {
+                    // Some clocks are still to show it.
+                    Some(turns) if turns.at.last_ms() > now_ms => true,
+                    Some(turns) if turns.skips_past => false,
+                    _ => {
+                        self.missed_policy == MissedPolicy::RunOnce
+                            && next.is_none_or(|next| next > now_ms)
+                    }
+                };
             if is_made {
                 then.figures.runs += 1;
                 let push = self.push_of(app, planned_ms, now_ms);
-                then.pending.push(Run { planned_ms, push });
+                then.pending.push(Run {
+                    planned_ms,
+                    push,
+                    turns,
+                });
             } else {
                 then.figures.missed += 1;
             }
@@ -226,7 +247,12 @@ impl Schedule {
             self.figures.by_hand += 1;
         }
         let push = if self.is_push { self.id } else { push };
-        self.pending.push(Run { planned_ms, push });
+        // By hand means now, whatever the devices' clocks show.
+        self.pending.push(Run {
+            planned_ms,
+            push,
+            turns: None,
+        });
         true
     }
 
@@ -244,17 +270,43 @@ impl Schedule {
         }
     }
 
+    /// The push that a run makes.
+    pub fn request(&self, run: &Run, limits: &Limits) -> Result<Request, Invalid> {
+        let mut request = Request::parse(self.push.as_bytes(), limits)?;
+        if let Some(turns) = &run.turns {
+            request.options.local_time = Some(turns.local_time());
+            request.options.check_contradictions()?;
+        }
+        Ok(request)
+    }
+
+    /// When the devices of a run have their turns, by their own clocks. `next_ms` is the next planned time.
+    fn turns(&self, planned_ms: u64, next_ms: Option<u64>) -> Option<Turns> {
+        let clock = self.when.devices()?;
+        Some(Turns {
+            at: clock.at(planned_ms),
+            skips_past: clock.skips_past(self.missed_policy),
+            next: next_ms.map(|next_ms| clock.at(next_ms)),
+        })
+    }
+
     /// Applies a change. Times that are changed count from now on.
     pub fn apply(&mut self, change: Change, now_ms: u64) -> Result<(), Invalid> {
         let is_replanned = change.is_about_time();
+        let when = self.when.clone();
         change.into(self);
         if is_replanned {
+            let is_new = self.when != when;
             if self.state != State::Paused {
                 self.restart(now_ms);
+                if is_new && self.when.settled_ms(now_ms) < now_ms {
+                    // The first clocks have shown it, the others will.
+                    (self.settled_ms, self.state) = (self.when.settled_ms(now_ms), State::Active);
+                }
             }
             self.check_times(now_ms)?;
         }
-        Ok(())
+        self.check_push(now_ms)
     }
 
     fn restart(&mut self, now_ms: u64) {

@@ -317,8 +317,15 @@ impl Report {
 pub struct Stored {
     /// About how many bytes its messages take: in logs, in inboxes, retained. Payloads that several inboxes share count in each.
     pub bytes: u64,
-    /// Whether it has a device with a session or an inbox, connected or not.
-    pub has_devices: bool,
+}
+
+/// What a step of the erasure of an app came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// About how many things it removed.
+    pub removed: u32,
+    /// There is more to remove.
+    pub more: bool,
 }
 
 /// Reads of the push domain. Calls may block for a disk read; call them where that is allowed.

@@ -17,6 +17,7 @@ const OF_KEYS: &[Code] = &[
     Code::KeyMissing,
     Code::KeyInvalid,
     Code::WrongApp,
+    Code::AppLeaving,
     Code::NotPermitted,
     Code::StoreUnavailable,
 ];
@@ -118,6 +119,7 @@ impl Operation {
         self.may(&[
             Code::KeyMissing,
             Code::KeyInvalid,
+            Code::AppLeaving,
             Code::NotPermitted,
             Code::StoreUnavailable,
         ])

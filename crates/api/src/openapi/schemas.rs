@@ -303,17 +303,34 @@ fn of_schedules() -> Vec<(&'static str, Value)> {
         &["at"],
         json!({"at": time("A time to come, at most five years ahead.")}),
     );
+    let expression = json!({"type": "string", "description": "Minute, hour, day of the month, month, day of the week.", "example": "0 9 * * 1"});
     let cron = exactly(
         &["cron", "time_zone"],
         json!({
-            "cron": {"type": "string", "description": "Minute, hour, day of the month, month, day of the week.", "example": "0 9 * * 1"},
-            "time_zone": {"type": "string", "description": "A name of the IANA database.", "example": "Europe/Vienna"},
+            "cron": expression,
+            "time_zone": {"type": "string", "not": {"const": schedule::DEVICE}, "description": "A name of the IANA database.", "example": "Europe/Vienna"},
         }),
+    );
+    let by_device = json!({"const": schedule::DEVICE, "description": "Each device's own clock."});
+    let if_past = json!({
+        "type": "string", "enum": ["now", "skip"],
+        "description": "What devices get whose clock has shown the time when the push is made. If absent, as `missed` says: `now` with `run_once`.",
+    });
+    let clock = exactly(
+        &["at", "time_zone"],
+        json!({
+            "at": {"type": "string", "pattern": "^\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}$", "description": "What the devices' clocks show.", "example": "2026-12-24T18:00"},
+            "time_zone": by_device, "if_past": if_past,
+        }),
+    );
+    let clocks = exactly(
+        &["cron", "time_zone"],
+        json!({"cron": expression, "time_zone": by_device, "if_past": if_past}),
     );
     let fields = |end: fn(Value) -> Value| {
         json!({
             "name": {"type": "string", "maxLength": schedule::MAX_NAME_BYTES},
-            "when": {"oneOf": [at, cron]},
+            "when": {"oneOf": [at, cron, clock, clocks]},
             "push": reference("Push"),
             "missed": {"type": "string", "enum": ["run_once", "skip"], "description": "What becomes of runs that would come late."},
             "grace": {
@@ -326,7 +343,14 @@ fn of_schedules() -> Vec<(&'static str, Value)> {
     };
     let run = json!({
         "type": "object", "required": ["planned_at", "push_id"],
-        "properties": {"planned_at": reference("Time"), "push_id": reference("Ulid")},
+        "properties": {
+            "planned_at": reference("Time"), "push_id": reference("Ulid"),
+            "local_time": {"type": "string", "description": "What the devices' clocks show when they get it."},
+        },
+    });
+    let local_run = json!({
+        "type": "object", "required": ["local_time", "first_at", "last_at"],
+        "properties": {"local_time": {"type": "string"}, "first_at": reference("Time"), "last_at": reference("Time")},
     });
     let count = json!({"type": "integer", "minimum": 0});
     vec![
@@ -343,12 +367,13 @@ fn of_schedules() -> Vec<(&'static str, Value)> {
                 "properties": {
                     "id": reference("Ulid"),
                     "name": {"type": "string"},
-                    "when": {"type": "object", "properties": {"at": reference("Time"), "cron": {"type": "string"}, "time_zone": {"type": "string"}}},
+                    "when": {"type": "object", "properties": {"at": {"type": "string"}, "cron": {"type": "string"}, "time_zone": {"type": "string"}, "if_past": {"type": "string"}}},
                     "push": {"type": "object", "description": "As it was asked for."},
                     "state": {"type": "string", "enum": ["active", "paused", "ended"]},
                     "missed": {"type": "string", "enum": ["run_once", "skip"]},
                     "grace": count, "until": reference("Time"), "max_runs": count, "created_at": reference("Time"),
-                    "next_runs": {"type": "array", "items": reference("Time"), "maxItems": 5},
+                    "next_runs": {"type": "array", "items": reference("Time"), "maxItems": 5, "description": "By the devices' clocks: when the first of them shows the time."},
+                    "next_local_runs": {"type": "array", "items": local_run, "maxItems": 5, "description": "The same by the devices' clocks: what they show, and when the first and the last clock on earth does."},
                     "waiting": {"type": "array", "items": run, "description": "Runs that are chosen and about to be made."},
                     "runs": count, "runs_by_hand": count, "runs_missed": count, "runs_failed": count,
                     "last_run": run,

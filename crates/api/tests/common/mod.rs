@@ -32,15 +32,15 @@ use campanile_push::{
     receipt::Mark,
     registry::{
         Context,
-        apps::{self, Quotas},
+        apps::{self, QuotaChange, Quotas},
         carry_out,
         permission::{Permission, Permissions},
     },
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     series::Series,
     store::{
-        Accept, Audience, Command, EventPage, Idempotency, Listed, Outcome, Past, Reader, Report,
-        Stored, Unavailable,
+        Accept, Audience, Command, Erased, EventPage, Idempotency, Listed, Outcome, Past, Reader,
+        Report, Stored, Unavailable,
     },
     webhook::delivery,
 };
@@ -109,6 +109,24 @@ impl MemoryStore {
         let submit = |command| Ok(self.0.lock().unwrap().apply(command));
         let plan =
             |context: &Context<'_>| apps::add_key(context, &app, &key.hash(), permissions, "");
+        carry_out(&context, submit, plan).unwrap();
+    }
+
+    /// Sets how many pushes a second an app may make.
+    pub fn set_push_rate(&self, app: &str, pushes_per_second: u64) {
+        let app = AppName::new(app).unwrap();
+        let context = Context {
+            reader: self,
+            now_ms: NOW_MS,
+            unique: 0,
+            actor: "test",
+        };
+        let change = QuotaChange {
+            pushes_per_second: Some(pushes_per_second),
+            ..QuotaChange::default()
+        };
+        let submit = |command| Ok(self.0.lock().unwrap().apply(command));
+        let plan = |context: &Context<'_>| apps::change_quotas(context, &app, &change);
         carry_out(&context, submit, plan).unwrap();
     }
 
@@ -274,7 +292,6 @@ impl Reader for MemoryStore {
         let pushes = tables.pushes.iter().filter(|(push, _)| push.app == *app);
         Ok(Stored {
             bytes: pushes.map(|(push, _)| push.payload.len() as u64).sum(),
-            has_devices: false,
         })
     }
 
@@ -414,6 +431,20 @@ impl Store for Port {
             }
         }
         receiver
+    }
+
+    /// A thing at a time: pushes only.
+    fn erase(&self, app: &AppName, _: u32) -> oneshot::Receiver<Result<Erased, Unavailable>> {
+        let mut tables = self.0.0.lock().unwrap();
+        let before = tables.pushes.len();
+        if let Some(at) = tables.pushes.iter().position(|(push, _)| push.app == *app) {
+            tables.pushes.remove(at);
+        }
+        let removed = (before - tables.pushes.len()) as u32;
+        let more = tables.pushes.iter().any(|(push, _)| push.app == *app);
+        let (answer, outcome) = oneshot::channel();
+        let _ = answer.send(Ok(Erased { removed, more }));
+        outcome
     }
 
     fn reader(&self) -> Arc<dyn Reader> {

@@ -2,6 +2,7 @@
 
 mod at_device;
 mod cluster;
+mod erase;
 mod events;
 mod inbox;
 pub(crate) mod keys;
@@ -234,6 +235,7 @@ impl Txn<'_> {
             Command::Tell(tell) => self.tell(tell),
             Command::DropWill { client } => self.drop_will(client),
             Command::Sweep { now, limit } => self.sweep(*now, *limit),
+            Command::Erase { app, now, limit } => self.erase(app, *now, *limit),
             Command::Restamp { .. } | Command::Void { .. } if !self.config.shared => {
                 Err(no_cluster().into())
             }

@@ -258,33 +258,26 @@ fn read_stored(view: &dyn View, app: &AppName) -> Result<Stored, KvError> {
     let mut stored = Stored::default();
     let subject = Subject::app(app.as_str());
     let mut fault = None;
-    let mut each = |table: Table, visit: &mut dyn FnMut(&[u8]) -> Result<bool, KvError>| {
+    let mut add = |table: Table, bytes: &dyn Fn(&[u8]) -> Result<u64, KvError>| {
         let (from, to) = subject.range(table);
-        view.scan(&from, &to, &mut |_, value| match visit(value) {
-            Ok(true) => ControlFlow::Continue(()),
-            Ok(false) => ControlFlow::Break(()),
+        view.scan(&from, &to, &mut |_, value| match bytes(value) {
+            Ok(bytes) => {
+                stored.bytes += bytes;
+                ControlFlow::Continue(())
+            }
             Err(error) => {
                 fault = Some(error);
                 ControlFlow::Break(())
             }
         })
     };
-    each(Table::LogMeta, &mut |value| {
-        stored.bytes += decode::<LogMetaRecord>(value, "log")?.bytes;
-        Ok(true)
+    add(Table::LogMeta, &|value| {
+        Ok(decode::<LogMetaRecord>(value, "log")?.bytes)
     })?;
-    each(Table::InboxMeta, &mut |value| {
-        stored.bytes += decode::<InboxMetaRecord>(value, "inbox")?.bytes;
-        Ok(true)
+    add(Table::InboxMeta, &|value| {
+        Ok(decode::<InboxMetaRecord>(value, "inbox")?.bytes)
     })?;
-    each(Table::Retained, &mut |value| {
-        stored.bytes += value.len() as u64;
-        Ok(true)
-    })?;
-    each(Table::Device, &mut |_| {
-        stored.has_devices = true;
-        Ok(false)
-    })?;
+    add(Table::Retained, &|value| Ok(value.len() as u64))?;
     fault.map_or(Ok(stored), Err)
 }
 

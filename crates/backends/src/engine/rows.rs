@@ -204,19 +204,25 @@ impl Txn<'_> {
     pub fn expire_row(&mut self, subject: &Subject, now: Millis) -> Result<u32, StoreError> {
         match self.row(subject)? {
             Some(row) if row.is_expired(now.0) => {
-                self.remove(subject.key(Table::Row))?;
-                let rows = subject.table_of_row().ok_or_else(|| damaged("row"))?;
-                self.count_row(&rows, -1)?;
-                if let Some(client) = device_of_row(subject, &rows)? {
-                    self.on_device_row(client, None)?;
-                }
-                if let Some((app, push)) = campaign_of_row(subject, &rows)? {
-                    self.on_campaign_row(&app, push, None)?;
-                }
+                self.remove_row(subject)?;
                 Ok(1)
             }
             _ => Ok(0),
         }
+    }
+
+    /// Removes a row that is there.
+    pub fn remove_row(&mut self, subject: &Subject) -> Result<(), StoreError> {
+        self.remove(subject.key(Table::Row))?;
+        let rows = subject.table_of_row().ok_or_else(|| damaged("row"))?;
+        self.count_row(&rows, -1)?;
+        if let Some(client) = device_of_row(subject, &rows)? {
+            self.on_device_row(client, None)?;
+        }
+        if let Some((app, push)) = campaign_of_row(subject, &rows)? {
+            self.on_campaign_row(&app, push, None)?;
+        }
+        Ok(())
     }
 }
 

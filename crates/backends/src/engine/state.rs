@@ -78,6 +78,16 @@ impl EphemeralClients {
         self.lock().get(app)?.get(client_id).copied()
     }
 
+    /// Clients of an app, at most so many.
+    pub fn of_app(&self, app: &AppId, most: usize) -> Vec<(Arc<str>, Ephemeral)> {
+        let apps = self.lock();
+        let clients = apps.get(app).into_iter().flatten();
+        clients
+            .take(most)
+            .map(|(client_id, entry)| (client_id.clone(), *entry))
+            .collect()
+    }
+
     /// Replaces a client's entry. Returns the one before.
     fn set(&self, client: &ClientKey, entry: Option<Ephemeral>) -> Option<Ephemeral> {
         let mut apps = self.lock();

@@ -16,6 +16,7 @@ static SCRIPT: LazyLock<String> = LazyLock::new(|| {
         include_str!("lua/apps.lua"),
         include_str!("lua/reads.lua"),
         include_str!("lua/rows.lua"),
+        include_str!("lua/erase.lua"),
         include_str!("lua/main.lua"),
     ]
     .concat()

@@ -8,6 +8,7 @@
 
 mod commit;
 mod config;
+mod erase;
 mod figures;
 mod health;
 mod lasting;
@@ -87,6 +88,8 @@ pub struct Redis {
     numbers: HashMap<Arc<str>, u64>,
     /// Apps that are in the list of those that have state.
     known: BTreeSet<Arc<str>>,
+    /// How far erasures have come, by app.
+    erasures: HashMap<Arc<str>, erase::Scan>,
 }
 
 impl Redis {
@@ -137,6 +140,7 @@ impl Redis {
             clock: Millis(0),
             numbers: HashMap::new(),
             known: BTreeSet::new(),
+            erasures: HashMap::new(),
         })
     }
 
@@ -311,7 +315,7 @@ impl Redis {
         Ok(apps.iter().map(|app| AppId::new(app)).collect())
     }
 
-    /// Carries out a request that concerns all apps.
+    /// Carries out a request that concerns all apps, or all keys of one.
     fn run_everywhere(&mut self, run: &mut Run<'_>, index: usize) {
         let request = &run.batch[index];
         self.clock = self.clock.max(time_of(request).unwrap_or_default());
@@ -332,6 +336,9 @@ impl Redis {
                     all.more |= !is_all;
                     Outcome::Swept(all)
                 })
+            }
+            Request::Broker(Command::Erase { app, limit, .. }) => {
+                self.erase(run, index, app, *limit).map(Outcome::Swept)
             }
             Request::Broker(Command::Void {
                 generation,

@@ -154,10 +154,8 @@ impl campanile_push::store::Reader for RedisReader {
         let mut pack = Pack::default();
         pack.array(1).text("stored");
         let stored = |answer: Packed| {
-            let [bytes, has_devices] = answer.tuple()?;
             Ok(Stored {
-                bytes: bytes.number()?,
-                has_devices: has_devices.truth()?,
+                bytes: answer.number()?,
             })
         };
         Ok(stored(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)

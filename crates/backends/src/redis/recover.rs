@@ -214,7 +214,7 @@ impl Redis {
         }
     }
 
-    async fn ask_directly(
+    pub(super) async fn ask_directly(
         &self,
         server: &mut Server,
         pipeline: &redis::Pipeline,
@@ -226,7 +226,7 @@ impl Redis {
     }
 }
 
-fn scan_page(page: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
+pub(super) fn scan_page(page: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     let Value::Array(parts) = page else {
         return None;
     };

@@ -37,7 +37,7 @@ pub enum Place {
     App(Arc<str>),
     /// The list of apps and API keys.
     Apps,
-    /// Those of every app, one after another.
+    /// Those of every app, one after another; or those that are found by looking.
     Everywhere,
 }
 
@@ -54,7 +54,9 @@ pub fn place(request: &Request) -> Place {
             Command::ForgetReceived { client, .. }
             | Command::DropWill { client }
             | Command::Restamp { client, .. } => &client.app,
-            Command::Sweep { .. } | Command::Void { .. } => return Place::Everywhere,
+            Command::Sweep { .. } | Command::Void { .. } | Command::Erase { .. } => {
+                return Place::Everywhere;
+            }
         },
         Request::Push(push::Command::Accept(accept)) => {
             return Place::App(accept.app.as_str().into());
@@ -78,14 +80,16 @@ pub fn time_of(request: &Request) -> Option<Millis> {
     match request {
         Request::Broker(Command::Claim(claim)) => Some(claim.now),
         Request::Broker(Command::Release(release)) => Some(release.now),
-        Request::Broker(Command::Sweep { now, .. } | Command::Void { now, .. }) => Some(*now),
+        Request::Broker(
+            Command::Sweep { now, .. } | Command::Void { now, .. } | Command::Erase { now, .. },
+        ) => Some(*now),
         Request::Push(push::Command::Accept(accept)) => Some(Millis(accept.accepted_ms)),
         Request::Push(push::Command::Change(change)) => Some(Millis(change.now_ms)),
         _ => None,
     }
 }
 
-/// Packs a request. `clock`: the latest time that a command brought. Sweeps and voids: [`sweep`] and [`void`].
+/// Packs a request. `clock`: the latest time that a command brought. Sweeps and voids: [`sweep`] and [`void`]; erasures are made of what is found.
 pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
     let mut pack = Pack::default();
     match request {
@@ -127,6 +131,7 @@ pub fn pack(request: &Request, clock: Millis) -> Vec<u8> {
                 .number(epoch.0)
                 .text(&owner(*generation));
         }
+        Request::Broker(Command::Erase { .. }) => unreachable!("it is carried out by itself"),
         Request::Broker(Command::Sweep { now, limit }) => return sweep(*now, *limit),
         Request::Broker(Command::Void {
             generation,

@@ -7,6 +7,7 @@ pub mod audiences;
 pub mod campaigns;
 pub mod changes;
 pub mod connections;
+pub mod erasure;
 pub mod events;
 pub mod inboxes;
 pub mod lanes;
@@ -124,6 +125,12 @@ macro_rules! shared_conformance_tests {
 macro_rules! common_tests {
     ($world:expr) => {
         $crate::behaviour_tests! { $world;
+            erasure {
+                nothing_of_an_erased_app_is_left
+                an_app_of_an_erased_name_begins_anew
+                an_erasure_leaves_other_apps_alone
+                connections_of_an_erased_app_are_fenced
+            }
             sessions {
                 a_new_client_has_no_session
                 a_durable_session_goes_on_where_it_was

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use campanile_mqtt::topic;
+use campanile_mqtt::{Reason, topic};
 
 use super::{Pending, Phase, Shard, conn::Queued, live_in, outgoing::receipt_of};
 use crate::{
@@ -60,7 +60,23 @@ impl Shard {
                 }
                 self.publish_due_wills();
             }
+            Mail::Dismiss(app) => self.dismiss(&app),
             Mail::Cluster(mail) => self.on_cluster_mail(mail),
+        }
+    }
+
+    /// Closes all connections of an app.
+    fn dismiss(&mut self, app: &AppId) {
+        let app = self.app(app);
+        let clients = self.apps[usize::from(app)].clients.values();
+        let mut slots: Vec<u32> = clients.copied().collect();
+        slots.sort_unstable();
+        for slot in slots {
+            if self.live(slot).is_some() {
+                self.stats.kicked += 1;
+                let text = "the app is being deleted";
+                self.refuse(slot, Reason::AdministrativeAction, text);
+            }
         }
     }
 

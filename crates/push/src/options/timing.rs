@@ -37,6 +37,7 @@ pub(super) fn local_time(options: &mut Fields<'_>) -> Result<Option<LocalTime>, 
             at: time_of_day(AT, text)?,
             date: None,
             if_past: IfPast::NextDay,
+            superseded: None,
         })),
         Some(value @ Node::Object(_)) => {
             let mut fields = Fields::of(AT, value)?;
@@ -84,6 +85,7 @@ pub(crate) fn local_time_fields(fields: &mut Fields<'_>, name: &str) -> Result<L
         at,
         date,
         if_past: if_past.unwrap_or(default),
+        superseded: None,
     })
 }
 

@@ -40,6 +40,9 @@ struct Record {
     quiet_drops: bool,
     #[prost(string, tag = "10")]
     default_zone: String,
+    /// As in 2026-12-24T18:00.
+    #[prost(string, optional, tag = "11")]
+    superseded: Option<String>,
 }
 
 impl Spread {
@@ -66,6 +69,10 @@ impl Spread {
                 .quiet_hours
                 .is_some_and(|quiet| quiet.policy == QuietPolicy::Drop),
             default_zone: self.default_zone.name().to_owned(),
+            superseded: self
+                .local_time
+                .and_then(|local| local.superseded)
+                .map(|next| next.to_string()),
         }
         .encode_to_vec()
     }
@@ -90,6 +97,13 @@ impl Spread {
                     2 => IfPast::Skip,
                     _ => return Err(BadSpread::OutOfBounds("rule for past times")),
                 },
+                superseded: record
+                    .superseded
+                    .map(|next| {
+                        next.parse()
+                            .map_err(|_| BadSpread::OutOfBounds("next time"))
+                    })
+                    .transpose()?,
             }),
         };
         let quiet_hours = match record.quiet_from {

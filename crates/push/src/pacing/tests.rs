@@ -239,6 +239,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                     at: time(minute),
                     date: None,
                     if_past: [IfPast::NextDay, IfPast::Now, IfPast::Skip][usize::from(past)],
+                    superseded: None,
                 }),
                 quiet_hours: quiet.map(|(from, minutes, drops)| QuietHours {
                     from: time(from),

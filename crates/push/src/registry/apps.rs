@@ -3,12 +3,18 @@
 //! A key is found by its hash ([`Table::Key`]) and listed by its id within its app ([`Table::AppKey`]); both rows are written together. A rotated key
 //! keeps its id and gets a new secret; the old one works on for a while.
 
+mod deletion;
 mod requests;
 
 use prost::Message;
 
-pub use self::requests::{
-    DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, NewApp, NewKey, QuotaChange, grace_seconds,
+pub use self::{
+    deletion::{
+        Deletion, SETTLES_MS, check_stays, count_erased, delete, deletion, deletions, finish,
+    },
+    requests::{
+        DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, NewApp, NewKey, QuotaChange, grace_seconds,
+    },
 };
 
 use super::{
@@ -161,6 +167,7 @@ pub fn create(
         name: app.to_string(),
     };
     let (there, _) = context.row(&Scope::System, &app_row(app))?;
+    check_stays(context, app)?;
     if there.is_some() {
         return Err(exists());
     }
@@ -205,6 +212,7 @@ pub fn change_quotas(
 ) -> Result<Planned<AppRecord>, Refusal> {
     let (record, version) = context.record::<AppRecord>(&Scope::System, &app_row(app))?;
     let before = record.ok_or_else(|| no_app(app))?;
+    check_stays(context, app)?;
     let after = AppRecord {
         quotas: change.apply(&before.quotas),
         ..before
@@ -226,57 +234,6 @@ pub fn change_quotas(
     Ok(Planned::change(change, after))
 }
 
-/// Removes an app that keeps nothing any more, with its keys. What it keeps would stay behind without an owner, and there is too much of it for one step.
-pub fn delete(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refusal> {
-    let (record, version) = context.row(&Scope::System, &app_row(app))?;
-    if record.is_none() {
-        return Err(no_app(app));
-    }
-    let mut kept = Vec::new();
-    for (table, what) in [
-        (Table::Device, "registered devices"),
-        (Table::Segment, "segments"),
-        (Table::Upload, "uploads"),
-        (Table::Schedule, "schedules"),
-        (Table::Webhook, "webhooks"),
-        (Table::DeviceKey, "device keys"),
-    ] {
-        let count = context.reader.count_rows(&Scope::App(app.clone()), table)?;
-        if count > 0 {
-            kept.push(format!("{count} {what}"));
-        }
-    }
-    let stored = context.reader.stored(app)?;
-    if stored.has_devices {
-        kept.push("devices with a session or an inbox".to_owned());
-    }
-    if stored.bytes > 0 {
-        kept.push(format!("{} bytes of messages", stored.bytes));
-    }
-    if !kept.is_empty() {
-        return Err(Refusal::Clash(format!(
-            "app {app} is not empty: it has {}; remove what can be removed, and wait until sessions and pushes have run out",
-            kept.join(", ")
-        )));
-    }
-    let mut change = context
-        .change(Scope::System)
-        .expect(app_row(app), version)
-        .remove(app_row(app));
-    for record in keys(context, app)? {
-        let (_, secrets, version) = key(context, app, &record.id)?;
-        change = change
-            .expect(id_row(app, &record.id), version)
-            .remove(id_row(app, &record.id))
-            .remove(hash_row(&secrets.hash));
-        if !secrets.previous.is_empty() {
-            change = change.remove(hash_row(&secrets.previous));
-        }
-    }
-    let change = change.audit(context, app, "app.deleted", app.as_str(), "");
-    Ok(Planned::change(change, ()))
-}
-
 /// Gives an app one more key; one that it has already stays as it is. Answers the key's id.
 pub fn add_key(
     context: &Context<'_>,
@@ -289,6 +246,7 @@ pub fn add_key(
     if record.is_none() {
         return Err(no_app(app));
     }
+    check_stays(context, app)?;
     let mut planned = add(context, app, key, permissions, label)?;
     // The app must not go meanwhile.
     planned.change = planned

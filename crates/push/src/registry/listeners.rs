@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{Context, Planned, Refusal};
+use super::{Context, Planned, Refusal, apps};
 use crate::{
     app::AppName,
     rows::{Key, Scope, Table},
@@ -25,6 +25,7 @@ struct Record {
 
 /// Somebody reads the event stream of an app.
 pub fn listen(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refusal> {
+    apps::check_stays(context, app)?;
     let (scope, key) = (Scope::App(app.clone()), Key::new(Table::Listener, STREAM));
     let (record, version) = context.record::<Record>(&scope, &key)?;
     let until_ms = record.map_or(0, |record| record.until_ms);

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::{
+    app::AppName,
     device::Profile,
     request::Invalid,
     rows::{Change, Key, Row, Scope, Table, Version},
@@ -98,6 +99,12 @@ pub enum Refusal {
     /// It does not go with what is there; the text says what does.
     #[error("{0}")]
     Clash(String),
+    /// The app is being deleted.
+    #[error("app {app} is being deleted; once that is done, its name is free")]
+    Leaving {
+        /// Its name.
+        app: AppName,
+    },
     /// A quota or bound is reached.
     #[error(
         "the app has as many {what} as it may have, {limit}; remove some, or have the quota raised"
@@ -205,7 +212,7 @@ pub fn settle(outcome: Outcome, bounds: &[(Table, u64)]) -> Result<bool, Refusal
 /// What the rows of a table are called.
 fn things(table: Table) -> &'static str {
     match table {
-        Table::App => "apps",
+        Table::App | Table::Deletion => "apps",
         Table::Key | Table::AppKey => "API keys",
         Table::Device => "devices",
         Table::UserDevice => "devices of users",

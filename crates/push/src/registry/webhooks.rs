@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 
-use super::{Context, Planned, Refusal};
+use super::{Context, Planned, Refusal, apps};
 use crate::{
     app::AppName,
     event::EventId,
@@ -82,6 +82,7 @@ fn webhook_of(row: &Row) -> Result<Webhook, Unavailable> {
 
 /// Puts an app onto the list of those that somebody is told of.
 pub fn announce(context: &Context<'_>, app: &AppName) -> Result<Planned<()>, Refusal> {
+    apps::check_stays(context, app)?;
     let key = Key::new(Table::Teller, app.as_str());
     let (row, _) = context.row(&Scope::System, &key)?;
     Ok(match row {

@@ -10,14 +10,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Cron, DEFAULT_GRACE_SECONDS, Figures, HORIZON_MS, MAX_GRACE_SECONDS, MAX_NAME_BYTES,
-    MissedPolicy, Schedule, ScheduleId, State, When,
+    Cron, DEFAULT_GRACE_SECONDS, DEVICE, DeviceClock, Figures, HORIZON_MS, MAX_GRACE_SECONDS,
+    MAX_NAME_BYTES, MissedPolicy, Schedule, ScheduleId, State, Times, When,
 };
 use crate::{
     clock::Zone,
     fields::{Fields, invalid, shown, wrong_kind},
     id::PushId,
     json::{self, Node},
+    options::IfPast,
     request::{Fault, Invalid, Limits, Request},
     time::rfc3339,
 };
@@ -64,6 +65,7 @@ impl Schedule {
         let mut schedule = Schedule::new(id, when, push, now_ms);
         change.into(&mut schedule);
         schedule.check_times(now_ms)?;
+        schedule.check_push(now_ms)?;
         Ok(schedule)
     }
 
@@ -89,6 +91,7 @@ impl Schedule {
     }
 
     fn new(id: ScheduleId, when: When, push: String, now_ms: u64) -> Schedule {
+        let settled_ms = when.settled_ms(now_ms);
         Schedule {
             id,
             name: String::new(),
@@ -101,7 +104,7 @@ impl Schedule {
             state: State::Active,
             created_ms: now_ms,
             is_push: false,
-            settled_ms: now_ms,
+            settled_ms,
             pending: Vec::new(),
             figures: Figures::default(),
             last: None,
@@ -125,18 +128,19 @@ impl Schedule {
                 return Err(too_far("/when/at", *at_ms));
             }
             When::At(_) => {}
-            When::Cron(cron) if self.when.next(now_ms).is_none() => {
-                return Err(invalid(
-                    "/when/cron",
-                    format!(
-                        "{} never fires: there is no such day within five years",
-                        shown(cron.text())
-                    ),
-                ));
-            }
+            When::Devices(clock) => clock.check(now_ms)?,
             When::Cron(_) => {}
         }
-        let first = self.when.next(now_ms);
+        let first = self.when.next(self.when.settled_ms(now_ms));
+        if let (None, Some(cron)) = (first, self.when.cron()) {
+            return Err(invalid(
+                "/when/cron",
+                format!(
+                    "{} never fires: there is no such day within five years",
+                    shown(cron.text())
+                ),
+            ));
+        }
         match (self.until_ms, first) {
             (Some(until_ms), Some(first_ms)) if first_ms > until_ms => Err(invalid(
                 "/until",
@@ -154,6 +158,16 @@ impl Schedule {
                 ),
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Schedule {
+    /// Refuses a push that cannot be made by the devices' clocks, if they say when.
+    pub(super) fn check_push(&self, now_ms: u64) -> Result<(), Invalid> {
+        match self.when.devices() {
+            Some(clock) => clock.check_push(&self.push, now_ms),
+            None => Ok(()),
         }
     }
 }
@@ -251,37 +265,72 @@ fn name(text: &str) -> Result<String, Invalid> {
 
 fn when(value: &Node) -> Result<When, Invalid> {
     const AT: &str = "/when";
+    const ZONE: &str = "/when/time_zone";
     let mut fields = Fields::of(AT, value)?;
-    if fields.take("local_time").is_some() {
+    let zone = fields.text("time_zone")?;
+    let is_by_device = zone == Some(DEVICE);
+    let if_past = fields.word("if_past", &[("now", IfPast::Now), ("skip", IfPast::Skip)])?;
+    if if_past.is_some() && !is_by_device {
         return Err(invalid(
-            "/when/local_time",
-            "\"local_time\" is not carried out by this version: give \"at\", or \"cron\" with a \"time_zone\" for each",
+            "/when/if_past",
+            "\"if_past\" is for devices whose own clock has shown the time: leave it out, or give \"time_zone\": \"device\"",
         ));
     }
-    let at_ms = fields.time("at")?;
     let cron = fields.text("cron")?;
-    let zone = fields.text("time_zone")?;
-    fields.no_others(&["at", "cron", "time_zone"])?;
-    match (at_ms, cron, zone) {
-        (Some(at_ms), None, None) => Ok(When::At(at_ms)),
+    let once = match is_by_device {
+        true => fields.text("at")?.map(wall_time).transpose()?,
+        false => fields.time("at")?.map(When::At),
+    };
+    fields.no_others(&["at", "cron", "time_zone", "if_past"])?;
+    let when = match (once, cron, zone) {
+        (Some(once), None, None) => return Ok(once),
+        (Some(once), None, Some(DEVICE)) => once,
+        (None, Some(cron), Some(DEVICE)) => by_device(Times::Again(self::cron(cron, Zone::UTC)?)),
         (None, Some(cron), Some(zone)) => {
-            let zone =
-                Zone::find(zone).map_err(|unknown| invalid("/when/time_zone", unknown.to_string()))?;
-            let cron = Cron::parse(cron, zone).map_err(|rule| {
-                invalid("/when/cron", format!("{} is no cron expression: {rule}", shown(cron)))
+            let zone = Zone::find(zone).map_err(|unknown| {
+                invalid(ZONE, format!("{unknown}; \"device\" is each device's own"))
             })?;
-            Ok(When::Cron(cron))
+            When::Cron(self::cron(cron, zone)?)
         }
-        (None, Some(_), None) => Err(Invalid {
-            fault: Fault::MissingField,
-            field: Some("/when/time_zone".into()),
-            detail: "\"time_zone\" is missing: whose clock the expression means, such as \"Europe/Vienna\" or \"UTC\"".into(),
-        }),
-        _ => Err(invalid(
-            AT,
-            "it is exactly one of {\"at\": a time} and {\"cron\": an expression, \"time_zone\": a name}",
-        )),
-    }
+        (None, Some(_), None) => {
+            return Err(Invalid {
+                fault: Fault::MissingField,
+                field: Some(ZONE.into()),
+                detail: "\"time_zone\" is missing: whose clock the expression means, such as \"Europe/Vienna\", \"UTC\", or \"device\" for each device's own".into(),
+            });
+        }
+        _ => {
+            return Err(invalid(
+                AT,
+                "it is exactly one of {\"at\": a time}, {\"at\": a time without an offset, \"time_zone\": \"device\"} and {\"cron\": an expression, \"time_zone\": a name or \"device\"}",
+            ));
+        }
+    };
+    Ok(match when {
+        When::Devices(clock) => When::Devices(DeviceClock { if_past, ..clock }),
+        other => other,
+    })
+}
+
+fn by_device(times: Times) -> When {
+    When::Devices(DeviceClock {
+        times,
+        if_past: None,
+    })
+}
+
+fn wall_time(text: &str) -> Result<When, Invalid> {
+    let at = text.parse().map_err(|rule: crate::clock::BadWallTime| {
+        invalid("/when/at", format!("{}: {rule}", shown(text)))
+    })?;
+    Ok(by_device(Times::Once(at)))
+}
+
+fn cron(text: &str, zone: Zone) -> Result<Cron, Invalid> {
+    Cron::parse(text, zone).map_err(|rule| {
+        let detail = format!("{} is no cron expression: {rule}", shown(text));
+        invalid("/when/cron", detail)
+    })
 }
 
 fn time(at: &'static str, value: &Node) -> Result<u64, Invalid> {

@@ -2,8 +2,15 @@
 
 use prost::Message;
 
-use super::{Cron, Figures, LastRun, MissedPolicy, Run, Schedule, State, When};
-use crate::{clock::Zone, id::PushId};
+use super::{
+    Cron, DEVICE, DeviceClock, Figures, LastRun, MissedPolicy, Run, Schedule, State, Times, Turns,
+    When,
+};
+use crate::{
+    clock::{BadWallTime, WallTime, Zone},
+    id::PushId,
+    options::IfPast,
+};
 
 #[derive(Clone, PartialEq, Message)]
 struct Record {
@@ -50,6 +57,12 @@ struct Record {
     last: Option<RunRecord>,
     #[prost(string, optional, tag = "21")]
     last_failure: Option<String>,
+    /// Once, by the devices' clocks: as in 2026-12-24T18:00. Otherwise by them: `time_zone` is "device".
+    #[prost(string, optional, tag = "22")]
+    wall_time: Option<String>,
+    /// 0: as the policy says, 1: now, 2: skip.
+    #[prost(uint32, tag = "23")]
+    if_past: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +71,13 @@ struct RunRecord {
     planned_ms: u64,
     #[prost(bytes = "vec", tag = "2")]
     push: Vec<u8>,
+    /// What the devices' clocks show: as in 2026-12-24T18:00.
+    #[prost(string, optional, tag = "3")]
+    wall_time: Option<String>,
+    #[prost(bool, tag = "4")]
+    skips_past: bool,
+    #[prost(string, optional, tag = "5")]
+    next_wall_time: Option<String>,
 }
 
 /// Stored bytes that are no schedule.
@@ -70,15 +90,35 @@ impl RunRecord {
         RunRecord {
             planned_ms: run.planned_ms,
             push: run.push.0.to_be_bytes().into(),
+            wall_time: run.turns.map(|turns| turns.at.to_string()),
+            skips_past: run.turns.is_some_and(|turns| turns.skips_past),
+            next_wall_time: run
+                .turns
+                .and_then(|turns| turns.next)
+                .map(|next| next.to_string()),
         }
     }
 
     fn run(self) -> Result<Run, Damaged> {
+        let turns = match self.wall_time {
+            None => None,
+            Some(at) => Some(Turns {
+                at: wall_time(&at)?,
+                skips_past: self.skips_past,
+                next: self.next_wall_time.as_deref().map(wall_time).transpose()?,
+            }),
+        };
         Ok(Run {
             planned_ms: self.planned_ms,
             push: id(self.push)?,
+            turns,
         })
     }
+}
+
+fn wall_time(text: &str) -> Result<WallTime, Damaged> {
+    text.parse()
+        .map_err(|bad: BadWallTime| Damaged(format!("{text:?}: {bad}")))
 }
 
 fn id(bytes: Vec<u8>) -> Result<PushId, Damaged> {
@@ -91,17 +131,28 @@ fn id(bytes: Vec<u8>) -> Result<PushId, Damaged> {
 impl Schedule {
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
-        let (at_ms, cron, time_zone) = match &self.when {
-            When::At(at_ms) => (Some(*at_ms), String::new(), String::new()),
-            When::Cron(cron) => (None, cron.text().to_owned(), cron.zone().name().to_owned()),
+        let (at_ms, time_zone) = match &self.when {
+            When::At(at_ms) => (Some(*at_ms), ""),
+            When::Cron(cron) => (None, cron.zone().name()),
+            When::Devices(_) => (None, DEVICE),
         };
+        let by_device = self.when.devices();
         Record {
             id: self.id.0.to_be_bytes().into(),
             name: self.name.clone(),
             push: self.push.clone(),
             at_ms,
-            cron,
-            time_zone,
+            cron: self.when.cron().map_or("", Cron::text).to_owned(),
+            time_zone: time_zone.to_owned(),
+            wall_time: by_device.and_then(|clock| match clock.times {
+                Times::Once(at) => Some(at.to_string()),
+                Times::Again(_) => None,
+            }),
+            if_past: match by_device.and_then(|clock| clock.if_past) {
+                None => 0,
+                Some(IfPast::Skip) => 2,
+                Some(IfPast::Now | IfPast::NextDay) => 1,
+            },
             skips_missed: self.missed_policy == MissedPolicy::Skip,
             grace_seconds: self.grace_seconds,
             until_ms: self.until_ms,
@@ -130,6 +181,20 @@ impl Schedule {
         let record = Record::decode(bytes).map_err(|error| Damaged(error.to_string()))?;
         let when = match record.at_ms {
             Some(at_ms) => When::At(at_ms),
+            None if record.time_zone == DEVICE => When::Devices(DeviceClock {
+                times: match &record.wall_time {
+                    Some(at) => Times::Once(wall_time(at)?),
+                    None => Times::Again(Cron::parse(&record.cron, Zone::UTC).map_err(Damaged)?),
+                },
+                if_past: match record.if_past {
+                    0 => None,
+                    1 => Some(IfPast::Now),
+                    2 => Some(IfPast::Skip),
+                    other => {
+                        return Err(Damaged(format!("there is no rule {other} for past times")));
+                    }
+                },
+            }),
             None => {
                 let zone = Zone::find(&record.time_zone)
                     .map_err(|unknown| Damaged(unknown.to_string()))?;

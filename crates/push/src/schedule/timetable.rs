@@ -8,7 +8,8 @@ use croner::{
 };
 use jiff::civil::Date;
 
-use crate::clock::Zone;
+use super::{DeviceClock, Times};
+use crate::clock::{MINUTES_OF_DAY, TimeOfDay, Zone};
 
 /// How far ahead the next run is looked for, in milliseconds: five years. A cron expression without a run in them is refused.
 pub const HORIZON_MS: u64 = HORIZON_DAYS as u64 * 24 * 60 * 60 * 1000;
@@ -23,6 +24,8 @@ pub enum When {
     At(u64),
     /// Again and again.
     Cron(Cron),
+    /// When each device's own clock shows it.
+    Devices(DeviceClock),
 }
 
 /// A cron expression of five fields, by the clock of a place.
@@ -40,11 +43,38 @@ impl fmt::Debug for Cron {
 }
 
 impl When {
-    /// The first planned time after a moment.
+    /// The first planned time after a moment. By the devices' clocks it is when the first of them shows it.
     pub fn next(&self, after_ms: u64) -> Option<u64> {
         match self {
             When::At(at_ms) => (*at_ms > after_ms).then_some(*at_ms),
             When::Cron(cron) => cron.next(after_ms),
+            When::Devices(clock) => clock.next(after_ms),
+        }
+    }
+
+    /// Up to when all is settled for a schedule that begins now.
+    pub(super) fn settled_ms(&self, now_ms: u64) -> u64 {
+        self.devices()
+            .map_or(now_ms, |clock| clock.settled_ms(now_ms))
+    }
+
+    /// The expression, of what happens again and again.
+    pub(super) fn cron(&self) -> Option<&Cron> {
+        match self {
+            When::Cron(cron) => Some(cron),
+            When::Devices(DeviceClock {
+                times: Times::Again(cron),
+                ..
+            }) => Some(cron),
+            When::At(_) | When::Devices(_) => None,
+        }
+    }
+
+    /// By the devices' clocks, what they show.
+    pub(super) fn devices(&self) -> Option<&DeviceClock> {
+        match self {
+            When::Devices(clock) => Some(clock),
+            When::At(_) | When::Cron(_) => None,
         }
     }
 }
@@ -81,7 +111,20 @@ impl Cron {
         &self.zone
     }
 
-    fn next(&self, after_ms: u64) -> Option<u64> {
+    /// The times of day that it names.
+    pub(super) fn times_of_day(&self) -> impl Iterator<Item = TimeOfDay> {
+        let pattern = &self.parsed.pattern;
+        let is_named = |at: &TimeOfDay| {
+            let (hour, minute) = (at.minute() / 60, at.minute() % 60);
+            pattern.hour_match(hour.into()).unwrap_or(false)
+                && pattern.minute_match(minute.into()).unwrap_or(false)
+        };
+        (0..MINUTES_OF_DAY)
+            .filter_map(|minute| TimeOfDay::from_minute(minute).ok())
+            .filter(is_named)
+    }
+
+    pub(super) fn next(&self, after_ms: u64) -> Option<u64> {
         let after = self.zone.zoned(after_ms);
         if !self.has_a_day(after.date()) {
             return None;

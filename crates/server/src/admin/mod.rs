@@ -74,7 +74,7 @@ pub enum Request {
         /// Those that change, by their names; 0: as much as there is.
         quotas: BTreeMap<String, u64>,
     },
-    /// Remove an app that keeps nothing.
+    /// Delete an app with all that it keeps.
     DeleteApp {
         /// The name.
         app: String,
@@ -96,6 +96,8 @@ pub enum Reply {
     Exists,
     /// There is no app of that name.
     NoApp,
+    /// The app is being deleted.
+    Leaving,
     /// Names of apps.
     Apps {
         /// In order.
@@ -221,6 +223,7 @@ fn change_apps(
         Ok(_) => Reply::Done,
         Err(Refusal::Exists { .. }) => Reply::Exists,
         Err(Refusal::Missing { .. }) => Reply::NoApp,
+        Err(Refusal::Leaving { .. }) => Reply::Leaving,
         Err(refusal) => Reply::Refused {
             detail: refusal.to_string(),
         },
@@ -260,6 +263,11 @@ pub fn register(store: &dyn Store, app: &AppName, key: &KeyHash) -> anyhow::Resu
     };
     match reply {
         Reply::Done => Ok(()),
+        // The node must run for that to end.
+        Reply::Leaving => {
+            tracing::warn!(%app, "the app is being deleted and does not get its key: restart the node once that is done");
+            Ok(())
+        }
         other => anyhow::bail!("the store did not take the key of app {app}: {other:?}"),
     }
 }

@@ -111,7 +111,7 @@ impl Apps {
         })
     }
 
-    /// Removes an app that keeps nothing: [`Reply::Done`] or [`Reply::NoApp`].
+    /// Has an app deleted with all that it keeps: [`Reply::Done`] or [`Reply::NoApp`].
     pub fn delete(&mut self, app: &AppName) -> Result<Reply, AppsError> {
         self.ask(&Request::DeleteApp {
             app: app.to_string(),

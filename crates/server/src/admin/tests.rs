@@ -12,7 +12,7 @@ use campanile_push::{
     app::AppName,
     key::ApiKey,
     rows::{self, MemoryRows, Scope, Table},
-    store::{Command, Outcome, Reader, Unavailable},
+    store::{Command, Erased, Outcome, Reader, Unavailable},
 };
 use tokio::sync::oneshot;
 
@@ -31,6 +31,14 @@ impl campanile_api::Store for Fake {
         let outcome = self.0.lock().unwrap().change(&change);
         answer.send(Ok(outcome)).unwrap();
         receiver
+    }
+
+    fn erase(
+        &self,
+        _: &campanile_push::app::AppName,
+        _: u32,
+    ) -> oneshot::Receiver<Result<Erased, Unavailable>> {
+        unreachable!("an operator changes rows")
     }
 
     fn reader(&self) -> Arc<dyn Reader> {

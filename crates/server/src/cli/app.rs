@@ -44,7 +44,7 @@ enum AppCommand {
     Key(KeyArgs),
     /// Changes what an app may use; a running node takes it up within five seconds
     Quota(QuotaArgs),
-    /// Removes an app that keeps nothing any more, with its keys
+    /// Deletes an app with all that it keeps; a running node erases it in the background
     Delete(NameArgs),
     /// Lists the apps
     List(PlaceArgs),
@@ -134,7 +134,7 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
                 Reply::Exists => bail!(
                     "app {app} exists already; \"campanile app key {app}\" makes another key for it"
                 ),
-                _ => Ok(()),
+                reply => done(&app, &reply),
             })?;
             place.show_key(&app, &key, "made");
         }
@@ -149,7 +149,7 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
                     Reply::NoApp => {
                         bail!("there is no app {app}; \"campanile app create {app}\" makes it")
                     }
-                    _ => Ok(()),
+                    reply => done(&app, &reply),
                 }
             })?;
             place.show_key(&app, &key, "has one more key");
@@ -165,7 +165,7 @@ pub(super) fn run(args: AppArgs) -> anyhow::Result<ExitCode> {
         }
         AppCommand::Delete(NameArgs { app, place }) => {
             place.with_apps(true, |apps| done(&app, &apps.delete(&app)?))?;
-            place.tell(&app, "is removed");
+            place.tell(&app, "is being deleted");
         }
         AppCommand::List(place) => {
             let names = place.with_apps(true, |apps| Ok(apps.list()?))?;
@@ -184,8 +184,13 @@ fn done(app: &AppName, reply: &Reply) -> anyhow::Result<()> {
         Reply::NoApp => {
             bail!("there is no app {app}; \"campanile app list\" shows those there are")
         }
+        Reply::Leaving => bail!("{}", leaving(app)),
         _ => Ok(()),
     }
+}
+
+fn leaving(app: &AppName) -> String {
+    format!("app {app} is being deleted; once that is done, its name is free")
 }
 
 impl PlaceArgs {

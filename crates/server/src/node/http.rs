@@ -9,7 +9,7 @@ use std::{
 
 use campanile_api::{self as api, ApiState, Parts, Version};
 use campanile_backends::Request;
-use campanile_broker::ids::AppId;
+use campanile_broker::{ids::AppId, store::Command};
 use campanile_push::{app::AppName, id::PushId, store as push};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
@@ -68,8 +68,27 @@ impl api::Store for Store {
         let request = (Tag::Api(answer), Request::Push(command));
         for (tag, _) in self.0.store.submit(order.into_iter().chain([request])) {
             if let Tag::Api(answer) = tag {
-                let busy = "too many requests wait for it, or it is closing";
-                let _ = answer.send(Err(push::Unavailable(busy.into())));
+                let _ = answer.send(Err(push::Unavailable(BUSY.into())));
+            }
+        }
+        outcome
+    }
+
+    fn erase(
+        &self,
+        app: &AppName,
+        limit: u32,
+    ) -> oneshot::Receiver<Result<push::Erased, push::Unavailable>> {
+        let (answer, outcome) = oneshot::channel();
+        let erase = Command::Erase {
+            app: AppId::new(app.as_str()),
+            now: self.0.shared.clock.now(),
+            limit,
+        };
+        let request = (Tag::Erase(answer), Request::Broker(erase));
+        for (tag, _) in self.0.store.submit([request]) {
+            if let Tag::Erase(answer) = tag {
+                let _ = answer.send(Err(push::Unavailable(BUSY.into())));
             }
         }
         outcome
@@ -79,6 +98,8 @@ impl api::Store for Store {
         self.0.reader.clone()
     }
 }
+
+const BUSY: &str = "too many requests wait for it, or it is closing";
 
 struct Health(Arc<Inner>);
 

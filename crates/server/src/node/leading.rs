@@ -1,5 +1,5 @@
 //! The tasks of the node that leads: the one that makes the pushes of schedules (`campanile_api::scheduler`), the one that looks after campaigns
-//! (`campanile_api::campaigns`), and the one that tells webhooks and callback addresses (`campanile_api::teller`).
+//! (`campanile_api::campaigns`), the one that tells webhooks and callback addresses (`campanile_api::teller`), and the one that deletes apps (`campanile_api::eraser`).
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -19,6 +19,7 @@ pub(super) struct Leading {
     scheduler: JoinHandle<()>,
     campaigns: JoinHandle<()>,
     teller: JoinHandle<()>,
+    eraser: JoinHandle<()>,
 }
 
 impl Leading {
@@ -45,10 +46,12 @@ impl Leading {
             }
         };
         let teller = api::teller::run(state.clone(), leads(), stopped());
+        let eraser = api::eraser::run(state.clone(), leads(), stopped());
         Leading {
             scheduler: runtime.spawn(scheduler),
             campaigns: runtime.spawn(campaigns),
             teller: runtime.spawn(teller),
+            eraser: runtime.spawn(eraser),
             stop,
         }
     }
@@ -61,6 +64,7 @@ impl Leading {
             ("scheduler", self.scheduler),
             ("campaigns", self.campaigns),
             ("teller", self.teller),
+            ("eraser", self.eraser),
         ];
         for (name, task) in tasks {
             let ended = runtime.block_on(async { timeout_at(until, task).await });

@@ -1,4 +1,6 @@
-//! Quotas of connections, judged when a client connects.
+//! What is judged of an app when a client connects: that it stays, and its quota of connections.
+//!
+//! Devices of an app that is being deleted are refused, and those that are connected are sent away.
 //!
 //! Each node grants its share: the app's quota, divided by the nodes that are registered, rounded up. So all nodes together may exceed it by one
 //! connection less than there are nodes, for a while by more when a node comes or goes, and a node that gets more than its share refuses while others have
@@ -14,6 +16,7 @@ use arc_swap::ArcSwap;
 use campanile_broker::{
     access::{Access, AuthRequest, Identity, Verdict},
     ids::AppId,
+    mail::Mail,
 };
 use campanile_mqtt::Reason;
 use campanile_push::{
@@ -23,13 +26,22 @@ use campanile_push::{
 };
 
 use super::Inner;
-use crate::net::driver::Shared;
+use crate::net::{driver::Shared, mailbox::Letter};
 
-/// How often quotas are read: a change of one holds after this time.
+/// How often quotas and deletions are read: a change holds after this time.
 pub(super) const READ_EVERY: Duration = Duration::from_secs(5);
 
-/// Connections that this node grants, by app; an app that is not in it has no quota.
-pub(super) type Shares = Arc<ArcSwap<BTreeMap<AppId, u64>>>;
+/// What this node grants.
+#[derive(Debug, Default)]
+pub(super) struct Grants {
+    /// Connections by app; an app that is not in it has no quota.
+    shares: BTreeMap<AppId, u64>,
+    /// Apps that are being deleted: none.
+    pub leaving: BTreeSet<AppId>,
+}
+
+/// What this node grants, as it was read last.
+pub(super) type Shares = Arc<ArcSwap<Grants>>;
 
 /// Judges as another does, and refuses those that are too many.
 pub(super) struct WithinQuotas {
@@ -44,8 +56,12 @@ impl WithinQuotas {
         if !matches!(verdict, Verdict::Allow { .. }) || request.identity.is_some() {
             return verdict;
         }
-        let shares = self.shares.load();
-        let Some(share) = shares.get(&request.app) else {
+        let grants = self.shares.load();
+        if grants.leaving.contains(&request.app) {
+            tracing::debug!(app = %request.app, client_id = %request.client_id, "connect refused: the app is being deleted");
+            return Verdict::Deny(Reason::NotAuthorized);
+        }
+        let Some(share) = grants.shares.get(&request.app) else {
             return verdict;
         };
         if connections(&self.shared, &request.app) <= *share {
@@ -83,8 +99,19 @@ impl Access for WithinQuotas {
     }
 }
 
-/// Reads the quotas of the apps that this node has listeners of.
-pub(super) fn read(node: &Arc<Inner>) -> Result<BTreeMap<AppId, u64>, Unavailable> {
+/// Sends the devices of apps away that are being deleted.
+pub(super) fn dismiss(shared: &Shared, grants: &Grants) {
+    let is_busy = |app: &&AppId| connections(shared, app) > 0;
+    for app in grants.leaving.iter().filter(is_busy) {
+        tracing::info!(%app, "the app is being deleted: its connections end");
+        for mailbox in &shared.mailboxes {
+            mailbox.post(Letter::Mail(Mail::Dismiss(app.clone())));
+        }
+    }
+}
+
+/// Reads what is granted to the apps that this node has listeners of.
+pub(super) fn read(node: &Arc<Inner>) -> Result<Grants, Unavailable> {
     let overview = node.cluster().overview();
     let nodes = overview.nodes.iter();
     let nodes = nodes.filter(|node| node.this || node.generation.is_some());
@@ -97,7 +124,7 @@ pub(super) fn read(node: &Arc<Inner>) -> Result<BTreeMap<AppId, u64>, Unavailabl
     };
     let listeners = node.shared.listeners.iter();
     let of_listeners: BTreeSet<&AppId> = listeners.map(|listener| &listener.app).collect();
-    let mut shares = BTreeMap::new();
+    let mut grants = Grants::default();
     for app in of_listeners {
         // A listener may have an app that nobody has made.
         let Ok(name) = AppName::new(app.as_str()) else {
@@ -106,8 +133,11 @@ pub(super) fn read(node: &Arc<Inner>) -> Result<BTreeMap<AppId, u64>, Unavailabl
         let record = apps::app(&context, &name)?;
         let quota = record.map_or(0, |record| record.quotas.connections);
         if quota > 0 {
-            shares.insert(app.clone(), quota.div_ceil(nodes));
+            grants.shares.insert(app.clone(), quota.div_ceil(nodes));
+        }
+        if apps::deletion(&context, &name)?.is_some() {
+            grants.leaving.insert(app.clone());
         }
     }
-    Ok(shares)
+    Ok(grants)
 }

@@ -35,6 +35,8 @@ pub enum Tag {
     Shard(ShardId, Ticket),
     /// The API's.
     Api(oneshot::Sender<Result<push::Outcome, push::Unavailable>>),
+    /// Of whoever erases an app.
+    Erase(oneshot::Sender<Result<push::Erased, push::Unavailable>>),
     /// The sweeper's; it is told whether there is more to remove.
     Sweep(mpsc::Sender<bool>),
     /// The hub's.
@@ -92,6 +94,19 @@ impl Postman {
             match (tag, reply) {
                 (Tag::Shard(shard, ticket), reply) => {
                     self.take(shard, Letter::Outcome(ticket, reply.map(outcome_of_broker)));
+                }
+                (Tag::Erase(done), reply) => {
+                    let erased = match reply.map(outcome_of_broker) {
+                        Ok(Outcome::Swept(found)) => {
+                            let (removed, more) = (found.removed, found.more);
+                            swept.push(found);
+                            Ok(push::Erased { removed, more })
+                        }
+                        Ok(other) => unreachable!("{other:?} is no answer to an erasure"),
+                        Err(error) => Err(unavailable(&error)),
+                    };
+                    // Whoever leads no longer does not want to know.
+                    let _ = done.send(erased);
                 }
                 (Tag::Sweep(done), reply) => {
                     let more = match reply.map(outcome_of_broker) {

@@ -101,10 +101,15 @@ fn run(node: &Arc<Inner>, shares: &Shares, rhythm: Rhythm, stopped: &Receiver<()
     }
 }
 
-/// Takes up the quotas of connections. Those of the last time hold while the store cannot be read.
+/// Takes up the quotas of connections, and which apps are being deleted. Those of the last time hold while the store cannot be read.
 pub(super) fn read_quotas(node: &Arc<Inner>, shares: &Shares) {
     match quotas::read(node) {
-        Ok(read) => shares.store(Arc::new(read)),
+        Ok(read) => {
+            let read = Arc::new(read);
+            // Whoever comes from now on is refused; those that are here are sent away.
+            shares.store(read.clone());
+            quotas::dismiss(&node.shared, &read);
+        }
         Err(reason) => tracing::debug!(%reason, "the quotas of apps could not be read"),
     }
 }

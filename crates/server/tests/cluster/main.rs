@@ -5,6 +5,7 @@
 mod campaigns;
 mod crashes;
 mod crossing;
+mod deletion;
 mod identity;
 mod operations;
 mod outages;

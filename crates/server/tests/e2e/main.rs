@@ -9,6 +9,7 @@ mod campaigns;
 mod clients;
 mod command_line;
 mod crashes;
+mod deletion;
 mod harness;
 mod identity;
 mod lanes;

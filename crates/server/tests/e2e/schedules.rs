@@ -144,3 +144,58 @@ fn a_node_that_is_killed_before_a_run_makes_it_once_when_it_is_back() {
     assert_eq!(last["push_id"], next);
     assert_eq!(shown(&node, &made)["runs"], 1);
 }
+
+#[test]
+fn a_time_by_the_devices_clocks_comes_to_each_by_its_own() {
+    let node = Node::start();
+    let devices = [
+        ("kiritimati", "Pacific/Kiritimati"),
+        ("baker", "Etc/GMT+12"),
+    ];
+    let [shown_it, waits] = devices.map(|(name, zone)| {
+        let body = json!({"time_zone": zone});
+        let put = call(&node, "PUT", &format!("devices/{name}"), &body);
+        assert!((200..300).contains(&put.status), "{put:?}");
+        Client::v5(&node, Session::clean(name))
+    });
+    // What clocks in UTC show in an hour: over in the Line Islands, and to come for ships.
+    let at_ms = now_ms().next_multiple_of(60_000) + 3_600_000;
+    let local_time = rfc3339(at_ms)[..16].to_owned();
+    for (n, if_past) in [(1, "skip"), (2, "now")] {
+        let when = json!({"at": local_time, "time_zone": "device", "if_past": if_past});
+        let push = json!({"audience": {"all": true}, "data": {"n": n}});
+        let made = call(
+            &node,
+            "POST",
+            "schedules",
+            &json!({"when": when, "push": push}),
+        );
+        assert_eq!(made.status, 201, "{made:?}");
+        let made = made.json();
+        let last_ms = at_ms + 12 * 3_600_000;
+        assert_eq!(made["next_local_runs"][0]["last_at"], rfc3339(last_ms));
+
+        let run = eventually("the run", || shown(&node, &made).get("last_run").cloned());
+        assert_eq!(run["local_time"], local_time);
+        let id = run["push_id"].as_str().unwrap();
+        let why = |device: &str| {
+            let path = format!("pushes/{id}/devices/{device}");
+            call(&node, "GET", &path, &json!({})).json()
+        };
+        if if_past == "now" {
+            assert_eq!(shown_it.next_message().json()["data"]["n"], n);
+        } else {
+            eventually("it is dropped", || {
+                let report = call(&node, "GET", &format!("pushes/{id}"), &json!({})).json();
+                (report["dropped_by"]["local_time_past"] == 1).then_some(())
+            });
+        }
+        let waiting = why("baker");
+        assert!(waiting.to_string().contains(&rfc3339(last_ms)), "{waiting}");
+        eventually("one waits", || {
+            let report = call(&node, "GET", &format!("pushes/{id}"), &json!({})).json();
+            (report["pending"] == 1).then_some(())
+        });
+    }
+    drop(waits);
+}

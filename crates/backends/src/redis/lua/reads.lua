@@ -280,7 +280,7 @@ read.stored = function()
   for i = 1, #row, 2 do
     if string.match(row[i], '^b%d+$') then bytes = bytes + tonumber(row[i + 1]) end
   end
-  return { bytes, counter('o') > call('LLEN', K .. 'fo') }
+  return bytes
 end
 
 -- The devices with a mark: their numbers, or bitmaps by chunk.

@@ -390,7 +390,7 @@ impl<H> Hub<H> {
                 }
             }
             Mail::Cluster(mail) => self.on_cluster_mail(mail),
-            Mail::Notice(_) | Mail::Sys(_) | Mail::Ended(_) | Mail::Wills(_) => {
+            Mail::Notice(_) | Mail::Sys(_) | Mail::Ended(_) | Mail::Wills(_) | Mail::Dismiss(_) => {
                 unreachable!("shards get this")
             }
         }
