@@ -23,6 +23,7 @@ use crate::{
     problem::{Code, Problem},
     pushes,
     routes::path_problem,
+    validation,
 };
 
 /// Refusals that our own request may get, whoever's words it came in.
@@ -107,7 +108,7 @@ async fn send_as_fcm(
     };
     let request = mapped.to_json();
     let id = if mapped.validate_only {
-        pushes::dry_run(state, &caller.app, request.as_bytes()).await?;
+        validation::dry_run(state, &caller.app, request.as_bytes()).await?;
         state.new_id()
     } else {
         pushes::send(state, &caller, request.as_bytes(), None)

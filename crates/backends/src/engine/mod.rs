@@ -2,6 +2,7 @@
 
 mod at_device;
 mod cluster;
+mod cohorts;
 mod events;
 mod inbox;
 pub(crate) mod keys;
@@ -157,6 +158,7 @@ impl<K: Kv> Backend for Engine<K> {
         Arc::new(EngineReader {
             reads: self.kv.reads(),
             connected: self.state.connected.clone(),
+            stored_sessions: self.state.stored_sessions.clone(),
             shared: self.config.shared.then(|| self.state.shared.clone()),
         })
     }
