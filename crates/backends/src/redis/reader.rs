@@ -39,7 +39,7 @@ use super::{
 };
 
 /// Parts of a cohort that are read by one script, of 512 device numbers each: a few milliseconds of the server's time where it is large.
-const COHORT_PARTS_AT_ONCE: u64 = 256;
+const COHORT_PARTS_AT_ONCE: u64 = 64;
 
 /// Reads of both ports.
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use crate::{
 /// Devices that one survey looks at: a tenth of a second of a store's time.
 pub const MAX_LOOKED_AT: usize = 20_000;
 /// Candidates that are told apart by what they are in; more are drawn from all devices instead.
-const MAX_CANDIDATES: u64 = 500_000;
+const MAX_CANDIDATES: u64 = 100_000;
 /// Devices that are read at a time.
 const PAGE: usize = 1000;
 
@@ -139,11 +139,12 @@ impl Look<'_> {
         if candidates.len() <= MAX_LOOKED_AT as u64 {
             return self.at_numbers(candidates.iter());
         }
-        let all = candidates.len();
-        let seen = self.at_numbers(self.drawn(&candidates).into_iter())?;
+        let drawn = self.drawn(&candidates);
         Ok(Seen {
-            drawn_from: Some(all),
-            ..seen
+            drawn_from: Some(candidates.len()),
+            // Also at those that are registered no more.
+            looked_at: drawn.len(),
+            ..self.at_numbers(drawn.into_iter())?
         })
     }
 
@@ -156,10 +157,9 @@ impl Look<'_> {
         }
         let end = u64::from(reader.numbers_end(self.app)?);
         let numbers: BTreeSet<u32> = self.lots(end).map(|number| number as u32).collect();
-        let seen = self.at_numbers(numbers.into_iter())?;
         Ok(Seen {
             drawn_from: Some(registered),
-            ..seen
+            ..self.at_numbers(numbers.into_iter())?
         })
     }
 
