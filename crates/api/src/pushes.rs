@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -34,11 +34,11 @@ use serde_json::json;
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
+    auth::Caller,
     batch, body, campaigns, explanations, listing,
     openapi::{self, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
-    routes::path_problem,
     schedules, validation, webhooks,
 };
 
@@ -142,12 +142,10 @@ pub(crate) struct Sent {
 /// `POST /v1/apps/{app}/pushes`
 pub(crate) async fn accept(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
     let body = body::read_json(&headers, body, state.config()).await?;
     let sent = send(&state, &caller, &body, idempotency).await?;
@@ -463,13 +461,10 @@ enum Status {
 /// `GET /v1/apps/{app}/pushes/{id}`
 pub(crate) async fn report(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     if id.contains(':') {
         // What can be done with a push is not there to be read.
         return Err(no_such_push());
@@ -519,13 +514,10 @@ struct ShownSeries {
 /// `GET /v1/apps/{app}/pushes/{id}/series`
 pub(crate) async fn series(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     let id = push_id(&id)?;
     let now_ms = state.now_ms();
     let found = state.read(move |reader| {

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    body::Body,
-    extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
+    extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -17,10 +15,7 @@ use campanile_push::{
     campaign::Campaign,
     id::PushId,
     pacing::{Forecast, Turns, Why},
-    registry::{
-        permission::Permission,
-        survey::{Survey, survey},
-    },
+    registry::survey::{Survey, survey},
     request::Request,
     store::Audience,
     targeting::{Portion, Targeting},
@@ -30,12 +25,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth, body, campaigns,
+    ApiState,
+    auth::Caller,
+    body::JsonBody,
+    campaigns,
     cluster::Connected,
     openapi::{self, of},
     problem::Problem,
     pushes::resolve,
-    routes::path_problem,
 };
 
 /// To the document.
@@ -92,13 +89,9 @@ struct Arrival {
 
 pub(crate) async fn validate(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let plan = Plan::of(&state, &caller.app, &body).await?;
     let valid = foresee(&state, &caller.app, plan).await?;
     Ok(axum::Json(valid).into_response())
