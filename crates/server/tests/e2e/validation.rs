@@ -70,8 +70,8 @@ fn a_push_is_counted_without_being_made() {
     let node = Node::start();
     register(&node);
     let mut device = connect(&node, Conversation::new(kept("d1", Version::V5)));
-    let _second = connect(&node, Conversation::new(passing("d3", Version::V311)));
-    let _stranger = connect(&node, Conversation::new(passing("stranger", Version::V5)));
+    let _second = connect(&node, Conversation::new(passing("d3")));
+    let _stranger = connect(&node, Conversation::new(passing("stranger")));
 
     let valid = validated(&node, vip(), json!({}));
     assert_eq!(counts(&valid), [3, 2, 1], "{valid}");
