@@ -57,7 +57,11 @@ pub(crate) fn world_after(steps: &[(u64, Step)]) -> World {
 pub(crate) fn naively(world: &World, targeting: &Targeting) -> RoaringBitmap {
     let page = world.read(|context| devices::list(context, &shop(), None, None, 100));
     let number = |name: &Arc<str>| {
-        let numbers = world.read(|context| context.reader.device_numbers(&shop(), &[name.clone()]));
+        let numbers = world.read(|context| {
+            context
+                .reader
+                .device_numbers(&shop(), std::slice::from_ref(name))
+        });
         numbers[0].unwrap()
     };
     let numbered = page
