@@ -26,16 +26,15 @@ const EXPRESSIONS: [&str; 6] = [
     "vip",
     "vip && platform == \"ios\"",
     "!muted && app_version >= \"3.12\"",
-    "(language == \"en-GB\" || language == \"de\") && plan != \"free\" && !muted",
-    "level > 40 && level <= 90",
-    "user in [\"user-1\", \"user-77777\", \"user-499999\"] || beta",
+    "(language == \"en-GB\" || language == \"de\") && attr.plan != \"free\" && !muted",
+    "attr.level > 40 && attr.level <= 90",
+    "user == \"user-1\" || user == \"user-77777\" || beta",
 ];
 
 fn main() {
     let mut live = LiveIndex::new();
-    let step = REGISTERED / LIVE;
     for slot in 0..LIVE {
-        let number = slot * step;
+        let number = (u64::from(slot) * u64::from(REGISTERED) / u64::from(LIVE)) as u32;
         live.join(slot, &name(number), number, Some(Arc::new(profile(number))));
     }
     println!("of {REGISTERED} devices {LIVE} are connected; one audience for those");
