@@ -113,7 +113,7 @@ pub(crate) async fn hand_in(
 }
 
 /// The part of an audience that a push is for, to the store and to a campaign.
-fn in_portion(
+pub(crate) fn in_portion(
     request: &Request,
     id: PushId,
     audience: Audience,

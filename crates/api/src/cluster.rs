@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 
-use campanile_push::app::AppName;
+use bytes::Bytes;
+use campanile_push::{app::AppName, id::PushId};
 use serde::{Deserialize, Serialize};
 
 /// An answer that takes a while. Whoever gives it bounds the wait.
@@ -16,6 +17,13 @@ pub trait Cluster: Send + Sync {
     fn locate<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located>;
     /// The same, and closes it.
     fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located>;
+    /// Asks all nodes how many connected devices a push would be for now, of an id that no push has. `audience` is an encoded targeting; `None`: all.
+    fn count_connected<'a>(
+        &'a self,
+        app: &'a AppName,
+        push: PushId,
+        audience: Option<Bytes>,
+    ) -> Answer<'a, Connected>;
     /// Orders a node to move its devices away, or changes such an order. Done once all nodes will see it.
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()>;
     /// Withdraws the order: the node takes devices again. Fine if there is none.
@@ -98,6 +106,17 @@ pub struct NodeStatus {
     pub leader: bool,
     /// Whether the link to it is up; `None` of the node that answers.
     pub linked: Option<bool>,
+}
+
+/// Connected devices that a push would be for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// Registered ones; of a push to all, every one.
+    pub known: u64,
+    /// Others, of which nothing is known.
+    pub others: u64,
+    /// Nodes that did not answer in time: theirs are not counted.
+    pub silent: Vec<String>,
 }
 
 /// Where a client is.

@@ -20,7 +20,7 @@ use crate::{
     body,
     openapi::{self, Content, Operation, Routes, Shape},
     problem::{Code, Problem},
-    pushes,
+    pushes, validation,
 };
 
 /// Refusals that our own request may get, whoever's words it came in.
@@ -101,7 +101,7 @@ async fn send_as_fcm(
     };
     let request = mapped.to_json();
     let id = if mapped.validate_only {
-        pushes::dry_run(state, &caller.app, request.as_bytes()).await?;
+        validation::dry_run(state, &caller.app, request.as_bytes()).await?;
         state.new_id()
     } else {
         pushes::send(state, caller, request.as_bytes(), None)

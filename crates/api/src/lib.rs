@@ -43,6 +43,7 @@ mod state;
 pub mod teller;
 mod uploads;
 mod users;
+mod validation;
 mod webhooks;
 
 pub use config::{Config, Webhooks};

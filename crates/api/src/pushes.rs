@@ -36,13 +36,11 @@ use serde_json::json;
 use crate::{
     ApiState,
     auth::Caller,
-    batch,
-    body::{self, JsonBody},
-    campaigns, explanations, listing,
+    batch, body, campaigns, explanations, listing,
     openapi::{self, Operation, Routes, of},
     path::InPath,
     problem::{Code, Problem},
-    schedules, webhooks,
+    schedules, validation, webhooks,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -79,10 +77,11 @@ pub(crate) fn routes() -> Routes {
             Code::StoredBytesExceeded,
         ]);
     let validate = Operation::new("validatePush", "Checks a push and does not make it")
+        .tells("Says how many devices it would be for and how many of them are connected, and when they would have their turns. Of a large audience the count is an estimate, so that the work is bounded.")
         .needs(Permission::PushSend)
         .changes_nothing()
         .takes(openapi::reference("Push"), example())
-        .answers(200, "It would be accepted.", of::<Valid>())
+        .answers(200, "It would be accepted.", validation::shape())
         .may(&of_audiences);
     let report = Operation::new("getPush", "Reports on a push")
         .tells("`targeted` = `delivered` + `pending` + `expired` + `collapsed` + `dropped`.")
@@ -97,7 +96,11 @@ pub(crate) fn routes() -> Routes {
     Routes::of("Pushes", "Making pushes, and what became of them.")
         .get("/v1/apps/{app}/pushes", listing::list, listing::operation())
         .post("/v1/apps/{app}/pushes", self::accept, accept)
-        .post("/v1/apps/{app}/pushes:validate", self::validate, validate)
+        .post(
+            "/v1/apps/{app}/pushes:validate",
+            validation::validate,
+            validate,
+        )
         .post(
             "/v1/apps/{app}/pushes:batch",
             batch::accept,
@@ -351,42 +354,8 @@ pub(crate) fn senseless(app: &AppName, outcome: &Outcome) -> Problem {
     Problem::internal("the store gave an answer that makes no sense")
 }
 
-/// What `POST /v1/apps/{app}/pushes:validate` found.
-#[derive(Serialize, JsonSchema)]
-struct Valid {
-    valid: bool,
-    /// Bytes of `notification` and `data` that count against the limit.
-    payload_bytes: usize,
-}
-
-/// `POST /v1/apps/{app}/pushes:validate`: checks a push as if it were sent, its audience too, and does nothing.
-pub(crate) async fn validate(
-    State(state): State<ApiState>,
-    caller: Caller,
-    JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
-    let app = caller.app;
-    check(&state, &app, &body)
-        .await
-        .map(|valid| axum::Json(valid).into_response())
-}
-
-async fn check(state: &ApiState, app: &AppName, body: &[u8]) -> Result<Valid, Problem> {
-    let request = Request::parse(body, &state.limits())?;
-    resolve(state, app, &request.audience, state.now_ms()).await?;
-    Ok(Valid {
-        valid: true,
-        payload_bytes: request.content.len(),
-    })
-}
-
-/// Checks a push without sending it.
-pub(crate) async fn dry_run(state: &ApiState, app: &AppName, body: &[u8]) -> Result<(), Problem> {
-    check(state, app, body).await.map(drop)
-}
-
 /// What an audience means now.
-async fn resolve(
+pub(crate) async fn resolve(
     state: &ApiState,
     app: &AppName,
     audience: &Audience,

@@ -32,7 +32,13 @@ async fn post_with(api: &Api, path: &str, body: &str, headers: &[(&str, &str)]) 
 async fn a_push_is_checked_without_being_sent() {
     let api = api();
     let answer = post(&api, "/v1/apps/shop/pushes:validate", GOOD).await;
-    assert_eq!(answer.json(), json!({"valid": true, "payload_bytes": 7}));
+    let valid = answer.json();
+    assert_eq!(
+        (&valid["valid"], &valid["payload_bytes"]),
+        (&json!(true), &json!(7))
+    );
+    assert_eq!(valid["audience"]["exact"], true, "{valid}");
+    assert_eq!(valid["arrival"]["first_at"], valid["arrival"]["last_at"]);
     let bad = r#"{"audience":{"expr":"vip &&"},"data":{}}"#;
     let answer = post(&api, "/v1/apps/shop/pushes:validate", bad).await;
     assert_eq!(answer.problem(), "invalid_expression");

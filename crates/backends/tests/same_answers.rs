@@ -288,6 +288,13 @@ impl Both {
                 assert_eq!(report.funnel().check(report.targeted), Ok(()), "{report:?}");
             }
         }
+        let [memory, embedded] = readers.each_ref().map(|reader| {
+            let cohort = reader.cohort(&app, "cohort", 100).unwrap();
+            let end = reader.numbers_end(&app).unwrap().min(100);
+            let numbered = reader.devices_numbered(&app, &(0..end).collect::<Vec<_>>());
+            (cohort, numbered.unwrap(), reader.sessions(&app).unwrap())
+        });
+        assert_eq!(embedded, memory);
         for table in [rows::Table::Device, rows::Table::Segment] {
             let range = rows::Range {
                 scope: app_rows(),
@@ -611,6 +618,9 @@ impl Both {
                 let mut change = rows::Change::new(app_rows(), self.now.0);
                 if expect_absent {
                     change = change.expect(key(), rows::Version::ABSENT);
+                }
+                if let Some(client) = CLIENTS.get(usize::from(name)) {
+                    change = change.enrol(client, "cohort".into(), !remove && !expect_absent);
                 }
                 change = match (remove, ttl) {
                     (true, _) => change.remove(key()),

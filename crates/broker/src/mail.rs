@@ -5,7 +5,7 @@ use std::sync::Arc;
 use campanile_mqtt::QoS;
 
 use crate::{
-    cluster::peer::Connected,
+    cluster::peer::{Connected, Imagined, LiveCount},
     ids::{AppId, ClientKey, ConnId, Epoch, Generation, Millis, Offset, ShardId},
     lane::Lane,
     message::Message,
@@ -181,6 +181,20 @@ pub enum ClusterMail {
         conn: Option<ConnId>,
         /// What is known of it, if there is one.
         connected: Option<Connected>,
+    },
+    /// To shards: for how many of the connected devices would a push be? Answered by [`ClusterMail::ThisMany`].
+    HowMany {
+        /// The push.
+        imagined: Imagined,
+        /// Comes back with the answer.
+        ticket: u64,
+    },
+    /// To the hub: the answer.
+    ThisMany {
+        /// Of the question.
+        ticket: u64,
+        /// The shard's devices.
+        live: LiveCount,
     },
 }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{fields::invalid, options::MAX_TTL_SECONDS, request::Invalid};
 
 mod fact;
+mod glance;
 pub mod names;
 mod patch;
 mod record;
@@ -15,6 +16,7 @@ mod version;
 mod view;
 
 pub use fact::{Fact, Number, Value};
+pub use glance::Glance;
 pub use patch::Patch;
 pub use record::Damaged;
 pub use version::Version;

@@ -13,6 +13,11 @@ pub(crate) fn of_text(text: &str) -> u32 {
     mixed(fnv(0, text.as_bytes())) as u32
 }
 
+/// A number drawn by lot, evenly over 0..2^64, another for each turn of a draw. Of no meaning beyond the moment.
+pub(crate) fn lot(draw: u64, turn: u64) -> u64 {
+    mixed(mixed(draw) ^ turn.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// FNV-1a with a seed.
 fn fnv(seed: u64, bytes: &[u8]) -> u64 {
     bytes

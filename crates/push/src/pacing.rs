@@ -16,8 +16,10 @@ use crate::{
     request::Invalid,
 };
 
+mod forecast;
 mod record;
 
+pub use forecast::{Forecast, Turns, Why};
 pub use record::BadSpread;
 
 /// For how long the clock shows one time of day.
@@ -167,6 +169,11 @@ impl Spread {
             && self.quiet_hours.is_none()
     }
 
+    /// Whether a device's turn depends on where it is.
+    pub fn asks_for_zones(&self) -> bool {
+        self.local_time.is_some() || self.quiet_hours.is_some()
+    }
+
     /// When the line has passed, local times and quiet hours aside, in Unix milliseconds.
     pub fn last_turn_ms(&self) -> u64 {
         let hold_ms = self
@@ -181,8 +188,12 @@ impl Spread {
 
     /// When a device has its turn, in Unix milliseconds: never before acceptance nor after expiry.
     pub fn due(&self, client_id: &str, zone: Option<&Zone>) -> Result<u64, Never> {
+        self.due_at(hash::position(self.moment.push, client_id), zone)
+    }
+
+    /// The same of a device with that place in the line.
+    fn due_at(&self, position: u64, zone: Option<&Zone>) -> Result<u64, Never> {
         let zone = zone.unwrap_or(&self.default_zone);
-        let position = hash::position(self.moment.push, client_id);
         let begin = self.moment.accepted_ms.saturating_add(self.hold(position)?);
         let turn = match self.local_time {
             None => begin.saturating_add(self.offset(position)),

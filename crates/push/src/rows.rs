@@ -3,8 +3,11 @@
 //! All of it is rows: a name within a table within an app, and bytes that only the domain reads. The rules are written once, in this crate: it
 //! reads rows, decides, and asks for a [`Change`] that is carried out only if the rows it has read are still what they were. Whoever comes second
 //! gets [`Outcome::Conflict`](crate::store::Outcome::Conflict), reads again, and decides again. So a store needs no knowledge of what rows mean,
-//! with two exceptions: a row of [`Table::Device`] gives its client a device number and keeps it, and nodes are told of rows of [`Table::Device`],
-//! [`Table::Campaign`] and [`Table::Cancelled`].
+//! with two exceptions: a row of [`Table::Device`] gives its client a device number, keeps it, and is found by it; and nodes are told of rows of
+//! [`Table::Device`], [`Table::Campaign`] and [`Table::Cancelled`].
+//!
+//! Beside its rows an app has *cohorts*: sets of registered devices, by their numbers, which a change writes with the rows. They are what finds the few
+//! devices of a selective audience without a look at all.
 //!
 //! Names are texts without a rule but their length; a table that is read by its first part (the devices of a user) puts U+0000 behind it, which no
 //! part contains.
@@ -186,6 +189,20 @@ pub struct Write {
     pub expires_ms: Option<u64>,
 }
 
+/// Longest name of a cohort, in bytes of UTF-8.
+pub const MAX_COHORT_BYTES: usize = 256;
+
+/// A device joins a cohort, or leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The device. One that leaves is registered before the change, one that joins after it; of another nothing is written.
+    pub device: String,
+    /// Name of the cohort, 1..=[`MAX_COHORT_BYTES`] bytes, a text of the domain's own.
+    pub cohort: String,
+    /// Whether it is in it from now on.
+    pub is_in: bool,
+}
+
 /// Writes that become durable together, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -201,6 +218,8 @@ pub struct Change {
     pub bounds: Vec<(Table, u64)>,
     /// What is written into the event log of the app, in this order, if somebody wants to know. In [`Scope::System`] nothing is.
     pub events: Vec<Draft>,
+    /// Cohorts that registered devices of the app join and leave. [`Scope::System`] has none.
+    pub cohorts: Vec<Enrolment>,
 }
 
 impl Change {
@@ -213,7 +232,18 @@ impl Change {
             writes: Vec::new(),
             bounds: Vec::new(),
             events: Vec::new(),
+            cohorts: Vec::new(),
         }
+    }
+
+    /// Has a device join a cohort, or leave it.
+    pub fn enrol(mut self, device: &str, cohort: String, is_in: bool) -> Change {
+        self.cohorts.push(Enrolment {
+            device: device.to_owned(),
+            cohort,
+            is_in,
+        });
+        self
     }
 
     /// Tells that something happened.
@@ -276,7 +306,11 @@ impl Change {
             .events
             .iter()
             .map(|event| FIXED + event.data.as_ref().map_or(0, |data| data.len()));
-        writes.chain(expected).chain(events).sum()
+        let cohorts = self
+            .cohorts
+            .iter()
+            .map(|enrolment| FIXED + enrolment.device.len() + enrolment.cohort.len());
+        writes.chain(expected).chain(events).chain(cohorts).sum()
     }
 }
 

@@ -363,6 +363,23 @@ pub trait Reader: Send + Sync {
         app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable>;
+    /// The numbers of the registered devices in a cohort; `None`: they are more than `most`.
+    fn cohort(
+        &self,
+        app: &AppName,
+        cohort: &str,
+        most: u64,
+    ) -> Result<Option<RoaringBitmap>, Unavailable>;
+    /// The rows of [`Table::Device`] of the registered devices with these numbers, in this order; `None` for a number that none has. At most a thousand at a time.
+    fn devices_numbered(
+        &self,
+        app: &AppName,
+        numbers: &[u32],
+    ) -> Result<Vec<Option<Row>>, Unavailable>;
+    /// Devices of an app with a session, connected or away: those that a push to all would be for.
+    fn sessions(&self, app: &AppName) -> Result<u64, Unavailable>;
+    /// All numbers of registered devices are below this one.
+    fn numbers_end(&self, app: &AppName) -> Result<u32, Unavailable>;
     /// Events of an app after a place, at most `limit`; a store also stops after about 1 MiB, but returns at least one.
     fn events(&self, app: &AppName, after: u64, limit: usize) -> Result<EventPage, Unavailable>;
     /// Events of an app before a place, those of one device if it is named. At most `limit` of at most [`MAX_LOOKED_AT`] that are looked at, so that there may be more

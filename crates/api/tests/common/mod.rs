@@ -17,6 +17,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
+use bytes::Bytes;
 use campanile_api::{
     Answered, ApiState, Config, Node, Outgoing, Parts, Post, Store, Version,
     cluster::{self, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview},
@@ -76,6 +77,7 @@ struct Tables {
     mood: Mood,
     key_lookups: usize,
     rows: MemoryRows,
+    sessions: u64,
     pushes: Vec<(Accept, u64)>,
     events: Vec<Event>,
     trimmed_to: u64,
@@ -256,25 +258,42 @@ impl Reader for MemoryStore {
         Ok(self.0.lock().unwrap().rows.count(scope, table))
     }
 
-    /// A registered device's number is its place among them.
     fn device_numbers(
         &self,
         app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        let range = Range {
-            scope: Scope::App(app.clone()),
-            table: Table::Device,
-            prefix: String::new(),
-            after: None,
-            limit: usize::MAX,
-        };
-        let (rows, _) = self.rows(&range, NOW_MS)?;
-        let number = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
-        Ok(devices
-            .iter()
-            .map(|device| number(device).and_then(|number| u32::try_from(number).ok()))
-            .collect())
+        let (tables, scope) = (self.0.lock().unwrap(), Scope::App(app.clone()));
+        let number = |device: &Arc<str>| tables.rows.number(&scope, device);
+        Ok(devices.iter().map(number).collect())
+    }
+
+    fn cohort(
+        &self,
+        app: &AppName,
+        cohort: &str,
+        most: u64,
+    ) -> Result<Option<RoaringBitmap>, Unavailable> {
+        let numbers = (self.0.lock().unwrap().rows).cohort(&Scope::App(app.clone()), cohort);
+        Ok(Some(numbers).filter(|numbers| numbers.len() <= most))
+    }
+
+    fn devices_numbered(
+        &self,
+        app: &AppName,
+        numbers: &[u32],
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let (tables, scope) = (self.0.lock().unwrap(), Scope::App(app.clone()));
+        let row = |number: &u32| tables.rows.numbered(&scope, *number);
+        Ok(numbers.iter().map(row).collect())
+    }
+
+    fn sessions(&self, _: &AppName) -> Result<u64, Unavailable> {
+        Ok(self.0.lock().unwrap().sessions)
+    }
+
+    fn numbers_end(&self, _: &AppName) -> Result<u32, Unavailable> {
+        Ok(self.0.lock().unwrap().rows.numbers_end())
     }
 
     fn answered(
@@ -541,6 +560,26 @@ impl Cluster for TestCluster {
 
     fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> cluster::Answer<'a, Located> {
         self.locate(app, client)
+    }
+
+    /// One that is registered; with nodes, the first does not answer.
+    fn count_connected<'a>(
+        &'a self,
+        _: &'a AppName,
+        _: PushId,
+        _: Option<Bytes>,
+    ) -> cluster::Answer<'a, cluster::Connected> {
+        let nodes = self.0.lock().unwrap();
+        let connected = cluster::Connected {
+            known: 1,
+            others: 0,
+            silent: nodes
+                .first()
+                .map(|node| node.name.clone())
+                .into_iter()
+                .collect(),
+        };
+        Box::pin(async { Ok(connected) })
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> cluster::Answer<'a, ()> {

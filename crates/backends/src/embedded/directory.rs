@@ -8,8 +8,8 @@ use std::{
 
 use super::{OpenError, io_error};
 
-/// Version of what is stored: raise it when an older program would misread it.
-const FORMAT: u32 = 1;
+/// Version of what is stored: raise it when an older program would misread it, or this one what an older one wrote.
+const FORMAT: u32 = 2;
 const FORMAT_PREFIX: &str = "campanile store format ";
 
 /// A data directory in use by this process.
@@ -151,6 +151,11 @@ fn check_format(path: &Path) -> Result<(), OpenError> {
                     found,
                     supported: FORMAT,
                 }),
+                Some(found) if found < FORMAT => Err(OpenError::Older {
+                    path: path.to_owned(),
+                    found,
+                    supported: FORMAT,
+                }),
                 Some(_) => Ok(()),
                 None => Err(foreign(format!("its file FORMAT says {:?}", text.trim()))),
             }
@@ -223,25 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused_with_both_versions() {
+    fn another_format_is_refused_with_both_versions() {
         let directory = tempfile::tempdir().unwrap();
         drop(Directory::open(directory.path()).unwrap());
-        fs::write(
-            directory.path().join("FORMAT"),
-            "campanile store format 9\n",
-        )
-        .unwrap();
-        let error = Directory::open(directory.path()).unwrap_err();
+        let open = |format: &str| {
+            let file = directory.path().join("FORMAT");
+            fs::write(file, format!("campanile store format {format}\n")).unwrap();
+            Directory::open(directory.path()).unwrap_err()
+        };
+        let newer = open("9");
+        let older = open("1");
         assert!(
             matches!(
-                error,
+                newer,
                 OpenError::Newer {
                     found: 9,
                     supported: FORMAT,
                     ..
                 }
             ),
-            "{error}"
+            "{newer}"
+        );
+        assert!(
+            matches!(older, OpenError::Older { found: 1, .. }),
+            "{older}"
         );
     }
 

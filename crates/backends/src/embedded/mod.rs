@@ -90,6 +90,18 @@ pub enum OpenError {
         /// The newest format that this program reads.
         supported: u32,
     },
+    /// An older version wrote it, and it lacks what this one goes by.
+    #[error(
+        "data directory {path:?} has format {found}, this program reads format {supported} only; use the version that wrote it, or a new directory"
+    )]
+    Older {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that this program reads.
+        supported: u32,
+    },
     /// It holds something else.
     #[error("{path:?} is no data directory: {reason}; choose an empty one")]
     Foreign {

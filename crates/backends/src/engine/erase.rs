@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Tables that are removed by their keys, when what is told of is gone.
-const SILENT: [Table; 24] = [
+const SILENT: [Table; 26] = [
     Table::Subscription,
     Table::Received,
     Table::Will,
@@ -43,6 +43,8 @@ const SILENT: [Table; 24] = [
     Table::EventLog,
     Table::Event,
     Table::Series,
+    Table::Number,
+    Table::Cohort,
 ];
 
 impl Txn<'_> {

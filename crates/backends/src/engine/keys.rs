@@ -101,6 +101,10 @@ pub enum Table {
     Event = 0x73,
     /// App, push, stretch of time, [`Mark::code`] → how many devices were new, eight bytes.
     Series = 0x74,
+    /// App, number of a registered device → its client identifier.
+    Number = 0x75,
+    /// App, name of a cohort, part → the numbers of that part that are in it.
+    Cohort = 0x76,
 }
 
 /// Under [`Table::Meta`]: the last sequence number given, eight bytes.

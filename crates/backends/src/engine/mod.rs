@@ -2,6 +2,7 @@
 
 mod at_device;
 mod cluster;
+mod cohorts;
 mod erase;
 mod events;
 mod inbox;
@@ -158,6 +159,7 @@ impl<K: Kv> Backend for Engine<K> {
         Arc::new(EngineReader {
             reads: self.kv.reads(),
             connected: self.state.connected.clone(),
+            stored_sessions: self.state.stored_sessions.clone(),
             shared: self.config.shared.then(|| self.state.shared.clone()),
         })
     }

@@ -26,6 +26,7 @@ use super::{
         WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
     },
+    cohorts::{read_cohort, read_devices_numbered, read_numbers_end},
     events::{read_events, read_past},
     inbox::{inbox_entry, offset_of_key},
     keys::{Subject, Table, inbox_table},
@@ -38,7 +39,7 @@ use super::{
     },
     rows::{read_profile, read_row_count, read_rows, read_rows_at},
     series::read_series,
-    state::EphemeralClients,
+    state::{EphemeralClients, StoredSessions},
     txn::decode_chunk,
 };
 
@@ -51,6 +52,8 @@ pub struct EngineReader<R> {
     pub reads: R,
     /// Of clients without a stored session nothing is committed.
     pub connected: Arc<EphemeralClients>,
+    /// Of the others, how many there are.
+    pub stored_sessions: Arc<StoredSessions>,
     /// What a store that nodes share is asked beside the rest needs it.
     pub shared: Option<Arc<WithReaders>>,
 }
@@ -135,6 +138,36 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| devices.iter().map(|device| number(view, device)).collect())?)
+    }
+
+    fn cohort(
+        &self,
+        app: &AppName,
+        cohort: &str,
+        most: u64,
+    ) -> Result<Option<RoaringBitmap>, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_cohort(view, app, cohort, most))?)
+    }
+
+    fn devices_numbered(
+        &self,
+        app: &AppName,
+        numbers: &[u32],
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        Ok(self
+            .reads
+            .with_view(|view| read_devices_numbered(view, app, numbers))?)
+    }
+
+    fn numbers_end(&self, app: &AppName) -> Result<u32, Unavailable> {
+        Ok(self.reads.with_view(|view| read_numbers_end(view, app))?)
+    }
+
+    fn sessions(&self, app: &AppName) -> Result<u64, Unavailable> {
+        let app = AppId::new(app.as_str());
+        Ok(self.connected.len(&app) + self.stored_sessions.of(&app))
     }
 
     fn answered(

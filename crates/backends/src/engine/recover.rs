@@ -93,9 +93,8 @@ pub fn load_devices(view: &dyn View, state: &mut State) -> Result<(), KvError> {
     for_each(view, Table::Device, |key, value| {
         let device: DeviceRecord = decode(value, "device")?;
         if device.session.is_some() {
-            state
-                .app(&app_of(&Subject::of_key(key))?)
-                .set_stored(device.ordinal, true);
+            let app = app_of(&Subject::of_key(key))?;
+            state.set_stored(&app, device.ordinal, true);
         }
         Ok(())
     })

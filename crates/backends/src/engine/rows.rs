@@ -42,9 +42,11 @@ impl Txn<'_> {
             return Ok(Outcome::Full { table });
         }
         let version = Version(self.next_offset().0);
+        self.set_cohorts(&change.scope, &change.cohorts, false)?;
         for write in &change.writes {
             self.write_row(&change.scope, write, version)?;
         }
+        self.set_cohorts(&change.scope, &change.cohorts, true)?;
         if let Scope::App(app) = &change.scope
             && !change.events.is_empty()
             && self.has_listeners(app.as_str())?
@@ -170,8 +172,12 @@ impl Txn<'_> {
     ) -> Result<(), StoreError> {
         let subject = Subject::client(&client);
         if profile.is_some() {
-            self.device_for_inbox(&client)?;
+            let number = self.device_for_inbox(&client)?;
+            self.list_number(&client, number)?;
         } else {
+            if let Some(device) = self.device(&subject)? {
+                self.unlist_number(&client.app, device.ordinal)?;
+            }
             self.forget_idle_device(&subject)?;
         }
         if !self.is_served(&client, &subject)? {
@@ -247,6 +253,21 @@ pub fn read_rows_at(
         Ok((!record.is_expired(now_ms)).then(|| row(key.name.clone(), record)))
     };
     keys.iter().map(read).collect()
+}
+
+/// The row of a registered device.
+pub fn row_of_device(
+    view: &dyn View,
+    app: &AppName,
+    client_id: &str,
+) -> Result<Option<Row>, KvError> {
+    let subject = Subject::app(app.as_str())
+        .bytes(&[RowTable::Device as u8])
+        .bytes(client_id.as_bytes());
+    let Some(bytes) = view.get(&subject.key(Table::Row))? else {
+        return Ok(None);
+    };
+    Ok(Some(row(client_id.to_owned(), decode(&bytes, "row")?)))
 }
 
 /// Rows of a range, and whether there are more.

@@ -28,6 +28,8 @@ pub struct State {
     pub shared: Arc<WithReaders>,
     /// Clients that are connected without a stored session, for readers too.
     pub connected: Arc<EphemeralClients>,
+    /// How many have a stored session, for readers.
+    pub stored_sessions: Arc<StoredSessions>,
     /// State by app. Ordered, so that sweeping is deterministic.
     pub apps: BTreeMap<AppId, AppState>,
 }
@@ -88,6 +90,13 @@ impl EphemeralClients {
             .collect()
     }
 
+    /// How many there are of an app.
+    pub fn len(&self, app: &AppId) -> u64 {
+        self.lock()
+            .get(app)
+            .map_or(0, |clients| clients.len() as u64)
+    }
+
     /// Replaces a client's entry. Returns the one before.
     fn set(&self, client: &ClientKey, entry: Option<Ephemeral>) -> Option<Ephemeral> {
         let mut apps = self.lock();
@@ -103,6 +112,25 @@ impl EphemeralClients {
     }
 
     fn lock(&self) -> MutexGuard<'_, ByApp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many devices of an app have a stored session, for readers. They may see one whose claim is about to be taken back.
+#[derive(Debug, Default)]
+pub struct StoredSessions(Mutex<HashMap<AppId, u64>>);
+
+impl StoredSessions {
+    /// Of an app.
+    pub fn of(&self, app: &AppId) -> u64 {
+        self.lock().get(app).copied().unwrap_or_default()
+    }
+
+    fn set(&self, app: &AppId, sessions: u64) {
+        self.lock().insert(app.clone(), sessions);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AppId, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,6 +192,18 @@ impl State {
         before
     }
 
+    /// Puts a device into the set of stored sessions of its app or takes it out. Returns whether it was in.
+    pub fn set_stored(&mut self, app: &AppId, ordinal: u32, stored: bool) -> bool {
+        let state = self.app(app);
+        let was = match stored {
+            true => !state.stored.insert(ordinal),
+            false => state.stored.remove(ordinal),
+        };
+        let sessions = state.stored.len();
+        self.stored_sessions.set(app, sessions);
+        was
+    }
+
     /// Where a log stands.
     pub fn log(&self, app: &AppId, log: LogKind) -> LogState {
         self.apps
@@ -195,7 +235,7 @@ impl State {
             }
             Undo::OrdinalTaken(app, ordinal) => self.app(&app).free_ordinals.push(ordinal),
             Undo::Stored(app, ordinal, was) => {
-                self.app(&app).set_stored(ordinal, was);
+                self.set_stored(&app, ordinal, was);
             }
             Undo::Ephemeral(client, before) => {
                 self.set_ephemeral(&client, before);
@@ -204,16 +244,6 @@ impl State {
                 self.app(&app).logs.insert(log, before);
             }
             Undo::PushToAll(app) => self.app(&app).pushes_to_all -= 1,
-        }
-    }
-}
-
-impl AppState {
-    /// Puts the device into the set of stored sessions or takes it out. Returns whether it was in.
-    pub fn set_stored(&mut self, ordinal: u32, stored: bool) -> bool {
-        match stored {
-            true => !self.stored.insert(ordinal),
-            false => self.stored.remove(ordinal),
         }
     }
 }

@@ -370,7 +370,7 @@ impl<'a> Txn<'a> {
 
     /// Notes that a device has, or has not, a stored session.
     pub fn set_stored(&mut self, app: &AppId, ordinal: u32, stored: bool) {
-        let was = self.state.app(app).set_stored(ordinal, stored);
+        let was = self.state.set_stored(app, ordinal, stored);
         self.undo
             .push(Change::State(Undo::Stored(app.clone(), ordinal, was)));
     }

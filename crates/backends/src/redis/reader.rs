@@ -38,6 +38,9 @@ use super::{
     servers::{Down, Server, Servers, send},
 };
 
+/// Parts of a cohort that are read by one script, of 512 device numbers each: a few milliseconds of the server's time where it is large.
+const COHORT_PARTS_AT_ONCE: u64 = 64;
+
 /// Reads of both ports.
 #[derive(Clone)]
 pub struct RedisReader {
@@ -94,15 +97,7 @@ impl campanile_push::store::Reader for RedisReader {
         let answer = self.ask(tag_of(&range.scope), pack)?;
         let page = |answer: Packed| {
             let [rows, more] = answer.tuple()?;
-            let rows = rows.list(|found| {
-                let [name, version, value] = found.tuple()?;
-                Ok(Row {
-                    name: name.text()?,
-                    version: Version(version.number()?),
-                    value: value.bytes()?.into(),
-                })
-            })?;
-            Ok((rows, more.truth()?))
+            Ok((rows.list(named_row)?, more.truth()?))
         };
         Ok(page(answer).map_err(|Malformed| malformed())?)
     }
@@ -131,6 +126,69 @@ impl campanile_push::store::Reader for RedisReader {
             Ok(number.transpose()?.map(|number| number as u32))
         };
         Ok(answer.list(number).map_err(|Malformed| malformed())?)
+    }
+
+    fn cohort(
+        &self,
+        app: &AppName,
+        cohort: &str,
+        most: u64,
+    ) -> Result<Option<RoaringBitmap>, Unavailable> {
+        let mut numbers = RoaringBitmap::new();
+        for first in (0..).step_by(COHORT_PARTS_AT_ONCE as usize) {
+            let mut pack = Pack::default();
+            pack.array(5)
+                .text("cohort")
+                .text(cohort)
+                .number(most)
+                .number(first)
+                .number(COHORT_PARTS_AT_ONCE);
+            let answer = self.ask(app.as_str(), pack)?;
+            let page = |answer: Packed| {
+                let [parts, all] = answer.tuple()?;
+                let parts = parts.option().map(cohort_parts).transpose()?;
+                Ok((parts, all.truth()?))
+            };
+            let (parts, all) = page(answer).map_err(|Malformed| malformed())?;
+            let Some(parts) = parts else {
+                return Ok(None);
+            };
+            numbers |= parts;
+            if all {
+                break;
+            }
+        }
+        Ok(Some(numbers))
+    }
+
+    fn devices_numbered(
+        &self,
+        app: &AppName,
+        numbers: &[u32],
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(2)
+            .text("numbered")
+            .list(numbers.iter(), |pack, number| {
+                pack.number(u64::from(*number));
+            });
+        let answer = self.ask(app.as_str(), pack)?;
+        let found = |found: Packed| found.option().map(named_row).transpose();
+        Ok(answer.list(found).map_err(|Malformed| malformed())?)
+    }
+
+    fn numbers_end(&self, app: &AppName) -> Result<u32, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(1).text("numbers_end");
+        let end = self.ask(app.as_str(), pack)?.number();
+        Ok(end.map_err(|Malformed| malformed())? as u32)
+    }
+
+    fn sessions(&self, app: &AppName) -> Result<u64, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(1).text("sessions");
+        let sessions = self.ask(app.as_str(), pack)?.number();
+        Ok(sessions.map_err(|Malformed| malformed())?)
     }
 
     fn answered(
@@ -275,6 +333,28 @@ impl campanile_push::store::Reader for RedisReader {
         };
         Ok(listed(self.ask(app.as_str(), pack)?).map_err(|Malformed| malformed())?)
     }
+}
+
+fn named_row(found: Packed) -> Result<Row, Malformed> {
+    let [name, version, value] = found.tuple()?;
+    Ok(Row {
+        name: name.text()?,
+        version: Version(version.number()?),
+        value: value.bytes()?.into(),
+    })
+}
+
+/// Parts of a cohort: the first number of each, and those within it.
+fn cohort_parts(parts: Packed) -> Result<RoaringBitmap, Malformed> {
+    let mut numbers = RoaringBitmap::new();
+    for part in parts.array()? {
+        let [first, members] = part.tuple()?;
+        let first = first.number()? as u32;
+        for member in members.array()? {
+            numbers.insert(first + reply::text(member)?.parse::<u32>().map_err(|_| Malformed)?);
+        }
+    }
+    Ok(numbers)
 }
 
 /// `STRETCH:SET` and its count, one after the other.

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Version of what the scripts store. A store of another one is refused.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// Connections that one run of the script looks at.
 const DEVICES_AT_ONCE: u64 = 1000;
 /// Keys that one SCAN looks at.

@@ -389,7 +389,7 @@ fn pack_accept(pack: &mut Pack, accept: &Accept) {
         })
         .truth(matches!(accept.audience, Audience::Matching(_)))
         .option(accept.rows.as_deref(), |pack, change| {
-            pack.array(5);
+            pack.array(6);
             pack_rows(pack, change);
         })
         .bytes(&accept.info)
@@ -458,7 +458,7 @@ fn pack_target(pack: &mut Pack, target: &Target) {
 }
 
 fn pack_change(pack: &mut Pack, change: &Change) {
-    pack.array(6).text("change");
+    pack.array(7).text("change");
     pack_rows(pack, change);
 }
 
@@ -496,6 +496,12 @@ fn pack_rows(pack: &mut Pack, change: &Change) {
                 .option(event.data.as_ref(), |pack, data| {
                     pack.text(data);
                 });
+        })
+        .list(change.cohorts.iter(), |pack, enrolment| {
+            pack.array(3)
+                .text(&enrolment.device)
+                .text(&enrolment.cohort)
+                .truth(enrolment.is_in);
         });
 }
 

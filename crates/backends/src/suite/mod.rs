@@ -6,6 +6,7 @@
 pub mod audiences;
 pub mod campaigns;
 pub mod changes;
+pub mod cohorts;
 pub mod connections;
 pub mod erasure;
 pub mod events;
@@ -272,6 +273,13 @@ macro_rules! common_tests {
                 a_registered_device_keeps_its_number
                 only_a_number_that_is_kept_is_given_out
                 a_removed_device_keeps_its_session
+            }
+            cohorts {
+                cohorts_are_sets_of_registered_devices
+                only_registered_devices_are_in_cohorts
+                a_large_cohort_is_not_read
+                a_registered_device_is_found_by_its_number
+                sessions_are_counted
             }
         }
     };

@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
-    ids::{AppId, ClientKey, Epoch, Millis, Offset},
+    ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset},
     mail::Interest,
     message::Message,
     store::{Change, InboxEntry, LogEntry, LogKind},
@@ -148,6 +150,8 @@ pub enum Question {
     Kick(ClientKey),
     /// How many are.
     Load,
+    /// How many of its connected devices a push would be for.
+    HowMany(Imagined),
 }
 
 /// The answer to a [`Question`].
@@ -157,6 +161,35 @@ pub enum Answer {
     Here(Option<Connected>),
     /// Figures of the node.
     Load(Load),
+    /// The devices that it would be for.
+    ThisMany(LiveCount),
+}
+
+/// A push that nobody makes: for how many would it be?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imagined {
+    /// Its app.
+    pub app: AppId,
+    /// An id that no push has.
+    pub push: MessageId,
+    /// Its audience; `None`: all.
+    pub audience: Option<Bytes>,
+}
+
+/// Connected devices that a push would be for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveCount {
+    /// Those with a profile; of a push to all, every one.
+    pub known: u64,
+    /// Those of which nothing is known.
+    pub others: u64,
+}
+
+impl std::ops::AddAssign for LiveCount {
+    fn add_assign(&mut self, more: LiveCount) {
+        self.known += more.known;
+        self.others += more.others;
+    }
 }
 
 /// A connection, for operators.

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use super::{Pending, Phase, Shard, conn::Live, live_in};
 use crate::{
     audience::Device,
+    cluster::peer::{Imagined, LiveCount},
     ids::Offset,
-    message::Message,
+    message::{Kind, Message},
     store::{Page, Query, StoreError},
 };
 
@@ -223,6 +224,25 @@ impl Shard {
             }
         }
         slots
+    }
+
+    /// How many live devices a push would be for.
+    pub(super) fn count_live(&mut self, imagined: &Imagined) -> LiveCount {
+        let app = self.app(&imagined.app);
+        let Some(audience) = &imagined.audience else {
+            let clients = self.apps[usize::from(app)].clients.values();
+            let known = clients.filter(|slot| self.live(**slot).is_some()).count() as u64;
+            return LiveCount { known, others: 0 };
+        };
+        let mut message = Message::new(imagined.push, Kind::Push, "", &[], &[]);
+        message.audience = Some(audience.clone());
+        let selected = self.select(app, &message);
+        let is_known = |slot: &&u32| self.live(**slot).is_some_and(|live| live.has_profile);
+        let known = selected.iter().filter(is_known).count() as u64;
+        LiveCount {
+            known,
+            others: selected.len() as u64 - known,
+        }
     }
 
     /// Whether it cannot be said now if a message is for a live client.

@@ -129,10 +129,15 @@ impl Shard {
                 ticket,
                 kick,
             } => self.say_where(&client, ticket, kick),
+            ClusterMail::HowMany { imagined, ticket } => {
+                let live = self.count_live(&imagined);
+                self.mail_hub(ClusterMail::ThisMany { ticket, live });
+            }
             ClusterMail::ReleaseElsewhere { .. }
             | ClusterMail::SharedDone(_)
             | ClusterMail::Synced { .. }
             | ClusterMail::Look(_)
+            | ClusterMail::ThisMany { .. }
             | ClusterMail::Here { .. } => unreachable!("the hub gets this"),
         }
     }

@@ -33,7 +33,7 @@ struct ProfileRecord {
 
 /// None of the three values: `true`, as most facts are tags.
 #[derive(Clone, PartialEq, Message)]
-struct FactRecord {
+pub(super) struct FactRecord {
     #[prost(uint32, tag = "1")]
     kind: u32,
     #[prost(string, tag = "2")]
@@ -98,8 +98,9 @@ impl ProfileRecord {
 }
 
 impl FactRecord {
-    fn of(fact: &Fact, value: &Value, since_ms: u64) -> FactRecord {
-        let (kind, name) = match fact {
+    /// A fact as it is recorded: kind and name.
+    pub(super) fn key(fact: &Fact) -> (u32, &str) {
+        match fact {
             Fact::Tag(name) => (1, &**name),
             Fact::Topic(name) => (2, &**name),
             Fact::Attribute(name) => (3, &**name),
@@ -108,7 +109,11 @@ impl FactRecord {
             Fact::Language => (6, ""),
             Fact::TimeZone => (7, ""),
             Fact::User => (8, ""),
-        };
+        }
+    }
+
+    fn of(fact: &Fact, value: &Value, since_ms: u64) -> FactRecord {
+        let (kind, name) = FactRecord::key(fact);
         let mut record = FactRecord {
             kind,
             name: name.to_owned(),
@@ -149,7 +154,7 @@ impl FactRecord {
         }
     }
 
-    fn held(&self) -> Option<(Fact, Held)> {
+    pub(super) fn held(&self) -> Option<(Fact, Held)> {
         let held = Held {
             value: self.value()?,
             since_ms: self.since_ms,
@@ -157,7 +162,7 @@ impl FactRecord {
         Some((self.fact()?, held))
     }
 
-    fn past(&self) -> Option<Past> {
+    pub(super) fn past(&self) -> Option<Past> {
         Some(Past {
             fact: self.fact()?,
             value: self.value()?,

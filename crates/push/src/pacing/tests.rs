@@ -5,12 +5,12 @@ use crate::time::{from_rfc3339, rfc3339};
 
 const DAY_MS: u64 = 86_400_000;
 
-fn options(json: &str) -> Options {
+pub(super) fn options(json: &str) -> Options {
     let node = crate::json::read(json.as_bytes()).unwrap();
     Options::parse(&node, &Default::default()).unwrap()
 }
 
-fn spread(json: &str, accepted: &str, targeted: u64) -> Spread {
+pub(super) fn spread(json: &str, accepted: &str, targeted: u64) -> Spread {
     let options = options(json);
     let accepted_ms = from_rfc3339(accepted).unwrap();
     let moment = Moment {

@@ -1,7 +1,7 @@
 //! Registered devices, and the users that they are bound to.
 //!
 //! A device's row holds its [`Profile`]. A device that is bound to a user has a row in [`Table::UserDevice`] too, written with it, so that a user's
-//! devices are found without a look at all.
+//! devices are found without a look at all; and it is in the cohorts of its tags and topics.
 
 mod bulk;
 pub mod told;
@@ -10,7 +10,7 @@ pub use self::bulk::{CHUNK, Edited, MAX_AT_A_TIME, edit, parse_list};
 
 use std::sync::Arc;
 
-use super::{Context, Planned, Refusal, apps, tokens};
+use super::{Context, Planned, Refusal, apps, cohorts::enrolled, tokens};
 use crate::{
     app::AppName,
     device::{Patch, Profile, names},
@@ -116,6 +116,7 @@ fn with_device(
         .expect(row_of(device), version)
         .put(row_of(device), after.encode())
         .tell(Draft::new(Some(&device.into()), None, &what));
+    change = enrolled(change, device, before, Some(after));
     let (old, new) = (before.and_then(Profile::user), after.user());
     if old == new {
         return change;
@@ -224,6 +225,7 @@ pub fn delete(context: &Context<'_>, app: &AppName, device: &str) -> Result<Plan
     if profile.is_some() {
         change = change.tell(Draft::new(Some(&device.into()), None, &What::DeviceDeleted));
     }
+    change = enrolled(change, device, profile.as_ref(), None);
     if let Some(user) = profile.as_ref().and_then(Profile::user) {
         change = change.remove(Key::pair(Table::UserDevice, user, device));
     }

@@ -8,14 +8,17 @@ pub mod audiences;
 pub mod audit;
 pub mod campaigns;
 pub mod census;
+mod cohorts;
 pub mod device_keys;
 pub mod device_rules;
 pub mod devices;
+
 pub mod listeners;
 pub mod open;
 pub mod permission;
 pub mod schedules;
 pub mod segments;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 pub mod tokens;

@@ -1,7 +1,7 @@
 //! Rows in memory: what a store does, without one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +25,12 @@ pub struct MemoryRows {
     last_version: u64,
     /// What was told, of all apps.
     told: Vec<Draft>,
+    /// Name of a cohort, and a device that is in it.
+    cohorts: BTreeSet<(Scope, String, String)>,
+    /// The numbers of devices that are, or were, registered.
+    numbers: BTreeMap<(Scope, String), u32>,
+    /// The same by number.
+    numbered: Vec<(Scope, String)>,
 }
 
 #[derive(Debug)]
@@ -73,6 +79,17 @@ impl MemoryRows {
             self.write(&change.scope, write, version);
         }
         self.told.extend(change.events.iter().cloned());
+        for enrolment in &change.cohorts {
+            let entry = (
+                change.scope.clone(),
+                enrolment.cohort.clone(),
+                enrolment.device.clone(),
+            );
+            match enrolment.is_in {
+                true => drop(self.cohorts.insert(entry)),
+                false => drop(self.cohorts.remove(&entry)),
+            }
+        }
         Outcome::Changed { version }
     }
 
@@ -87,6 +104,14 @@ impl MemoryRows {
                     version,
                     value,
                 };
+                if table == Table::Device {
+                    let device = (scope.clone(), at.2.clone());
+                    if !self.numbers.contains_key(&device) {
+                        let next = self.numbers_end();
+                        self.numbers.insert(device.clone(), next);
+                        self.numbered.push(device);
+                    }
+                }
                 let expires_ms = write.expires_ms;
                 self.rows.insert(at, Kept { row, expires_ms });
             }
@@ -113,6 +138,34 @@ impl MemoryRows {
             .count() as u64
     }
 
+    /// The number of a registered device.
+    pub fn number(&self, scope: &Scope, device: &str) -> Option<u32> {
+        let row = (scope.clone(), Table::Device, device.to_owned());
+        let number = self.numbers.get(&(scope.clone(), device.to_owned()))?;
+        self.rows.contains_key(&row).then_some(*number)
+    }
+
+    /// The row of the registered device with a number.
+    pub fn numbered(&self, scope: &Scope, number: u32) -> Option<Row> {
+        let (of, device) = self.numbered.get(number as usize)?;
+        let key = Key::new(Table::Device, device);
+        self.row(scope, &key, 0).filter(|_| of == scope)
+    }
+
+    /// The numbers of the registered devices in a cohort.
+    pub fn cohort(&self, scope: &Scope, cohort: &str) -> RoaringBitmap {
+        let cohorts = self.cohorts.iter();
+        cohorts
+            .filter(|(of, found, _)| of == scope && found == cohort)
+            .filter_map(|(_, _, device)| self.number(scope, device))
+            .collect()
+    }
+
+    /// All numbers are below this one.
+    pub fn numbers_end(&self) -> u32 {
+        self.numbered.len() as u32
+    }
+
     /// Rows of a range, and whether there are more.
     pub fn rows(&self, range: &Range, now_ms: u64) -> (Vec<Row>, bool) {
         let first = (range.scope.clone(), range.table, range.prefix.clone());
@@ -134,7 +187,7 @@ impl MemoryRows {
     }
 }
 
-/// Only the rows: there are no pushes, and no event log. A registered device's number is its place among them.
+/// Only rows and cohorts: there are no pushes, and no event log. Devices are numbered in the order in which they were first registered, those of all apps together.
 impl Reader for Mutex<MemoryRows> {
     fn rows_at(
         &self,
@@ -160,17 +213,37 @@ impl Reader for Mutex<MemoryRows> {
         app: &AppName,
         devices: &[Arc<str>],
     ) -> Result<Vec<Option<u32>>, Unavailable> {
-        let range = Range {
-            scope: Scope::App(app.clone()),
-            table: Table::Device,
-            prefix: String::new(),
-            after: None,
-            limit: usize::MAX,
-        };
-        let (rows, _) = locked(self).rows(&range, 0);
-        let place = |device: &Arc<str>| rows.iter().position(|row| *row.name == **device);
-        let number = |device| place(device).and_then(|place| u32::try_from(place).ok());
+        let (rows, scope) = (locked(self), Scope::App(app.clone()));
+        let number = |device: &Arc<str>| rows.number(&scope, device);
         Ok(devices.iter().map(number).collect())
+    }
+
+    fn cohort(
+        &self,
+        app: &AppName,
+        cohort: &str,
+        most: u64,
+    ) -> Result<Option<RoaringBitmap>, Unavailable> {
+        let numbers = locked(self).cohort(&Scope::App(app.clone()), cohort);
+        Ok(Some(numbers).filter(|numbers| numbers.len() <= most))
+    }
+
+    fn devices_numbered(
+        &self,
+        app: &AppName,
+        numbers: &[u32],
+    ) -> Result<Vec<Option<Row>>, Unavailable> {
+        let (rows, scope) = (locked(self), Scope::App(app.clone()));
+        let row = |number: &u32| rows.numbered(&scope, *number);
+        Ok(numbers.iter().map(row).collect())
+    }
+
+    fn sessions(&self, _: &AppName) -> Result<u64, Unavailable> {
+        Ok(0)
+    }
+
+    fn numbers_end(&self, _: &AppName) -> Result<u32, Unavailable> {
+        Ok(locked(self).numbers_end())
     }
 
     fn answered(

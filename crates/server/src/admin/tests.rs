@@ -4,12 +4,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use campanile_api::cluster::{
-    Answer, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal,
+    Answer, ClientConnection, Cluster, Connected, DrainOrder, Located, NodeStatus, Overview,
+    Refusal,
 };
 use campanile_backends::embedded::EmbeddedConfig;
 use campanile_push::{
     app::AppName,
+    id::PushId,
     key::ApiKey,
     rows::{self, MemoryRows, Scope, Table},
     store::{Command, Erased, Outcome, Reader, Unavailable},
@@ -92,6 +95,15 @@ impl Cluster for FakeCluster {
 
     fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
         self.locate(app, client)
+    }
+
+    fn count_connected<'a>(
+        &'a self,
+        _: &'a AppName,
+        _: PushId,
+        _: Option<Bytes>,
+    ) -> Answer<'a, Connected> {
+        unreachable!("operators do not ask")
     }
 
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()> {

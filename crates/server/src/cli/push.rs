@@ -1,6 +1,7 @@
 //! `campanile push`
 
 mod http;
+mod validate;
 
 use std::{
     io::Read,
@@ -13,7 +14,10 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use self::http::{Api, Response};
+use self::{
+    http::{Api, Response},
+    validate::Validation,
+};
 use super::{complain, say};
 use crate::{auth::random, config::parse_duration};
 
@@ -68,6 +72,9 @@ pub struct PushArgs {
     /// What makes repeating this push harmless; made up if it is not given
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Sends nothing: says how many devices it would be for, how many of them are connected, and when it would be their turn
+    #[arg(long, conflicts_with_all = ["wait", "idempotency_key"])]
+    validate: bool,
     /// Waits until every device has the push, or it is over for those that have not
     #[arg(long)]
     wait: bool,
@@ -167,6 +174,15 @@ pub(super) fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     };
     let api = Api::new(&args.url, &args.key.0)?;
     let path = format!("/v1/apps/{}/pushes", encode(&args.app));
+    if args.validate {
+        let response = api.post(&format!("{path}:validate"), &idempotency_key, document)?;
+        let validation: Validation = read(&response)?;
+        match args.json {
+            true => say(response.text()),
+            false => say(validation),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let response = api
         .post(&path, &idempotency_key, document)
         .map_err(|error| {

@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use campanile_api::cluster::{Answer, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal};
+use bytes::Bytes;
+use campanile_api::cluster::{
+    self, Answer, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal,
+};
 use campanile_broker::{
-    cluster::peer::Connected,
-    ids::{AppId, ClientKey},
+    cluster::peer::{Connected, Imagined, LiveCount},
+    ids::{AppId, ClientKey, MessageId},
     mail::{ClusterMail, Mail},
     shard::Shard,
 };
-use campanile_push::app::AppName;
+use campanile_push::{app::AppName, id::PushId};
 
 use tokio::sync::oneshot;
 
@@ -34,6 +37,15 @@ pub(super) struct Alone(pub(super) Arc<Inner>);
 pub(super) struct Questions {
     last: AtomicU64,
     asked: Mutex<BTreeMap<u64, oneshot::Sender<Option<Connected>>>>,
+    counts: Mutex<BTreeMap<u64, Counting>>,
+}
+
+/// A count that not all shards have answered.
+#[derive(Debug)]
+struct Counting {
+    shards_left: usize,
+    live: LiveCount,
+    answer: oneshot::Sender<LiveCount>,
 }
 
 impl Questions {
@@ -49,6 +61,37 @@ impl Questions {
         if let Some(answer) = self.asked().remove(&ticket) {
             let _ = answer.send(connected); // Whoever asked may have given up.
         }
+    }
+
+    fn count(&self, shards: usize) -> (u64, oneshot::Receiver<LiveCount>) {
+        let (answer, counted) = oneshot::channel();
+        let ticket = self.last.fetch_add(1, Ordering::Relaxed);
+        let counting = Counting {
+            shards_left: shards,
+            live: LiveCount::default(),
+            answer,
+        };
+        self.counts().insert(ticket, counting);
+        (ticket, counted)
+    }
+
+    /// A shard has counted its own.
+    pub(super) fn on_counted(&self, ticket: u64, live: LiveCount) {
+        let mut counts = self.counts();
+        let Some(counting) = counts.get_mut(&ticket) else {
+            return;
+        };
+        counting.live += live;
+        counting.shards_left -= 1;
+        if counting.shards_left == 0
+            && let Some(counting) = counts.remove(&ticket)
+        {
+            let _ = counting.answer.send(counting.live); // Whoever asked may have given up.
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<u64, Counting>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Option<Connected>>>> {
@@ -129,6 +172,45 @@ impl Cluster for Alone {
 
     fn kick<'a>(&'a self, app: &'a AppName, client: &'a str) -> Answer<'a, Located> {
         self.ask(app, client, true)
+    }
+
+    fn count_connected<'a>(
+        &'a self,
+        app: &'a AppName,
+        push: PushId,
+        audience: Option<Bytes>,
+    ) -> Answer<'a, cluster::Connected> {
+        Box::pin(async move {
+            let node = &self.0;
+            let imagined = Imagined {
+                app: AppId::new(app.as_str()),
+                push: MessageId(push.0),
+                audience,
+            };
+            let mailboxes = &node.shared.mailboxes;
+            let (ticket, counted) = node.questions.count(mailboxes.len());
+            for mailbox in mailboxes {
+                let question = ClusterMail::HowMany {
+                    imagined: imagined.clone(),
+                    ticket,
+                };
+                mailbox.post(Letter::Mail(Mail::Cluster(question)));
+            }
+            let counted = tokio::time::timeout(LOCATE, counted).await;
+            // Not answered by all, it is forgotten.
+            node.questions.counts().remove(&ticket);
+            Ok(match counted.ok().and_then(Result::ok) {
+                Some(live) => cluster::Connected {
+                    known: live.known,
+                    others: live.others,
+                    silent: Vec::new(),
+                },
+                None => cluster::Connected {
+                    silent: vec![node.name.clone()],
+                    ..cluster::Connected::default()
+                },
+            })
+        })
     }
 
     fn drain<'a>(&'a self, _: &'a str, _: DrainOrder) -> Answer<'a, ()> {

@@ -356,11 +356,14 @@ impl Services for ShardServices {
             return hub.post(HubLetter::Mail(mail));
         }
         for (_, mail) in mail {
-            if let Mail::Cluster(ClusterMail::Here {
-                ticket, connected, ..
-            }) = mail
-            {
-                self.questions.answer(ticket, connected);
+            match mail {
+                Mail::Cluster(ClusterMail::Here {
+                    ticket, connected, ..
+                }) => self.questions.answer(ticket, connected),
+                Mail::Cluster(ClusterMail::ThisMany { ticket, live }) => {
+                    self.questions.on_counted(ticket, live);
+                }
+                _ => {}
             }
         }
     }

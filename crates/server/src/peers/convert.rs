@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use campanile_broker::{
-    cluster::peer::{Answer, Connected, Load, PeerMessage, Question},
+    cluster::peer::{Answer, Connected, Imagined, LiveCount, Load, PeerMessage, Question},
     ids::{AppId, ClientKey, Epoch, MessageId, Millis, Offset, ShardId},
     lane::Lane,
     mail::{Interest, Member},
@@ -142,6 +142,11 @@ impl Encoder {
                     Question::WhereIs(client) => wire::Question::WhereIs(self.client(&client)),
                     Question::Kick(client) => wire::Question::Kick(self.client(&client)),
                     Question::Load => wire::Question::Load(Empty {}),
+                    Question::HowMany(imagined) => wire::Question::HowMany(wire::Imagined {
+                        app: self.app(&imagined.app),
+                        push: imagined.push.0.to_be_bytes().to_vec().into(),
+                        audience: imagined.audience,
+                    }),
                 }),
             }),
             PeerMessage::Answer { ticket, answer } => Body::Answer(wire::Answer {
@@ -166,6 +171,10 @@ impl Encoder {
                     Answer::Load(load) => wire::AnswerKind::Load(wire::Load {
                         connections: load.connections,
                         capacity: load.capacity,
+                    }),
+                    Answer::ThisMany(live) => wire::AnswerKind::ThisMany(wire::LiveCount {
+                        known: live.known,
+                        others: live.others,
                     }),
                 }),
             }),
@@ -275,6 +284,14 @@ impl Decoder {
                     wire::Question::WhereIs(client) => Question::WhereIs(self.client(&client)?),
                     wire::Question::Kick(client) => Question::Kick(self.client(&client)?),
                     wire::Question::Load(_) => Question::Load,
+                    wire::Question::HowMany(imagined) => Question::HowMany(Imagined {
+                        app: self.app(&imagined.app)?,
+                        push: MessageId(u128::from_be_bytes(
+                            (imagined.push.as_ref().try_into())
+                                .map_err(|_| Unread::Faulty("push"))?,
+                        )),
+                        audience: imagined.audience.as_deref().map(copied),
+                    }),
                 },
             },
             Body::Answer(answer) => PeerMessage::Answer {
@@ -461,6 +478,10 @@ fn read_answer(answer: wire::AnswerKind) -> Result<Answer, Unread> {
         wire::AnswerKind::Load(load) => Answer::Load(Load {
             connections: load.connections,
             capacity: load.capacity,
+        }),
+        wire::AnswerKind::ThisMany(live) => Answer::ThisMany(LiveCount {
+            known: live.known,
+            others: live.others,
         }),
     })
 }

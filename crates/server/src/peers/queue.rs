@@ -9,7 +9,11 @@ use std::{
 };
 
 use campanile_broker::{
-    cluster::peer::PeerMessage, mail::Interest, message::Message, store::Change, store::QoS,
+    cluster::peer::{PeerMessage, Question},
+    mail::Interest,
+    message::Message,
+    store::Change,
+    store::QoS,
 };
 use tokio::sync::Notify;
 
@@ -175,6 +179,13 @@ pub fn weight(message: &PeerMessage) -> usize {
             } => filter.len() + client_id.len(),
         },
         PeerMessage::Release { client, .. } => client.client_id.len(),
+        PeerMessage::Ask {
+            question: Question::HowMany(imagined),
+            ..
+        } => imagined
+            .audience
+            .as_ref()
+            .map_or(0, |audience| audience.len()),
         PeerMessage::InterestBegins
         | PeerMessage::InterestComplete
         | PeerMessage::InterestKnown { .. }

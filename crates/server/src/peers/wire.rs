@@ -410,7 +410,7 @@ pub struct Release {
 pub struct Ask {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    #[prost(oneof = "Question", tags = "2, 3, 4")]
+    #[prost(oneof = "Question", tags = "2, 3, 4, 5")]
     pub question: Option<Question>,
 }
 
@@ -424,6 +424,22 @@ pub enum Question {
     Load(Empty),
     #[prost(message, tag = "4")]
     Kick(Client),
+    #[prost(message, tag = "5")]
+    HowMany(Imagined),
+}
+
+/// A push that nobody makes.
+#[derive(Clone, PartialEq, prost::Message)]
+#[allow(missing_docs)]
+pub struct Imagined {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub app: Bytes,
+    /// Sixteen bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub push: Bytes,
+    /// None: all.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub audience: Option<Bytes>,
 }
 
 /// `PeerMessage::Answer`.
@@ -432,7 +448,7 @@ pub enum Question {
 pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    #[prost(oneof = "AnswerKind", tags = "2, 3")]
+    #[prost(oneof = "AnswerKind", tags = "2, 3, 4")]
     pub answer: Option<AnswerKind>,
 }
 
@@ -444,6 +460,18 @@ pub enum AnswerKind {
     Here(Here),
     #[prost(message, tag = "3")]
     Load(Load),
+    #[prost(message, tag = "4")]
+    ThisMany(LiveCount),
+}
+
+/// Connected devices that a push would be for.
+#[derive(Clone, PartialEq, prost::Message)]
+#[allow(missing_docs)]
+pub struct LiveCount {
+    #[prost(uint64, tag = "1")]
+    pub known: u64,
+    #[prost(uint64, tag = "2")]
+    pub others: u64,
 }
 
 /// Whether a client is connected.

@@ -13,4 +13,5 @@ mod partitions;
 mod schedules;
 mod setup;
 mod tls;
+mod validation;
 mod webhooks;

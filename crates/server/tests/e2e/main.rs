@@ -23,6 +23,7 @@ mod schedules;
 mod sessions;
 mod shared;
 mod transport;
+mod validation;
 mod violations;
 mod webhooks;
 mod websocket;

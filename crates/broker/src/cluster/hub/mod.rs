@@ -8,6 +8,7 @@
 //! Nothing here must arrive: a peer that is not linked reads it from the store. What must be known by all before somebody is answered (a new filter of
 //! a durable session) waits for the linked peers, and for the others until they doubt what they know by themselves ([`LEASE_MS`]).
 
+mod counts;
 mod gone;
 mod interest;
 mod peers;
@@ -21,7 +22,8 @@ use std::{
     sync::Arc,
 };
 
-pub use self::sequencer::Sequencer;
+use self::counts::Counting;
+pub use self::{counts::Counted, sequencer::Sequencer};
 use self::{
     gone::Graveyard,
     interest::LocalInterest,
@@ -72,6 +74,8 @@ pub struct Effects<H> {
     pub clock: Option<(Millis, Millis)>,
     /// Answers to [`Hub::ask`].
     pub found: Vec<(u64, Vec<(Generation, Connected)>)>,
+    /// Answers to [`Hub::count`].
+    pub counted: Vec<Counted>,
 }
 
 impl<H> Default for Effects<H> {
@@ -84,6 +88,7 @@ impl<H> Default for Effects<H> {
             ready: Vec::new(),
             clock: None,
             found: Vec::new(),
+            counted: Vec::new(),
         }
     }
 }
@@ -160,6 +165,7 @@ pub struct Hub<H> {
     told_known_until: Millis,
     requests: BTreeMap<u64, Request>,
     asked: BTreeMap<u64, Asked>,
+    counts: BTreeMap<u64, Counting>,
     /// What it knew is not trusted before this.
     doubts_until: Millis,
     next_round: Millis,
@@ -206,6 +212,7 @@ impl<H> Hub<H> {
             told_known_until: Millis(0),
             requests: BTreeMap::new(),
             asked: BTreeMap::new(),
+            counts: BTreeMap::new(),
             doubts_until: Millis(0),
             next_round: now,
             stats: HubStats::default(),
@@ -233,7 +240,7 @@ impl<H> Hub<H> {
             answers: self.waits.len(),
             held: self.held.len(),
             kept: self.kept.len(),
-            asked: self.asked.len(),
+            asked: self.asked.len() + self.counts.len(),
         }
     }
 
@@ -438,6 +445,7 @@ impl<H> Hub<H> {
             ClusterMail::Here {
                 ticket, connected, ..
             } => self.on_here(ticket, connected),
+            ClusterMail::ThisMany { ticket, live } => self.on_shard_counted(ticket, live),
             _ => unreachable!("shards get this"),
         }
     }
@@ -604,6 +612,7 @@ impl<H> Hub<H> {
         {
             self.effects.found.push((asked.ticket, asked.found));
         }
+        self.end_late_counts();
         self.release_held();
         self.poll_due();
         if self.next_round <= now {
@@ -620,6 +629,7 @@ impl<H> Hub<H> {
             .chain(leases)
             .chain(self.waits.next_deadline())
             .chain(self.asked.values().map(|asked| asked.deadline))
+            .chain(self.next_late_count())
             .chain([self.next_round])
             .min()
             .unwrap_or(self.next_round)

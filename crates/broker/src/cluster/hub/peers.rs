@@ -164,6 +164,7 @@ impl<H> Hub<H> {
         for then in self.waits.on_peer_gone(peer) {
             self.follow(Some(then));
         }
+        self.peer_counts_no_more(peer);
         let asked: Vec<u64> = self.asked.keys().copied().collect();
         for ticket in asked {
             self.on_found(ticket, peer, None);
@@ -343,17 +344,18 @@ impl<H> Hub<H> {
             PeerMessage::Ask { ticket, question } => match question {
                 Question::WhereIs(client) => self.ask_for_peer(peer, ticket, client, false),
                 Question::Kick(client) => self.ask_for_peer(peer, ticket, client, true),
+                Question::HowMany(imagined) => self.count_for_peer(peer, ticket, &imagined),
                 Question::Load => {
                     let answer = Answer::Load(load);
                     let message = PeerMessage::Answer { ticket, answer };
                     self.effects.peers.push((peer, message));
                 }
             },
-            PeerMessage::Answer { ticket, answer } => {
-                if let Answer::Here(connected) = answer {
-                    self.on_found(ticket, peer, connected);
-                }
-            }
+            PeerMessage::Answer { ticket, answer } => match answer {
+                Answer::Here(connected) => self.on_found(ticket, peer, connected),
+                Answer::ThisMany(live) => self.on_peer_counted(ticket, peer, Some(live)),
+                Answer::Load(_) => {}
+            },
         }
     }
 

@@ -5,18 +5,20 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use campanile_api::cluster::{
-    Answer, ClientConnection, Cluster, DrainOrder, Located, NodeStatus, Overview, Refusal,
+    Answer, ClientConnection, Cluster, Connected, DrainOrder, Located, NodeStatus, Overview,
+    Refusal,
 };
 use campanile_backends::zookeeper::Error as MembershipError;
 use campanile_broker::{
     cluster::{
         membership::{Drain, Membership, Registered},
-        peer::Connected,
+        peer::{self, Imagined},
     },
-    ids::{AppId, ClientKey, Generation},
+    ids::{AppId, ClientKey, Generation, MessageId},
 };
-use campanile_push::app::AppName;
+use campanile_push::{app::AppName, id::PushId};
 use tokio::sync::oneshot;
 
 use super::{Member, hub::HubLetter, hub::load, relief::REBALANCE};
@@ -96,26 +98,35 @@ impl Desk {
             });
             let found = tokio::time::timeout(LOCATE, found).await;
             let found = found.ok().and_then(Result::ok).unwrap_or_default();
-            let membership = self.membership();
-            let name_of = |generation: Generation| {
-                let mut nodes = membership.nodes.values();
-                let node = nodes.find(|node| node.generation == generation);
-                node.map_or_else(|| generation.to_string(), |node| node.info.name.to_string())
-            };
-            let linked = self.member.figures.linked();
-            let silent = membership.nodes.values().filter(|node| {
-                *node.info.name != *self.node.name && !linked.contains(&node.generation)
-            });
             // While a client moves, two may answer: the later claim counts.
             let latest = found
                 .into_iter()
                 .max_by_key(|(_, connected)| connected.epoch);
             Ok(Located {
                 connection: latest
-                    .map(|(generation, connected)| shown(name_of(generation), connected)),
-                silent: silent.map(|node| node.info.name.to_string()).collect(),
+                    .map(|(generation, connected)| shown(self.name_of(generation), connected)),
+                silent: self.unlinked(),
             })
         })
+    }
+}
+
+impl Desk {
+    /// Nodes that are registered and not linked.
+    fn unlinked(&self) -> Vec<String> {
+        let membership = self.membership();
+        let linked = self.member.figures.linked();
+        let silent = membership.nodes.values().filter(|node| {
+            *node.info.name != *self.node.name && !linked.contains(&node.generation)
+        });
+        silent.map(|node| node.info.name.to_string()).collect()
+    }
+
+    fn name_of(&self, generation: Generation) -> String {
+        let membership = self.membership();
+        let mut nodes = membership.nodes.values();
+        let node = nodes.find(|node| node.generation == generation);
+        node.map_or_else(|| generation.to_string(), |node| node.info.name.to_string())
     }
 }
 
@@ -150,6 +161,44 @@ impl Cluster for Desk {
         self.ask(app, client, true)
     }
 
+    fn count_connected<'a>(
+        &'a self,
+        app: &'a AppName,
+        push: PushId,
+        audience: Option<Bytes>,
+    ) -> Answer<'a, Connected> {
+        Box::pin(async move {
+            let (answer, counted) = oneshot::channel();
+            let imagined = Imagined {
+                app: AppId::new(app.as_str()),
+                push: MessageId(push.0),
+                audience,
+            };
+            self.member.hub.post(HubLetter::Count { imagined, answer });
+            let counted = tokio::time::timeout(LOCATE, counted).await;
+            let mut silent = self.unlinked();
+            Ok(match counted.ok().and_then(Result::ok) {
+                Some(counted) => {
+                    silent.extend(counted.silent.into_iter().map(|node| self.name_of(node)));
+                    silent.sort_unstable();
+                    silent.dedup();
+                    Connected {
+                        known: counted.live.known,
+                        others: counted.live.others,
+                        silent,
+                    }
+                }
+                None => {
+                    silent.push(self.node.name.clone());
+                    Connected {
+                        silent,
+                        ..Connected::default()
+                    }
+                }
+            })
+        })
+    }
+
     fn drain<'a>(&'a self, node: &'a str, order: DrainOrder) -> Answer<'a, ()> {
         Box::pin(async move {
             self.known(node)?;
@@ -179,7 +228,7 @@ impl Cluster for Desk {
 }
 
 /// A connection as the API and operators see it.
-pub fn shown(node: String, connected: Connected) -> ClientConnection {
+pub fn shown(node: String, connected: peer::Connected) -> ClientConnection {
     ClientConnection {
         node,
         epoch: connected.epoch.0,

@@ -20,9 +20,9 @@ use campanile_backends::{
 };
 use campanile_broker::{
     cluster::{
-        hub::{Effects, Hub, HubStats},
+        hub::{Counted, Effects, Hub, HubStats},
         membership::Membership,
-        peer::{Connected, Load, PeerMessage},
+        peer::{Connected, Imagined, Load, PeerMessage},
     },
     effects::Ticket,
     ids::{AppId, ClientKey, Generation, Millis, Offset, ShardId},
@@ -78,6 +78,13 @@ pub enum HubLetter {
         kick: bool,
         /// Gets the answer.
         answer: oneshot::Sender<Vec<(Generation, Connected)>>,
+    },
+    /// For how many connected devices would a push be?
+    Count {
+        /// The push.
+        imagined: Imagined,
+        /// Gets the answer.
+        answer: oneshot::Sender<Counted>,
     },
     /// The end.
     Stop,
@@ -220,6 +227,7 @@ impl HubThread {
                     lost: BTreeSet::new(),
                     zookeeper,
                     asked: BTreeMap::new(),
+                    counts: BTreeMap::new(),
                     last_question: 0,
                 };
                 office.run();
@@ -273,6 +281,7 @@ struct Office {
     lost: BTreeSet<Generation>,
     zookeeper: Arc<ZooKeeperMembership>,
     asked: BTreeMap<u64, oneshot::Sender<Vec<(Generation, Connected)>>>,
+    counts: BTreeMap<u64, oneshot::Sender<Counted>>,
     last_question: u64,
 }
 
@@ -350,6 +359,11 @@ impl Office {
                 self.last_question += 1;
                 self.asked.insert(self.last_question, answer);
                 self.hub.ask(self.last_question, &client, kick, now);
+            }
+            HubLetter::Count { imagined, answer } => {
+                self.last_question += 1;
+                self.counts.insert(self.last_question, answer);
+                self.hub.count(self.last_question, &imagined, now);
             }
             HubLetter::Stop => return false,
         }
@@ -459,6 +473,7 @@ impl Office {
             ready,
             clock,
             found,
+            counted,
         } = take(self.hub.effects());
         for (shard, mail) in letters {
             self.postman.take(shard, Letter::Mail(mail));
@@ -479,6 +494,11 @@ impl Office {
         for (question, nodes) in found {
             if let Some(answer) = self.asked.remove(&question) {
                 let _ = answer.send(nodes);
+            }
+        }
+        for counted in counted {
+            if let Some(answer) = self.counts.remove(&counted.ticket) {
+                let _ = answer.send(counted);
             }
         }
         if self.hub.is_ready()

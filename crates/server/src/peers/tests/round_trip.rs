@@ -1,8 +1,8 @@
 //! Every message comes out as it went in.
 
 use campanile_broker::{
-    cluster::peer::{Answer, Connected, Load, Question},
-    ids::{ClientKey, Epoch, Millis, Offset, ShardId},
+    cluster::peer::{Answer, Connected, Imagined, LiveCount, Load, Question},
+    ids::{ClientKey, Epoch, MessageId, Millis, Offset, ShardId},
     lane::Lane,
     mail::{Interest, Member},
     store::{Change, DurableMember, InboxEntry, InboxItem, LogEntry, LogKind},
@@ -143,6 +143,8 @@ fn answer() -> impl Strategy<Value = Answer> {
             connections,
             capacity
         })),
+        any::<(u64, u64)>()
+            .prop_map(|(known, others)| Answer::ThisMany(LiveCount { known, others })),
     ]
 }
 
@@ -247,6 +249,16 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             ticket,
             question: Question::Load
         }),
+        (ticket(), app(), any::<u128>(), option::of(bytes(300))).prop_map(
+            |(ticket, app, push, audience)| PeerMessage::Ask {
+                ticket,
+                question: Question::HowMany(Imagined {
+                    app,
+                    push: MessageId(push),
+                    audience: audience.map(prost::bytes::Bytes::from),
+                })
+            }
+        ),
         (ticket(), answer()).prop_map(|(ticket, answer)| PeerMessage::Answer { ticket, answer }),
     ]
 }
