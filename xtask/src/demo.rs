@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use campanile_mqtt::Version;
 use campanile_testbed::{
     conversation::{Conversation, kept},
+    network::Place,
     nodes::{ClusterOptions, Nodes, Store},
     redis::{RedisOptions, Replicated},
     zookeeper::Ensemble,
@@ -29,7 +30,7 @@ pub fn run(binary: PathBuf) -> anyhow::Result<()> {
     println!("Starting 3 nodes ...");
     let mut nodes = Nodes::start(&ClusterOptions {
         binary,
-        nodes: 3,
+        nodes: vec![Place::default(); 3],
         zookeeper: ensemble.addresses(),
         chroot: "/demo".to_owned(),
         store: Store {

@@ -37,23 +37,7 @@ enum Task {
     /// Every promise holds in the simulation, whatever goes wrong.
     Sim(sim::Plays),
     /// Every promise holds in a cluster of real nodes over real servers, whatever fails. Needs what `./test` installs.
-    Faults {
-        /// Draws the faults.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// How long faults go on.
-        #[arg(long, default_value_t = 5.0)]
-        minutes: f64,
-        /// How many nodes.
-        #[arg(long, default_value_t = 3)]
-        nodes: usize,
-        /// How Redis runs.
-        #[arg(long, value_enum, default_value = "sentinel")]
-        redis: faults::Redis,
-        /// The binary to run; built if not given.
-        #[arg(long)]
-        bin: Option<PathBuf>,
-    },
+    Faults(faults::Faults),
     /// Shows a cluster on this machine that loses a node and no message.
     Demo {
         /// The binary to run; built if not given.
@@ -69,13 +53,7 @@ fn main() -> ExitCode {
         Task::Docs { bin } => docs::run(root(), bin),
         Task::BenchCluster(bench) => bench.run(root()),
         Task::Sim(plays) => sim::run(&plays),
-        Task::Faults {
-            seed,
-            minutes,
-            nodes,
-            redis,
-            bin,
-        } => binary(bin).and_then(|bin| faults::run(seed, minutes, nodes, redis, bin)),
+        Task::Faults(faults) => binary(faults.bin.clone()).and_then(|bin| faults.run(bin)),
         Task::Demo { bin } => binary(bin).and_then(demo::run),
     };
     match done {

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode, header},
+    extract::{RawQuery, State},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use campanile_push::{
@@ -24,13 +23,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body::JsonBody,
     cluster::NodeStatus,
     keys::{Audited, new_secret},
     openapi::{self, Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
     query::{self, Paging},
-    routes::path_problem,
 };
 
 /// What an app may use.
@@ -222,18 +223,15 @@ impl Shown {
 }
 
 /// The app that a path names; one that cannot be is not there.
-fn named(path: Result<Path<String>, PathRejection>) -> Result<AppName, Problem> {
-    let Path(name) = path.map_err(path_problem)?;
-    AppName::new(&name).map_err(|bad| Problem::new(Code::Missing, format!("there is no {bad}")))
+fn named(name: &str) -> Result<AppName, Problem> {
+    AppName::new(name).map_err(|bad| Problem::new(Code::Missing, format!("there is no {bad}")))
 }
 
 /// `GET /v1/admin/apps`
 async fn list(
     State(state): State<ApiState>,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<List>, Problem> {
-    auth::authorise_operator(&state, &headers).await?;
     let paging = Paging::parse(text.as_deref())?;
     let after = app_named("after", paging.after.as_deref())?;
     let (found, more) = state
@@ -257,11 +255,9 @@ fn app_named(parameter: &str, given: Option<&str>) -> Result<Option<AppName>, Pr
 /// `POST /v1/admin/apps`
 async fn create(
     State(state): State<ApiState>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let caller = auth::authorise_operator(&state, &headers).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let NewApp { app, quotas } = NewApp::parse(&body)?;
     let secret = new_secret()?;
     let (name, hash) = (app.clone(), secret.hash());
@@ -285,11 +281,9 @@ async fn create(
 /// `GET /v1/admin/apps/{app}`
 async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    InPath(name): InPath<String>,
 ) -> Result<Json<Shown>, Problem> {
-    auth::authorise_operator(&state, &headers).await?;
-    let app = named(path)?;
+    let app = named(&name)?;
     let of = app.clone();
     let (record, devices, stored) = state
         .ask(move |context| {
@@ -320,13 +314,11 @@ fn missing(app: &AppName) -> Refusal {
 /// `PATCH /v1/admin/apps/{app}`
 async fn change(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath(name): InPath<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Shown>, Problem> {
-    let caller = auth::authorise_operator(&state, &headers).await?;
-    let app = named(path)?;
-    let body = body::read_json(&headers, body, state.config()).await?;
+    let app = named(&name)?;
     let change = QuotaChange::parse(&body)?;
     let name = app.clone();
     let plan = move |context: &Context<'_>| apps::change_quotas(context, &name, &change);
@@ -337,11 +329,10 @@ async fn change(
 /// `DELETE /v1/admin/apps/{app}`
 async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath(name): InPath<String>,
 ) -> Result<StatusCode, Problem> {
-    let caller = auth::authorise_operator(&state, &headers).await?;
-    let app = named(path)?;
+    let app = named(&name)?;
     if caller.app == app {
         return Err(Problem::new(
             Code::Clash,
@@ -372,8 +363,7 @@ impl From<NodeStatus> for Node {
 }
 
 /// `GET /v1/admin/nodes`
-async fn nodes(State(state): State<ApiState>, headers: HeaderMap) -> Result<Json<Nodes>, Problem> {
-    auth::authorise_operator(&state, &headers).await?;
+async fn nodes(State(state): State<ApiState>) -> Result<Json<Nodes>, Problem> {
     let overview = state.cluster().overview();
     Ok(Json(Nodes {
         cluster: overview.cluster,
@@ -387,9 +377,7 @@ async fn nodes(State(state): State<ApiState>, headers: HeaderMap) -> Result<Json
 async fn audit(
     State(state): State<ApiState>,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<AdminAuditPage>, Problem> {
-    auth::authorise_operator(&state, &headers).await?;
     let (paging, app) = Paging::with(text.as_deref(), "app")?;
     let app = app_named("app", app.as_deref())?;
     let of_all = app.is_none();

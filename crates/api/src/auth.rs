@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::http::{HeaderMap, header};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use campanile_push::{
     app::{AppName, KeyHash},
     key::ApiKey,
@@ -54,15 +55,17 @@ pub(crate) async fn authorise(
     app: &str,
     needed: Permission,
 ) -> Result<Caller, Problem> {
-    let caller = caller_of(state, presented(headers)?.hash()).await?;
-    if caller.app.as_str() != app {
-        return Err(Problem::new(
-            Code::WrongApp,
-            "the API key is valid, but not for the app that the path names",
-        ));
-    }
-    caller.require(needed)?;
-    Ok(caller)
+    of_app(state, presented(headers)?, app, needed).await
+}
+
+/// Lets the request through if it has an app's name and a key of it as user name and password, as JPush sends them, and the key allows what the request needs.
+pub(crate) async fn authorise_by_password(
+    state: &ApiState,
+    headers: &HeaderMap,
+    needed: Permission,
+) -> Result<Caller, Problem> {
+    let (app, key) = presented_as_password(headers)?;
+    of_app(state, key, &app, needed).await
 }
 
 /// Lets the request through if its key is an operator's, of whatever app.
@@ -72,6 +75,23 @@ pub(crate) async fn authorise_operator(
 ) -> Result<Caller, Problem> {
     let caller = caller_of(state, presented(headers)?.hash()).await?;
     caller.require(Permission::Operator)?;
+    Ok(caller)
+}
+
+async fn of_app(
+    state: &ApiState,
+    key: ApiKey,
+    app: &str,
+    needed: Permission,
+) -> Result<Caller, Problem> {
+    let caller = caller_of(state, key.hash()).await?;
+    if caller.app.as_str() != app {
+        return Err(Problem::new(
+            Code::WrongApp,
+            "the API key is valid, but not for the app that the path names",
+        ));
+    }
+    caller.require(needed)?;
     Ok(caller)
 }
 
@@ -115,6 +135,34 @@ fn presented(headers: &HeaderMap) -> Result<ApiKey, Problem> {
         return Err(malformed());
     }
     ApiKey::parse(key.trim_matches(' ')).map_err(|_| malformed())
+}
+
+/// App and key, as user name and password.
+fn presented_as_password(headers: &HeaderMap) -> Result<(String, ApiKey), Problem> {
+    let missing = || {
+        Problem::new(
+            Code::KeyMissing,
+            "send the app's name and an API key as user name and password: \"Authorization: Basic base64(APP:cmp_...)\"",
+        )
+    };
+    let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let text = given.to_str().ok().and_then(|text| text.split_once(' '));
+    let (_, encoded) = text
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+        .ok_or_else(missing)?;
+    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let (app, key) = decoded
+        .as_deref()
+        .and_then(|text| text.split_once(':'))
+        .ok_or_else(missing)?;
+    let key = ApiKey::parse(key).map_err(|_| {
+        Problem::new(
+            Code::KeyInvalid,
+            "the password must be an API key, \"cmp_\" and 43 characters",
+        )
+    })?;
+    Ok((app.to_owned(), key))
 }
 
 async fn caller_of(state: &ApiState, key: KeyHash) -> Result<Caller, Problem> {

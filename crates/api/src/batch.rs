@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
@@ -16,12 +16,11 @@ use serde::Serialize;
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
+    auth::Caller,
     body,
     openapi::{self, Operation, of},
     problem::Problem,
     pushes::{self, Accepted},
-    routes::path_problem,
 };
 
 /// Bytes of a body: a thousand pushes of the default size.
@@ -69,12 +68,10 @@ enum Item {
 /// Takes the pushes one by one; one that is refused does not disturb the others.
 pub(crate) async fn accept(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = pushes::idempotency_key(&headers)?;
     body::check_type(&headers)?;
     let body = body::read_at_most(&headers, body, state.config(), MAX_BODY_BYTES).await?;

@@ -2,6 +2,7 @@
 
 use axum::{
     body::{Body, HttpBody},
+    extract::{FromRequest, Request},
     http::{HeaderMap, HeaderValue, header},
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -9,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::{
-    Config,
+    ApiState, Config,
     problem::{Code, Problem},
 };
 
@@ -58,6 +59,19 @@ fn is_json(content_type: &str) -> bool {
             }
             _ => true,
         })
+}
+
+/// All of a body of plain JSON.
+pub(crate) struct JsonBody(pub Bytes);
+
+impl FromRequest<ApiState> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<JsonBody, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_json(&parts.headers, body, state.config()).await?;
+        Ok(JsonBody(bytes))
+    }
 }
 
 /// Reads all of a body of plain JSON.

@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use campanile_push::{
     app::AppName,
@@ -32,12 +28,11 @@ use tokio::time::sleep;
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
+    auth::Caller,
     openapi::Operation,
+    path::InPath,
     problem::{Code, Problem},
-    pushes,
-    routes::path_problem,
-    schedules,
+    pushes, schedules,
 };
 
 /// The verbs of `POST /v1/apps/{app}/pushes/{id}:..`.
@@ -122,11 +117,9 @@ pub(crate) async fn hand_in(
 /// `POST /v1/apps/{app}/pushes/{id}:pause`, `:resume`, `:cancel`, `:recall`
 pub(crate) async fn act(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, target)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, target)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let (id, verb) = target.split_once(':').unwrap_or((&target, ""));
     let verb = match verb {
         "pause" => Verb::Pause,

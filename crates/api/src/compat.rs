@@ -2,11 +2,10 @@
 
 use axum::{
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use campanile_push::{
     compat::{fcm, jpush},
     idempotency::IdempotencyKey,
@@ -17,12 +16,11 @@ use serde_json::json;
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
+    auth::Caller,
     body,
     openapi::{self, Content, Operation, Routes, Shape},
     problem::{Code, Problem},
     pushes,
-    routes::path_problem,
 };
 
 /// Refusals that our own request may get, whoever's words it came in.
@@ -82,24 +80,20 @@ pub(crate) fn routes() -> Routes {
 /// `POST /compat/fcm/v1/projects/{app}/messages:send`
 pub(crate) async fn fcm(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match send_as_fcm(&state, path, &headers, body).await {
-        Ok(answer) => answer,
-        Err(problem) => shaped(&problem, fcm::problem),
-    }
+    let sent = send_as_fcm(&state, &caller, &headers, body).await;
+    sent.unwrap_or_else(|problem| refusal(problem, Shape::Fcm))
 }
 
 async fn send_as_fcm(
     state: &ApiState,
-    path: Result<Path<String>, PathRejection>,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(state, headers, &app, Permission::PushSend).await?;
     let body = body::read_json(headers, body, state.config()).await?;
     let mapped = match fcm::map(&body, state.now_ms()) {
         Ok(mapped) => mapped,
@@ -110,7 +104,7 @@ async fn send_as_fcm(
         pushes::dry_run(state, &caller.app, request.as_bytes()).await?;
         state.new_id()
     } else {
-        pushes::send(state, &caller, request.as_bytes(), None)
+        pushes::send(state, caller, request.as_bytes(), None)
             .await?
             .id
     };
@@ -120,21 +114,20 @@ async fn send_as_fcm(
 /// `POST /compat/jpush/v3/push`
 pub(crate) async fn jpush(
     State(state): State<ApiState>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match send_as_jpush(&state, &headers, body).await {
-        Ok(answer) => answer,
-        Err(problem) => shaped(&problem, jpush::problem),
-    }
+    let sent = send_as_jpush(&state, &caller, &headers, body).await;
+    sent.unwrap_or_else(|problem| refusal(problem, Shape::Jpush))
 }
 
 async fn send_as_jpush(
     state: &ApiState,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = basic(state, headers).await?;
     let body = body::read_json(headers, body, state.config()).await?;
     let request = match jpush::map(&body) {
         Ok(request) => request,
@@ -146,41 +139,22 @@ async fn send_as_jpush(
         .transpose()
         .map_err(|bad| Problem::new(Code::InvalidIdempotencyKey, format!("cid: {bad}")))?;
     let ours = request.mapped.to_json();
-    let sent = pushes::send(state, &caller, ours.as_bytes(), key).await?;
+    let sent = pushes::send(state, caller, ours.as_bytes(), key).await?;
     Ok(json(
         StatusCode::OK,
         jpush::accepted(request.sendno, sent.id),
     ))
 }
 
-/// JPush sends the app and its key as user name and password.
-async fn basic(state: &ApiState, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let missing = || {
-        Problem::new(
-            Code::KeyMissing,
-            "send the app's name and an API key as user name and password: \"Authorization: Basic base64(APP:cmp_...)\"",
-        )
+/// A problem in the shape of the service that the caller takes us for.
+pub(crate) fn refusal(problem: Problem, shape: Shape) -> Response {
+    let in_their_words = match shape {
+        Shape::Ours => return problem.into_response(),
+        Shape::Fcm => fcm::problem,
+        Shape::Jpush => jpush::problem,
     };
-    let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
-    let text = given.to_str().ok().and_then(|text| text.split_once(' '));
-    let (_, encoded) = text
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-        .ok_or_else(missing)?;
-    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok();
-    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-    let (app, key) = decoded
-        .as_deref()
-        .and_then(|text| text.split_once(':'))
-        .ok_or_else(missing)?;
-    let bearer = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| missing())?;
-    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
-    auth::authorise(state, &headers, app, Permission::PushSend).await
-}
-
-/// A problem in the shape of the other service.
-fn shaped(problem: &Problem, shape: fn(u16, &str, &str) -> (u16, String)) -> Response {
     let code = problem.code();
-    let (status, body) = shape(code.status().as_u16(), code.text(), problem.detail());
+    let (status, body) = in_their_words(code.status().as_u16(), code.text(), problem.detail());
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, body);
     response.extensions_mut().insert(code);

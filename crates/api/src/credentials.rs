@@ -4,7 +4,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -25,10 +25,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    ApiState, auth, body, keys,
+    ApiState,
+    auth::Caller,
+    body::{self, JsonBody},
+    keys,
     openapi::{Content, Operation, Routes, named, of, reference},
+    path::InPath,
     problem::{Code, Problem},
-    routes::path_problem,
 };
 
 /// The routes of credentials.
@@ -139,12 +142,11 @@ struct Kicked {
 /// `POST /v1/apps/{app}/devices/{device}:token` and `:kick`
 pub(crate) async fn act(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, target)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path((app, target)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let body = body::read(&headers, body, state.config()).await?;
     if !body.is_empty() {
         body::check_type(&headers)?;
@@ -162,7 +164,7 @@ pub(crate) async fn act(
 
 async fn issue(
     state: &ApiState,
-    caller: auth::Caller,
+    caller: Caller,
     device: String,
     body: &[u8],
 ) -> Result<Response, Problem> {
@@ -192,11 +194,9 @@ async fn kick(state: &ApiState, app: &AppName, device: &str) -> Result<Kicked, P
 /// `DELETE /v1/apps/{app}/devices/{device}/token`
 pub(crate) async fn revoke(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, device)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, device)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let (app, id) = (caller.app.clone(), device.clone());
     let plan = move |context: &Context<'_>| tokens::revoke(context, &app, &id);
@@ -238,11 +238,8 @@ fn shown(kid: String, record: &DeviceKeyRecord) -> Shown {
 /// `GET /v1/apps/{app}/device-keys`
 pub(crate) async fn list_keys(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let found = state
         .look(move |context| device_keys::list(context.reader, &caller.app, context.now_ms))
         .await?;
@@ -256,13 +253,9 @@ pub(crate) async fn list_keys(
 /// `POST /v1/apps/{app}/device-keys`
 pub(crate) async fn add_key(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let new = NewDeviceKey::parse(&body)?;
     let kid = new.kid.clone();
     let actor = caller.actor();
@@ -274,11 +267,9 @@ pub(crate) async fn add_key(
 /// `DELETE /v1/apps/{app}/device-keys/{kid}`
 pub(crate) async fn remove_key(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, kid)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, kid)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| device_keys::remove(context, &caller.app, &kid);
     state.carry_out(actor, plan).await?;
@@ -288,11 +279,8 @@ pub(crate) async fn remove_key(
 /// `GET /v1/apps/{app}/device-rules`
 pub(crate) async fn rules(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<DeviceRules>, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let rules = state
         .look(move |context| device_rules::get(context.reader, &caller.app, context.now_ms))
         .await?;
@@ -302,13 +290,9 @@ pub(crate) async fn rules(
 /// `PUT /v1/apps/{app}/device-rules`
 pub(crate) async fn set_rules(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<DeviceRules>, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let rules = DeviceRules::parse(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| device_rules::put(context, &caller.app, &rules);

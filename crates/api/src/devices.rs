@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{RawQuery, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use campanile_push::{
@@ -22,12 +21,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body::JsonBody,
     cluster::{ClientConnection, Located},
     openapi::{self, Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
     query::{self, Paging},
-    routes::path_problem,
 };
 
 /// The routes of devices.
@@ -199,12 +200,9 @@ impl From<ClientConnection> for Connection {
 /// `GET /v1/apps/{app}/devices?filter=&after=&limit=`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Listed>, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let (paging, filter) = Paging::with(text.as_deref(), "filter")?;
     let filter = filter
         .map(|text| Expression::parse(&text))
@@ -222,13 +220,10 @@ pub(crate) async fn list(
 /// `GET /v1/apps/{app}/devices/{device}`
 pub(crate) async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Json<Shown>, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     let device = {
         let (app, id) = (app.clone(), id.clone());
         state.ask(move |context| devices::get(context, &app, &id))
@@ -249,27 +244,14 @@ async fn whereabouts(state: &ApiState, app: &AppName, id: &str) -> Option<Wherea
     }
 }
 
-/// What a write of a device comes with: its app, its id and the change.
-async fn written(
-    state: &ApiState,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(auth::Caller, String, Patch), Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(state, headers, &app, Permission::DeviceWrite).await?;
-    let body = body::read_json(headers, body, state.config()).await?;
-    Ok((caller, id, Patch::parse(&body)?))
-}
-
 /// `PUT /v1/apps/{app}/devices/{device}`
 pub(crate) async fn put(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let (caller, id, patch) = written(&state, path, &headers, body).await?;
+    let patch = Patch::parse(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| devices::put(context, &caller.app, &id, &patch);
     let written = state.carry_out(actor, plan).await?;
@@ -283,11 +265,11 @@ pub(crate) async fn put(
 /// `PATCH /v1/apps/{app}/devices/{device}`
 pub(crate) async fn patch(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Shown>, Problem> {
-    let (caller, id, patch) = written(&state, path, &headers, body).await?;
+    let patch = Patch::parse(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| devices::patch(context, &caller.app, &id, &patch);
     let device = state.carry_out(actor, plan).await?;
@@ -297,11 +279,9 @@ pub(crate) async fn patch(
 /// `DELETE /v1/apps/{app}/devices/{device}`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| devices::delete(context, &caller.app, &id);
     state.carry_out(actor, plan).await?;

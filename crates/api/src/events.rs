@@ -4,7 +4,7 @@ use std::{convert::Infallible, fmt::Write, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
@@ -25,11 +25,12 @@ use tokio::{
 };
 
 use crate::{
-    ApiState, auth,
+    ApiState,
+    auth::Caller,
     openapi::{self, Content, Operation, Routes, named},
+    path::InPath,
     problem::{Code, Problem},
     query::{self, Paging, wrong},
-    routes::path_problem,
     webhooks,
 };
 
@@ -130,12 +131,10 @@ impl Wanted {
 /// `GET /v1/apps/{app}/events`
 pub(crate) async fn stream(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let wanted = Wanted::parse(text.as_deref())?;
     let after = last_event_id(&headers)?;
     let Some(permit) = state.stream_permit() else {
@@ -320,12 +319,10 @@ impl Drop for Open {
 /// `GET /v1/apps/{app}/devices/{device}/timeline`
 pub(crate) async fn timeline(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, device)): InPath<(String, String)>,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path((app, device)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let paging = Paging::parse(text.as_deref())?;
     let after: Option<EventId> = paging.after_id()?;
     let (app, limit) = (caller.app.clone(), paging.limit);

@@ -1,8 +1,7 @@
 //! `/v1/apps/{app}/pushes/{id}/devices/{device}`: why a device did or did not get a push.
 
 use axum::{
-    extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
+    extract::State,
     response::{IntoResponse, Response},
 };
 use campanile_push::{
@@ -16,11 +15,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::{
-    ApiState, auth,
+    ApiState,
+    auth::Caller,
     openapi::{self, Operation, of},
+    path::InPath,
     problem::{Code, Problem},
     pushes::{no_such_push, push_id},
-    routes::path_problem,
 };
 
 /// What `GET /v1/apps/{app}/pushes/{id}/devices/{device}` answers.
@@ -49,13 +49,10 @@ struct Answer {
 /// `GET /v1/apps/{app}/pushes/{id}/devices/{device}`
 pub(crate) async fn explain(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id, device)): InPath<(String, String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id, device)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     let id = push_id(&id)?;
     let (of, client_id) = (app.clone(), device.clone());
     let mut facts = state

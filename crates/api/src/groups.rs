@@ -1,11 +1,6 @@
 //! `/v1/apps/{app}/tags/{tag}:add` and `/v1/apps/{app}/topics/{topic}:subscribe`: one change of many devices.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
-};
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use campanile_push::{
     device::{Patch, names::BadName},
     registry::{
@@ -20,10 +15,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body,
     openapi::{self, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
-    routes::path_problem,
 };
 
 /// Bytes of a body: as many devices as it may name, with their names of at most 256 bytes in JSON.
@@ -108,33 +105,34 @@ const OF_TOPICS: [Verb; 2] = [
 /// `POST /v1/apps/{app}/tags/{tag}:add`, `:remove`
 pub(crate) async fn tags(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, last)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Answer>, Problem> {
-    edit(&state, path, &headers, body, &OF_TAGS).await
+    edit(&state, caller, &last, &headers, body, &OF_TAGS).await
 }
 
 /// `POST /v1/apps/{app}/topics/{topic}:subscribe`, `:unsubscribe`
 pub(crate) async fn topics(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, last)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Answer>, Problem> {
-    edit(&state, path, &headers, body, &OF_TOPICS).await
+    edit(&state, caller, &last, &headers, body, &OF_TOPICS).await
 }
 
 async fn edit(
     state: &ApiState,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    last: &str,
     headers: &HeaderMap,
     body: Body,
     verbs: &[Verb],
 ) -> Result<Json<Answer>, Problem> {
-    let Path((app, last)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(state, headers, &app, Permission::DeviceWrite).await?;
-    let patch = patch_of(&last, verbs)?;
+    let patch = patch_of(last, verbs)?;
     body::check_type(headers)?;
     let body = body::read_at_most(headers, body, state.config(), MAX_BODY_BYTES).await?;
     let named = devices::parse_list(&body)?;

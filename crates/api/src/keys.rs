@@ -3,12 +3,11 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use campanile_push::{
-    app::AppName,
     id::PushId,
     key::ApiKey,
     registry::{
@@ -26,11 +25,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body::{self, JsonBody},
     openapi::{Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
     query::Paging,
-    routes::path_problem,
 };
 
 /// The routes of keys and of the audit log.
@@ -149,13 +150,9 @@ pub(crate) fn random() -> Result<[u8; 32], Problem> {
 /// `GET /v1/apps/{app}/keys`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Admin)
-        .await?
-        .app;
+    let app = caller.app;
     let records = state.look(move |context| apps::keys(context, &app)).await?;
     let keys = records.iter().map(Shown::of).collect();
     Ok(Json(List { keys }).into_response())
@@ -164,13 +161,9 @@ pub(crate) async fn list(
 /// `POST /v1/apps/{app}/keys`
 pub(crate) async fn create(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let NewKey { label, permissions } = NewKey::parse(&body)?;
     let secret = new_secret()?;
     let (app, hash) = (caller.app.clone(), secret.hash());
@@ -191,11 +184,9 @@ pub(crate) async fn create(
 /// `DELETE /v1/apps/{app}/keys/{id}`
 pub(crate) async fn revoke(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let app = caller.app.clone();
     state
         .carry_out(caller.actor(), move |context| {
@@ -208,12 +199,11 @@ pub(crate) async fn revoke(
 /// `POST /v1/apps/{app}/keys/{id}:rotate`
 pub(crate) async fn act(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, target)): InPath<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path((app, target)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let Some(id) = target.strip_suffix(":rotate").map(str::to_owned) else {
         return Err(Problem::new(
             Code::NotFound,
@@ -264,14 +254,10 @@ struct AuditPage {
 /// `GET /v1/apps/{app}/audit`
 pub(crate) async fn audit(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let app: AppName = auth::authorise(&state, &headers, &app, Permission::Admin)
-        .await?
-        .app;
+    let app = caller.app;
     let paging = Paging::parse(query.as_deref())?;
     let after: Option<PushId> = paging.after_id()?;
     let (entries, more) = state

@@ -2,8 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::HeaderMap,
+    extract::{RawQuery, State},
 };
 use campanile_push::{
     id::PushId,
@@ -17,12 +16,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    ApiState, auth,
+    ApiState,
+    auth::Caller,
     openapi::{Operation, of},
     problem::Problem,
     pushes::ShownInfo,
     query::{Paging, wrong},
-    routes::path_problem,
 };
 
 /// Pushes that are looked at for one page: a filter that few match gives short pages instead of slow ones.
@@ -148,14 +147,10 @@ fn state_of(push: &Listed, now_ms: u64) -> &'static str {
 /// `GET /v1/apps/{app}/pushes?label=&external_id=&since=&state=&after=&limit=`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Page>, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     let more = ["label", "external_id", "since", "state"];
     let (paging, given) = Paging::with_all(text.as_deref(), &more)?;
     let mut before: Option<PushId> = paging.after_id()?;

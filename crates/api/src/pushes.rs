@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -34,11 +34,13 @@ use serde_json::json;
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
-    batch, body, campaigns, explanations, listing,
+    auth::Caller,
+    batch,
+    body::{self, JsonBody},
+    campaigns, explanations, listing,
     openapi::{self, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
-    routes::path_problem,
     schedules, webhooks,
 };
 
@@ -137,12 +139,10 @@ pub(crate) struct Sent {
 /// `POST /v1/apps/{app}/pushes`
 pub(crate) async fn accept(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let idempotency = idempotency_key(&headers)?;
     let body = body::read_json(&headers, body, state.config()).await?;
     let sent = send(&state, &caller, &body, idempotency).await?;
@@ -343,15 +343,10 @@ struct Valid {
 /// `POST /v1/apps/{app}/pushes:validate`: checks a push as if it were sent, its audience too, and does nothing.
 pub(crate) async fn validate(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::PushSend)
-        .await?
-        .app;
-    let body = body::read_json(&headers, body, state.config()).await?;
+    let app = caller.app;
     check(&state, &app, &body)
         .await
         .map(|valid| axum::Json(valid).into_response())
@@ -497,13 +492,10 @@ enum Status {
 /// `GET /v1/apps/{app}/pushes/{id}`
 pub(crate) async fn report(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     if id.contains(':') {
         // What can be done with a push is not there to be read.
         return Err(no_such_push());
@@ -553,13 +545,10 @@ struct ShownSeries {
 /// `GET /v1/apps/{app}/pushes/{id}/series`
 pub(crate) async fn series(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let app = auth::authorise(&state, &headers, &app, Permission::Read)
-        .await?
-        .app;
+    let app = caller.app;
     let id = push_id(&id)?;
     let now_ms = state.now_ms();
     let found = state.read(move |reader| {

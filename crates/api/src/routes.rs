@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request, rejection::PathRejection},
+    extract::{MatchedPath, Request},
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -74,14 +74,6 @@ fn finished(routes: Routes, state: ApiState) -> Router {
         })
         .layer(from_fn(observe))
         .with_state(state)
-}
-
-/// A path that matches a route but cannot be decoded.
-pub(crate) fn path_problem(_: PathRejection) -> Problem {
-    Problem::new(
-        Code::NotFound,
-        "the path is not valid UTF-8 after percent-decoding",
-    )
 }
 
 /// Counts and times every request, answers for a handler that panics, and keeps answers out of caches.

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -20,13 +20,13 @@ use campanile_push::{
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
-    body,
+    auth::Caller,
+    body::{self, JsonBody},
     openapi::{self, Content, Operation, Routes, named},
+    path::InPath,
     problem::{Code, Problem},
     pushes::{IDEMPOTENT_REPLAYED, idempotency_key, key_reused},
     query::Paging,
-    routes::path_problem,
 };
 
 /// The routes of schedules.
@@ -138,12 +138,9 @@ pub(crate) fn routes() -> Routes {
 /// `GET /v1/apps/{app}/schedules`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let paging = Paging::parse(text.as_deref())?;
     let after: Option<ScheduleId> = paging.after_id()?;
     let (page, more) = state
@@ -159,12 +156,10 @@ pub(crate) async fn list(
 /// `POST /v1/apps/{app}/schedules`
 pub(crate) async fn create(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let key = idempotency_key(&headers)?;
     let body = body::read_json(&headers, body, state.config()).await?;
     let now_ms = state.now_ms();
@@ -199,11 +194,9 @@ fn answer(app: &AppName, created: Created) -> Result<Response, Problem> {
 /// `GET /v1/apps/{app}/schedules/{id}`
 pub(crate) async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let id = schedule_id(&id)?;
     let found = state
         .look(move |context| schedules::get(context, &caller.app, id))
@@ -217,14 +210,11 @@ pub(crate) async fn show(
 /// `PATCH /v1/apps/{app}/schedules/{id}`
 pub(crate) async fn change(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let id = schedule_id(&id)?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, &state.limits())?;
     edit(&state, &caller, id, Edit::Fields(Box::new(change))).await
 }
@@ -232,11 +222,9 @@ pub(crate) async fn change(
 /// `POST /v1/apps/{app}/schedules/{id}:pause`, `:resume`, `:run`
 pub(crate) async fn act(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, target)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, target)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let (id, action) = target.split_once(':').unwrap_or((&target, ""));
     let action = match action {
         "pause" => Edit::Pause,
@@ -255,11 +243,9 @@ pub(crate) async fn act(
 /// `DELETE /v1/apps/{app}/schedules/{id}`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::PushSend).await?;
     let (id, app) = (schedule_id(&id)?, caller.app.clone());
     state
         .carry_out(caller.actor(), move |context| {

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{RawQuery, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use campanile_push::{
@@ -20,11 +19,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body::JsonBody,
     openapi::{self, Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
     query::Paging,
-    routes::path_problem,
 };
 
 /// The routes of segments.
@@ -95,12 +96,9 @@ impl From<Segment> for Shown {
 /// `GET /v1/apps/{app}/segments?after=&limit=`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Listed>, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let paging = Paging::parse(text.as_deref())?;
     let (segments, more) = state
         .look(move |context| {
@@ -118,11 +116,9 @@ pub(crate) async fn list(
 /// `GET /v1/apps/{app}/segments/{segment}`
 pub(crate) async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, name)): InPath<(String, String)>,
 ) -> Result<Json<Shown>, Problem> {
-    let Path((app, name)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let segment = state
         .ask(move |context| segments::get(context, &caller.app, &name))
         .await?;
@@ -132,13 +128,10 @@ pub(crate) async fn show(
 /// `PUT /v1/apps/{app}/segments/{segment}`
 pub(crate) async fn put(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, name)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path((app, name)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let expression = segments::parse(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| segments::put(context, &caller.app, &name, &expression);
@@ -153,11 +146,9 @@ pub(crate) async fn put(
 /// `DELETE /v1/apps/{app}/segments/{segment}`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, name)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, name)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| segments::delete(context, &caller.app, &name);
     state.carry_out(actor, plan).await?;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -24,10 +24,12 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
-    ApiState, auth, body,
+    ApiState,
+    auth::Caller,
+    body,
     openapi::{Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
-    routes::path_problem,
 };
 
 /// Longest time for a whole list: a million lines over a slow line. Between two pieces of it, the time for a whole body of another kind.
@@ -95,12 +97,10 @@ impl From<Upload> for Shown {
 /// `POST /v1/apps/{app}/uploads`
 pub(crate) async fn create(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let format = format_of(&headers)?;
     body::check_encoding(&headers)?;
     let mut body = body;
@@ -208,11 +208,9 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
 /// `GET /v1/apps/{app}/uploads/{upload}`
 pub(crate) async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Json<Shown>, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let upload = state
         .ask(move |context| uploads::get(context, &caller.app, &id))
         .await?;
@@ -222,11 +220,9 @@ pub(crate) async fn show(
 /// `DELETE /v1/apps/{app}/uploads/{upload}`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| uploads::delete(context, &caller.app, &id);
     state.carry_out(actor, plan).await?;

@@ -2,18 +2,19 @@
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{RawQuery, State},
+    http::StatusCode,
 };
 use campanile_push::registry::{Context, devices, permission::Permission};
 
 use crate::{
-    ApiState, auth,
+    ApiState,
+    auth::Caller,
     devices::{Listed, Shown},
     openapi::{Content, Operation, Routes, of},
+    path::InPath,
     problem::{Code, Problem},
     query::Paging,
-    routes::path_problem,
 };
 
 /// The routes of users.
@@ -47,12 +48,10 @@ pub(crate) fn routes() -> Routes {
 /// `GET /v1/apps/{app}/users/{user}/devices?after=&limit=`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, user)): InPath<(String, String)>,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Listed>, Problem> {
-    let Path((app, user)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let paging = Paging::parse(text.as_deref())?;
     let page = state
         .ask(move |context| {
@@ -66,11 +65,9 @@ pub(crate) async fn list(
 /// `PUT /v1/apps/{app}/users/{user}/devices/{device}`
 pub(crate) async fn bind(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, user, device)): InPath<(String, String, String)>,
 ) -> Result<Json<Shown>, Problem> {
-    let Path((app, user, device)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| devices::bind(context, &caller.app, &user, &device);
     let device = state.carry_out(actor, plan).await?;
@@ -80,11 +77,9 @@ pub(crate) async fn bind(
 /// `DELETE /v1/apps/{app}/users/{user}/devices/{device}`
 pub(crate) async fn unbind(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, user, device)): InPath<(String, String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, user, device)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::DeviceWrite).await?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| devices::unbind(context, &caller.app, &user, &device);
     state.carry_out(actor, plan).await?;

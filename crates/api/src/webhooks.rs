@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State, rejection::PathRejection},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -23,13 +23,14 @@ use serde_json::{json, value::RawValue};
 
 use crate::{
     ApiState,
-    auth::{self, Caller},
-    body, keys,
+    auth::Caller,
+    body::{self, JsonBody},
+    keys,
     openapi::{Content, Operation, Routes, named, of, reference},
     outgoing::{self, Post},
+    path::InPath,
     problem::{Code, Problem},
     query::Paging,
-    routes::path_problem,
 };
 
 /// The routes of webhooks, and of the secret of callbacks.
@@ -143,12 +144,9 @@ pub(crate) fn routes() -> Routes {
 /// `GET /v1/apps/{app}/webhooks`
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let paging = Paging::parse(text.as_deref())?;
     let after: Option<WebhookId> = paging.after_id()?;
     let all = state
@@ -169,12 +167,10 @@ pub(crate) async fn list(
 /// `POST /v1/apps/{app}/webhooks`
 pub(crate) async fn create(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let body = body::read_json(&headers, body, state.config()).await?;
     let plain = state.config().webhooks.allow_http;
     let id = EventId(state.new_id().0);
@@ -201,11 +197,9 @@ pub(crate) async fn announce(state: &ApiState, app: &AppName) -> Result<(), Prob
 /// `GET /v1/apps/{app}/webhooks/{id}`
 pub(crate) async fn show(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let webhook = get(&state, &caller, &id).await?;
     Ok(written(StatusCode::OK, webhook.to_json(false)))
 }
@@ -219,14 +213,11 @@ async fn get(state: &ApiState, caller: &Caller, id: &str) -> Result<Webhook, Pro
 /// `PATCH /v1/apps/{app}/webhooks/{id}`
 pub(crate) async fn change(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let id = canonical(&id)?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, state.config().webhooks.allow_http)?;
     let webhook = edit(&state, &caller, id, Edit::Fields(change)).await?;
     Ok(written(StatusCode::OK, webhook.to_json(false)))
@@ -246,11 +237,9 @@ async fn edit(
 /// `DELETE /v1/apps/{app}/webhooks/{id}`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let (id, actor) = (canonical(&id)?, caller.actor());
     let plan = move |context: &Context<'_>| webhooks::delete(context, &caller.app, &id);
     state.carry_out(actor, plan).await?;
@@ -260,11 +249,9 @@ pub(crate) async fn delete(
 /// `POST /v1/apps/{app}/webhooks/{id}:rotate`, `:test`
 pub(crate) async fn act(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    InPath((_, target)): InPath<(String, String)>,
 ) -> Result<Response, Problem> {
-    let Path((app, target)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let (id, action) = target.split_once(':').unwrap_or((&target, ""));
     match action {
         "rotate" => {
@@ -342,12 +329,10 @@ struct DeadLetters<'d> {
 /// `GET /v1/apps/{app}/webhooks/{id}/dead-letters`
 pub(crate) async fn dead_letters(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
     RawQuery(text): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Read).await?;
     let of = canonical(&id)?;
     let paging = Paging::parse(text.as_deref())?;
     let after: Option<EventId> = paging.after_id()?;
@@ -383,14 +368,11 @@ struct Replayed {
 /// `POST /v1/apps/{app}/webhooks/{id}/dead-letters:replay`
 pub(crate) async fn replay(
     State(state): State<ApiState>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    InPath((_, id)): InPath<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let Path((app, id)) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let of = canonical(&id)?;
-    let body = body::read_json(&headers, body, state.config()).await?;
     let ids = replay_list(&body)?;
     let actor = caller.actor();
     let plan = move |context: &Context<'_>| webhooks::replay(context, &caller.app, &of, &ids);
@@ -406,11 +388,8 @@ struct CallbackSecret {
 /// `GET /v1/apps/{app}/callback-secret`
 pub(crate) async fn callback_secret(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let (random, actor) = (keys::random()?, caller.actor());
     let plan = move |context: &Context<'_>| webhooks::callback_signer(context, &caller.app, random);
     let signer = state.carry_out(actor, plan).await?;
@@ -420,11 +399,8 @@ pub(crate) async fn callback_secret(
 /// `POST /v1/apps/{app}/callback-secret:rotate`
 pub(crate) async fn rotate_callback_secret(
     State(state): State<ApiState>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Problem> {
-    let Path(app) = path.map_err(path_problem)?;
-    let caller = auth::authorise(&state, &headers, &app, Permission::Admin).await?;
     let (random, actor) = (keys::random()?, caller.actor());
     let plan =
         move |context: &Context<'_>| webhooks::rotate_callback_secret(context, &caller.app, random);

@@ -88,7 +88,8 @@ impl Expression {
 
     /// Reads what `Display` wrote, which may be longer than what may be asked for.
     pub fn parse_canonical(text: &str) -> Result<Expression, SyntaxError> {
-        Expression::of(parser::parse(text)?)
+        // Nodes do this for each push that a device has missed: what is canonical need not be written again to see how long it is.
+        Expression::within_bounds(parser::parse(text)?, |_| text.len())
     }
 
     /// The devices with a topic.
@@ -112,6 +113,13 @@ impl Expression {
 
     /// Takes a tree that keeps the bounds.
     pub(crate) fn of(term: Term) -> Result<Expression, SyntaxError> {
+        Expression::within_bounds(term, |expression| expression.to_string().len())
+    }
+
+    fn within_bounds(
+        term: Term,
+        bytes: impl FnOnce(&Expression) -> usize,
+    ) -> Result<Expression, SyntaxError> {
         let fault = |fault| Err(SyntaxError::at_start(fault));
         let tests = term.tests();
         if tests > MAX_TESTS {
@@ -121,7 +129,7 @@ impl Expression {
             return fault(Fault::TooDeep);
         }
         let expression = Expression { term };
-        let bytes = expression.to_string().len();
+        let bytes = bytes(&expression);
         if bytes > MAX_CANONICAL_BYTES {
             return fault(Fault::TooLong {
                 bytes,

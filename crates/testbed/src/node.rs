@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     http,
+    network::Place,
     process::{Process, wait_for},
 };
 
@@ -29,6 +30,7 @@ pub struct Node {
     name: String,
     binary: PathBuf,
     directory: PathBuf,
+    place: Place,
     addresses: Addresses,
     process: Option<Process>,
 }
@@ -45,6 +47,19 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// Free ports at a place.
+    pub fn at(place: &Place) -> anyhow::Result<Addresses> {
+        if place.is_here() {
+            return Addresses::free();
+        }
+        let free = || Ok::<_, anyhow::Error>((place.ip(), place.free_port()?).into());
+        Ok(Addresses {
+            mqtt: free()?,
+            http: free()?,
+            peers: free()?,
+        })
+    }
+
     /// Free ports of an address that nobody else uses, so that they stay free while the node does not run: ports of outgoing connections are taken on
     /// 127.0.0.1.
     pub fn free() -> anyhow::Result<Addresses> {
@@ -76,14 +91,25 @@ impl Node {
             name: name.to_owned(),
             binary: binary.to_owned(),
             directory,
+            place: Place::default(),
             addresses,
             process: None,
         })
     }
 
+    /// The same on another host, where its addresses are.
+    pub fn at(self, place: Place) -> Node {
+        Node { place, ..self }
+    }
+
     /// Its name in the cluster.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Where it listens.
@@ -104,8 +130,9 @@ impl Node {
     /// Starts the process; returns before it is ready.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         ensure!(!self.is_running(), "{} runs already", self.name);
-        let mut command = self.campanile(&["serve", "--dev", "--config"]);
+        let mut command = self.place.command(&self.binary);
         command
+            .args(["serve", "--dev", "--config"])
             .arg(self.directory.join("campanile.toml"))
             .arg("--data")
             .arg(self.data())

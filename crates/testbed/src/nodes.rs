@@ -1,17 +1,14 @@
-//! The nodes of a cluster, with a wire between each of them and what it talks to.
+//! The nodes of a cluster.
 
-use std::{
-    collections::BTreeMap, fmt::Write as _, net::SocketAddr, path::PathBuf, sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::{
+    network::Place,
     node::{Addresses, Node},
     process::wait_for,
-    proxy::{Flow, Proxy, Wire},
 };
 
 /// How long all nodes may take to see each other.
@@ -37,8 +34,8 @@ pub struct Store {
 pub struct ClusterOptions {
     /// The program.
     pub binary: PathBuf,
-    /// How many nodes, at most 9.
-    pub nodes: usize,
+    /// Where each node runs.
+    pub nodes: Vec<Place>,
     /// `host:port` of ZooKeeper's servers.
     pub zookeeper: Vec<String>,
     /// The path under which the cluster is.
@@ -57,12 +54,8 @@ pub struct ClusterOptions {
 #[derive(Debug)]
 pub struct Nodes {
     nodes: Vec<Node>,
-    /// By dialer and listener: nodes dial each other, the later one the earlier.
-    links: BTreeMap<(usize, usize), Wire>,
-    stores: Vec<Wire>,
-    ensembles: Vec<Wire>,
-    _proxies: Vec<Proxy>,
-    directory: TempDir,
+    /// Theirs.
+    _directory: TempDir,
 }
 
 impl Nodes {
@@ -80,73 +73,20 @@ impl Nodes {
     }
 
     fn prepare(options: &ClusterOptions) -> anyhow::Result<Nodes> {
-        let mut nodes = Nodes {
-            nodes: Vec::new(),
-            links: BTreeMap::new(),
-            stores: Vec::new(),
-            ensembles: Vec::new(),
-            _proxies: Vec::new(),
-            directory: TempDir::new()?,
-        };
-        for from in 0..options.nodes {
-            for to in 0..options.nodes {
-                nodes.links.insert((from, to), Wire::default());
-            }
+        let directory = TempDir::new()?;
+        let mut nodes = Vec::new();
+        for (index, place) in options.nodes.iter().enumerate() {
+            let name = format!("node-{}", index + 1);
+            let addresses = Addresses::at(place)?;
+            let settings = settings(options, &name, addresses)?;
+            let path = directory.path().join(&name);
+            let node = Node::new(&options.binary, &name, path, addresses, &settings)?;
+            nodes.push(node.at(place.clone()));
         }
-        for index in 0..options.nodes {
-            nodes.add(index, options)?;
-        }
-        Ok(nodes)
-    }
-
-    fn add(&mut self, index: usize, options: &ClusterOptions) -> anyhow::Result<()> {
-        let addresses = Addresses::free()?;
-        let (store, ensemble) = (Wire::default(), Wire::default());
-        let mut zookeeper = Vec::new();
-        for server in &options.zookeeper {
-            zookeeper.push(self.proxy(Proxy::start(server.parse()?, ensemble.clone())?));
-        }
-        // Sentinels and servers of a Redis Cluster name others, which are not behind a proxy.
-        let mut redis = options.store.addresses.clone();
-        if options.store.mode == "standalone" {
-            for server in &mut redis {
-                *server = self.proxy(Proxy::start(server.parse()?, store.clone())?);
-            }
-        }
-        let peers = self.link_proxy(index, addresses.peers, options.nodes)?;
-        let name = name(index);
-        let settings = settings(options, &name, addresses, &peers, &zookeeper, &redis)?;
-        let directory = self.directory.path().join(&name);
-        let node = Node::new(&options.binary, &name, directory, addresses, &settings)?;
-        self.nodes.push(node);
-        self.stores.push(store);
-        self.ensembles.push(ensemble);
-        Ok(())
-    }
-
-    fn proxy(&mut self, proxy: Proxy) -> String {
-        let address = proxy.address().to_string();
-        self._proxies.push(proxy);
-        address
-    }
-
-    /// A peer says its name first.
-    fn link_proxy(
-        &mut self,
-        index: usize,
-        target: SocketAddr,
-        count: usize,
-    ) -> anyhow::Result<String> {
-        let wires: Vec<(Vec<u8>, Wire)> = (0..count)
-            .map(|from| (name(from).into_bytes(), self.links[&(from, index)].clone()))
-            .collect();
-        let wires = Arc::new(wires);
-        let choose = move |said: &[u8]| {
-            let says = |name: &[u8]| said.windows(name.len()).any(|part| part == name);
-            let (_, wire) = wires.iter().find(|(name, _)| says(name))?;
-            Some(wire.clone())
-        };
-        Ok(self.proxy(Proxy::start_choosing(target, choose)?))
+        Ok(Nodes {
+            nodes,
+            _directory: directory,
+        })
     }
 
     /// How many there are, running or not.
@@ -169,30 +109,9 @@ impl Nodes {
         self.nodes.iter().map(Node::addresses).collect()
     }
 
-    /// What is between a node and Redis. It is not on the way to Sentinels and Redis Clusters.
-    pub fn store_wire(&self, index: usize) -> &Wire {
-        &self.stores[index]
-    }
-
-    /// What is between a node and ZooKeeper.
-    pub fn ensemble_wire(&self, index: usize) -> &Wire {
-        &self.ensembles[index]
-    }
-
-    /// Sets what one node hears of another, and the other of it.
-    pub fn set_link(&self, one: usize, other: usize, to_other: Flow, to_one: Flow) {
-        self.links[&(one, other)].set(to_other, to_one);
-        self.links[&(other, one)].set(to_one, to_other);
-    }
-
-    /// Lets everything pass again.
-    pub fn mend(&self) {
-        let wires = self
-            .links
-            .values()
-            .chain(&self.stores)
-            .chain(&self.ensembles);
-        wires.for_each(Wire::mend);
+    /// Where they run.
+    pub fn places(&self) -> Vec<Place> {
+        self.nodes.iter().map(|node| node.place().clone()).collect()
     }
 
     /// Waits until every node is registered and linked to every other.
@@ -232,10 +151,6 @@ impl Drop for Nodes {
     }
 }
 
-fn name(index: usize) -> String {
-    format!("node-{}", index + 1)
-}
-
 /// How many nodes a node sees in order, itself among them.
 pub fn sees(node: &Node) -> Option<usize> {
     let status: serde_json::Value =
@@ -248,22 +163,15 @@ pub fn sees(node: &Node) -> Option<usize> {
     (status["membership_reachable"] == true && nodes.len() == listed).then_some(listed)
 }
 
-fn settings(
-    options: &ClusterOptions,
-    name: &str,
-    addresses: Addresses,
-    peers: &str,
-    zookeeper: &[String],
-    redis: &[String],
-) -> anyhow::Result<String> {
+fn settings(options: &ClusterOptions, name: &str, addresses: Addresses) -> anyhow::Result<String> {
     let store = &options.store;
     let mut text = String::new();
     writeln!(text, "[node]\nname = {name:?}\nshards = 2\n")?;
     writeln!(text, "[store]\nkind = \"redis\"\n")?;
     writeln!(
         text,
-        "[redis]\nmode = {:?}\naddresses = {redis:?}",
-        store.mode
+        "[redis]\nmode = {:?}\naddresses = {:?}",
+        store.mode, store.addresses
     )?;
     if store.mode == "sentinel" {
         writeln!(text, "master_name = {:?}", store.master_name)?;
@@ -282,8 +190,8 @@ fn settings(
     }
     writeln!(
         text,
-        "[cluster]\nzookeeper = {zookeeper:?}\nchroot = {:?}",
-        options.chroot
+        "[cluster]\nzookeeper = {:?}\nchroot = {:?}",
+        options.zookeeper, options.chroot
     )?;
     writeln!(
         text,
@@ -292,7 +200,7 @@ fn settings(
     )?;
     writeln!(
         text,
-        "peer_address = \"{}\"\npeer_advertise = {peers:?}",
+        "peer_address = \"{0}\"\npeer_advertise = \"{0}\"",
         addresses.peers
     )?;
     writeln!(text, "{}\n\n{}", options.cluster_settings, options.settings)?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use crate::process::{Process, START, free_port, wait_for};
+use crate::{
+    network::Place,
+    process::{Process, START, wait_for},
+};
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,8 @@ pub struct RedisOptions {
     pub tls: Option<TlsFiles>,
     /// Password of the default user, which the testbed itself needs to know.
     pub password: Option<String>,
+    /// Where it runs.
+    pub place: Place,
 }
 
 /// Files for TLS, as PEM.
@@ -44,6 +49,7 @@ pub struct Redis {
     program: &'static str,
     arguments: Vec<String>,
     directory: TempDir,
+    place: Place,
     port: u16,
     password: Option<String>,
     /// It speaks TLS, so that the testbed cannot ask it.
@@ -72,9 +78,11 @@ impl Redis {
 
     fn try_start(options: &RedisOptions) -> anyhow::Result<Redis> {
         let directory = TempDir::new()?;
-        let port = free_port()?;
+        let port = options.place.free_port()?;
         let mut lines = vec![
-            "bind 127.0.0.1".to_owned(),
+            format!("bind {}", options.place.ip()),
+            // Or it refuses whoever comes from another host without a password.
+            "protected-mode no".to_owned(),
             "save \"\"".to_owned(),
             format!("dir {}", directory.path().display()),
             "repl-diskless-sync-delay 0".to_owned(),
@@ -114,12 +122,14 @@ impl Redis {
         let file = directory.path().join(format!("{name}.conf"));
         std::fs::write(&file, lines.join("\n") + "\n")?;
         let arguments = vec![file.display().to_string()];
-        let process = start(program, name, directory.path(), &arguments)?;
+        let place = options.place.clone();
+        let process = start(&place, program, name, directory.path(), &arguments)?;
         Ok(Redis {
             name: name.to_owned(),
             program,
             arguments,
             directory,
+            place,
             port,
             password: options.password.clone(),
             is_silent: options.tls.is_some(),
@@ -129,7 +139,16 @@ impl Redis {
 
     /// Where it listens, as `host:port`.
     pub fn address(&self) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        self.socket().to_string()
+    }
+
+    fn socket(&self) -> SocketAddr {
+        (self.place.ip(), self.port).into()
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Its port.
@@ -161,6 +180,7 @@ impl Redis {
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.process.kill();
         self.process = start(
+            &self.place,
             self.program,
             &self.name,
             self.directory.path(),
@@ -170,18 +190,16 @@ impl Redis {
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let (port, password) = (self.port, self.password.clone());
+        let (socket, password) = (self.socket(), self.password.clone());
         if self.is_silent {
             return self.process.wait_until("redis to listen", || {
-                Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-                    .ok()
-                    .map(|_| ()))
+                Ok(TcpStream::connect(socket).ok().map(|_| ()))
             });
         }
         // Another one that was given the same port may answer while this one is about to fail.
         let own = format!("process_id:{}", self.process.id());
         self.process.wait_until("redis to answer", || {
-            let answer = |command: &[&str]| ask(port, password.as_deref(), command);
+            let answer = |command: &[&str]| ask(socket, password.as_deref(), command);
             let is_up = answer(&["PING"]).is_ok_and(|answer| answer == "PONG");
             let info = answer(&["INFO", "server"]).unwrap_or_default();
             Ok((is_up && info.lines().any(|line| line.trim() == own)).then_some(()))
@@ -190,17 +208,18 @@ impl Redis {
 
     /// Sends a command and returns the answer: of one that is a list, its elements a line each.
     pub fn ask(&self, command: &[&str]) -> anyhow::Result<String> {
-        ask(self.port, self.password.as_deref(), command)
+        ask(self.socket(), self.password.as_deref(), command)
     }
 }
 
 fn start(
+    place: &Place,
     program: &str,
     name: &str,
     directory: &Path,
     arguments: &[String],
 ) -> anyhow::Result<Process> {
-    Process::start(name, directory, Command::new(program).args(arguments))
+    Process::start(name, directory, place.command(program).args(arguments))
 }
 
 /// A primary with replicas, watched by three sentinels that promote another one within about two seconds.
@@ -218,20 +237,29 @@ impl Replicated {
 
     /// Starts a primary, replicas and sentinels, and waits until all know each other.
     pub fn start(replicas: usize, options: &RedisOptions) -> anyhow::Result<Replicated> {
+        Replicated::start_at(&vec![options.place.clone(); replicas + 1], options)
+    }
+
+    /// The same with a place for each server, the primary's first. Each of the first three has a sentinel, too.
+    pub fn start_at(places: &[Place], options: &RedisOptions) -> anyhow::Result<Replicated> {
         const SENTINELS: usize = 3;
-        let primary = Redis::start_with(options)?;
-        let port = primary.port();
+        let at = |place: &Place| RedisOptions {
+            place: place.clone(),
+            ..options.clone()
+        };
+        let (first, others) = places.split_first().context("no place for a primary")?;
+        let replicas = others.len();
+        let primary = Redis::start_with(&at(first))?;
+        let (ip, port) = (first.ip(), primary.port());
         let mut servers = vec![primary];
-        for _ in 0..replicas {
-            let mut options = options.clone();
-            options
-                .config
-                .push(format!("replicaof {} {port}", Ipv4Addr::LOCALHOST));
+        for place in others {
+            let mut options = at(place);
+            options.config.push(format!("replicaof {ip} {port}"));
             servers.push(Redis::start_with(&options)?);
         }
         let mut sentinels = Vec::new();
-        for _ in 0..SENTINELS {
-            sentinels.push(Replicated::start_sentinel(port, options)?);
+        for place in places.iter().cycle().take(SENTINELS) {
+            sentinels.push(Replicated::start_sentinel(&servers[0], &at(place))?);
         }
         let replicated = Replicated { servers, sentinels };
         wait_for("replicas to be online", START, || {
@@ -259,17 +287,19 @@ impl Replicated {
         Ok(replicated)
     }
 
-    fn start_sentinel(primary: u16, options: &RedisOptions) -> anyhow::Result<Redis> {
+    fn start_sentinel(primary: &Redis, options: &RedisOptions) -> anyhow::Result<Redis> {
         let directory = TempDir::new()?;
-        let port = free_port()?;
+        let port = options.place.free_port()?;
         let name = Replicated::NAME;
         let mut lines = vec![
             format!("port {port}"),
-            "bind 127.0.0.1".to_owned(),
+            format!("bind {}", options.place.ip()),
+            "protected-mode no".to_owned(),
             format!("dir {}", directory.path().display()),
             format!(
-                "sentinel monitor {name} {} {primary} 2",
-                Ipv4Addr::LOCALHOST
+                "sentinel monitor {name} {} {} 2",
+                primary.place.ip(),
+                primary.port
             ),
             format!("sentinel down-after-milliseconds {name} 500"),
             format!("sentinel failover-timeout {name} 3000"),
@@ -278,17 +308,26 @@ impl Replicated {
         if let Some(password) = &options.password {
             lines.push(format!("sentinel auth-pass {name} {password}"));
         }
-        let no_options = RedisOptions::default();
+        let only_place = RedisOptions {
+            place: options.place.clone(),
+            ..RedisOptions::default()
+        };
         let mut sentinel = Redis::launch(
             "redis-sentinel",
             "sentinel",
             directory,
             port,
             &lines,
-            &no_options,
+            &only_place,
         )?;
         sentinel.wait_until_ready()?;
         Ok(sentinel)
+    }
+
+    /// Where each server runs.
+    pub fn places(&self) -> Vec<Place> {
+        let servers = self.servers.iter();
+        servers.map(|server| server.place().clone()).collect()
     }
 
     /// Addresses of the sentinels.
@@ -300,13 +339,12 @@ impl Replicated {
     pub fn primary(&mut self) -> anyhow::Result<&mut Redis> {
         let query = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Replicated::NAME];
         let answer = self.sentinels[0].ask(&query)?;
-        let port: u16 = answer
-            .lines()
-            .nth(1)
-            .and_then(|port| port.parse().ok())
-            .with_context(|| format!("the sentinel answered {answer:?}"))?;
-        let server = self.servers.iter_mut().find(|server| server.port == port);
-        server.with_context(|| format!("no server of ours listens on {port}"))
+        let address = answer.replace('\n', ":");
+        let mut servers = self.servers.iter_mut();
+        let server = servers.find(|server| server.address() == address);
+        server.with_context(|| {
+            format!("the sentinel answered {answer:?}, which is no server of ours")
+        })
     }
 }
 
@@ -318,15 +356,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Servers that are primaries.
+    pub const PRIMARIES: usize = 3;
+
     /// Starts a cluster and waits until it takes requests.
     pub fn start(replicas: usize, options: &RedisOptions) -> anyhow::Result<Cluster> {
-        const PRIMARIES: usize = 3;
+        let servers = Cluster::PRIMARIES * (1 + replicas);
+        Cluster::start_at(&vec![options.place.clone(); servers], options)
+    }
+
+    /// The same with a place for each server, as many as a multiple of [`Cluster::PRIMARIES`].
+    pub fn start_at(places: &[Place], options: &RedisOptions) -> anyhow::Result<Cluster> {
+        let replicas = (places.len() / Cluster::PRIMARIES).saturating_sub(1);
         let mut options = options.clone();
         options
             .config
             .extend(["cluster-enabled yes", "cluster-node-timeout 1000"].map(str::to_owned));
         let mut servers = Vec::new();
-        for _ in 0..PRIMARIES * (1 + replicas) {
+        for place in places {
+            options.place = place.clone();
             servers.push(Cluster::start_server(&options)?);
         }
         let mut create = Command::new("redis-cli");
@@ -364,8 +412,14 @@ impl Cluster {
         let mut options = options.clone();
         options
             .config
-            .push(format!("cluster-port {}", free_port()?));
+            .push(format!("cluster-port {}", options.place.free_port()?));
         Redis::start_with(&options)
+    }
+
+    /// Where each server runs.
+    pub fn places(&self) -> Vec<Place> {
+        let servers = self.servers.iter();
+        servers.map(|server| server.place().clone()).collect()
     }
 
     /// Addresses of all servers.
@@ -382,8 +436,8 @@ fn is_synced(server: &Redis) -> anyhow::Result<bool> {
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn ask(port: u16, password: Option<&str>, command: &[&str]) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+fn ask(server: SocketAddr, password: Option<&str>, command: &[&str]) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     if let Some(password) = password {

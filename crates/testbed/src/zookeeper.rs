@@ -3,16 +3,18 @@
 use std::{
     fmt::Write as _,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use crate::process::{Process, START, free_port, wait_for};
+use crate::{
+    network::Place,
+    process::{Process, START, wait_for},
+};
 
 /// Beside `zookeeper.jar`, whose manifest names what it needs of Debian's jars, except for these, without which it cannot speak TLS.
 const JARS: &[&str] = &[
@@ -59,6 +61,7 @@ pub struct Ensemble {
 #[derive(Debug)]
 struct Server {
     directory: PathBuf,
+    place: Place,
     client_port: u16,
     process: Option<Process>,
 }
@@ -66,19 +69,24 @@ struct Server {
 impl Ensemble {
     /// Starts that many servers (1 or 3, say) and waits until they serve.
     pub fn start(servers: usize) -> anyhow::Result<Ensemble> {
-        Ensemble::start_with(servers, None)
+        Ensemble::start_at(&vec![Place::default(); servers])
+    }
+
+    /// Like [`Ensemble::start`], with a place for each server.
+    pub fn start_at(places: &[Place]) -> anyhow::Result<Ensemble> {
+        Ensemble::start_with(places, None)
     }
 
     /// Like [`Ensemble::start`]; clients must come by TLS and show a certificate.
     pub fn start_tls(servers: usize, tls: &Tls) -> anyhow::Result<Ensemble> {
-        Ensemble::start_with(servers, Some(tls))
+        Ensemble::start_with(&vec![Place::default(); servers], Some(tls))
     }
 
-    fn start_with(servers: usize, tls: Option<&Tls>) -> anyhow::Result<Ensemble> {
-        ensure!(servers > 0, "an ensemble has at least one server");
+    fn start_with(places: &[Place], tls: Option<&Tls>) -> anyhow::Result<Ensemble> {
+        ensure!(!places.is_empty(), "an ensemble has at least one server");
         let mut attempt = 1;
         loop {
-            match Ensemble::try_start(servers, tls) {
+            match Ensemble::try_start(places, tls) {
                 Err(error)
                     if attempt < ATTEMPTS
                         && format!("{error:#}").contains("Address already in use") =>
@@ -90,26 +98,31 @@ impl Ensemble {
         }
     }
 
-    fn try_start(servers: usize, tls: Option<&Tls>) -> anyhow::Result<Ensemble> {
+    fn try_start(places: &[Place], tls: Option<&Tls>) -> anyhow::Result<Ensemble> {
         let directory = TempDir::new()?;
-        let quorum: Vec<(u16, u16)> = (0..servers)
-            .map(|_| Ok((free_port()?, free_port()?)))
+        let quorum: Vec<String> = places
+            .iter()
+            .map(|place| {
+                let (peers, election) = (place.free_port()?, place.free_port()?);
+                Ok(format!("{}:{peers}:{election}", place.ip()))
+            })
             .collect::<anyhow::Result<_>>()?;
         let mut ensemble = Ensemble {
             servers: Vec::new(),
             _directory: directory,
         };
-        for index in 0..servers {
+        for (index, place) in places.iter().enumerate() {
             let directory = ensemble._directory.path().join(format!("server{index}"));
             let server = Server {
-                client_port: free_port()?,
+                client_port: place.free_port()?,
+                place: place.clone(),
                 directory,
                 process: None,
             };
             server.configure(index, &quorum, tls)?;
             ensemble.servers.push(server);
         }
-        for index in 0..servers {
+        for index in 0..places.len() {
             ensemble.launch(index)?;
         }
         ensemble.wait_until_serving()?;
@@ -118,8 +131,16 @@ impl Ensemble {
 
     /// `host:port` of each server, for clients.
     pub fn addresses(&self) -> Vec<String> {
-        let address = |server: &Server| format!("{}:{}", Ipv4Addr::LOCALHOST, server.client_port);
+        let address = |server: &Server| server.socket().to_string();
         self.servers.iter().map(address).collect()
+    }
+
+    /// Where each server runs.
+    pub fn places(&self) -> Vec<Place> {
+        self.servers
+            .iter()
+            .map(|server| server.place.clone())
+            .collect()
     }
 
     /// How many servers it has, running or not.
@@ -172,9 +193,9 @@ impl Ensemble {
             let Some(process) = &mut server.process else {
                 continue;
             };
-            let port = server.client_port;
+            let socket = SocketAddr::from((server.place.ip(), server.client_port));
             process.wait_until(&format!("a ZooKeeper server in {}", log.display()), || {
-                Ok(mode(&log, port))
+                Ok(mode(&log, socket))
             })?;
         }
         Ok(())
@@ -185,7 +206,7 @@ impl Ensemble {
         wait_for("a leader of the ensemble", START, || {
             let leads = |server: &Server| {
                 server.process.is_some()
-                    && mode(&server.directory, server.client_port)
+                    && mode(&server.directory, server.socket())
                         .is_some_and(|mode| mode != "follower")
             };
             Ok(self.servers.iter().position(leads))
@@ -194,12 +215,7 @@ impl Ensemble {
 }
 
 impl Server {
-    fn configure(
-        &self,
-        index: usize,
-        quorum: &[(u16, u16)],
-        tls: Option<&Tls>,
-    ) -> anyhow::Result<()> {
+    fn configure(&self, index: usize, quorum: &[String], tls: Option<&Tls>) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.directory.join("data"))?;
         std::fs::write(self.directory.join("data/myid"), format!("{}\n", index + 1))?;
         let mut lines = String::new();
@@ -213,8 +229,9 @@ impl Server {
         match tls {
             None => writeln!(
                 lines,
-                "clientPort={}\nclientPortAddress=127.0.0.1",
-                self.client_port
+                "clientPort={}\nclientPortAddress={}",
+                self.client_port,
+                self.place.ip()
             )?,
             Some(tls) => {
                 writeln!(
@@ -239,15 +256,19 @@ impl Server {
             }
         }
         if quorum.len() > 1 {
-            for (index, (peers, election)) in quorum.iter().enumerate() {
-                writeln!(lines, "server.{}=127.0.0.1:{peers}:{election}", index + 1)?;
+            for (index, server) in quorum.iter().enumerate() {
+                writeln!(lines, "server.{}={server}", index + 1)?;
             }
         }
         Ok(std::fs::write(self.directory.join("zoo.cfg"), lines)?)
     }
 
+    fn socket(&self) -> SocketAddr {
+        (self.place.ip(), self.client_port).into()
+    }
+
     fn launch(&self, index: usize) -> anyhow::Result<Process> {
-        let mut command = Command::new("java");
+        let mut command = self.place.command("java");
         command
             .args(JVM)
             .arg("-cp")
@@ -274,23 +295,22 @@ fn class_path() -> anyhow::Result<String> {
 }
 
 /// Whether a server leads, follows or stands alone; `None` while it does not serve.
-fn mode(directory: &Path, port: u16) -> Option<String> {
+fn mode(directory: &Path, server: SocketAddr) -> Option<String> {
     // A secure port takes no commands; there the log has to do, and a TLS ensemble is of one server.
     let configuration = std::fs::read_to_string(directory.join("zoo.cfg")).ok()?;
     if configuration.contains("secureClientPort") {
-        let listens = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        let listens = TcpStream::connect(server).is_ok();
         return listens.then(|| "standalone".to_owned());
     }
-    let answer = ask(port, "srvr").ok()?;
+    let answer = ask(server, "srvr").ok()?;
     let line = answer
         .lines()
         .find_map(|line| line.strip_prefix("Mode: "))?;
     Some(line.trim().to_owned())
 }
 
-fn ask(port: u16, command: &str) -> anyhow::Result<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+fn ask(server: SocketAddr, command: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
     // A frozen server accepts and never answers.
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(command.as_bytes())?;

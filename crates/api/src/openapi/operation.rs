@@ -7,7 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::problems::{self, Shape as ProblemShape};
-use crate::problem::Code;
+use crate::{
+    guard::{Access, Guarded},
+    problem::Code,
+};
 
 /// Refusals of everything that needs a key: the key may be looked up in the store.
 const OF_KEYS: &[Code] = &[
@@ -54,15 +57,6 @@ pub(crate) fn of<T: JsonSchema>() -> Content {
 /// One of [`super::schemas`], by its name.
 pub(crate) fn named(name: &str) -> Content {
     Content::Told(super::reference(name))
-}
-
-enum Access {
-    /// Open to everybody.
-    Open,
-    /// A key as a bearer token, with this permission.
-    Key(Permission),
-    /// App and key as user name and password, with this permission.
-    Password(Permission),
 }
 
 struct Answer {
@@ -114,13 +108,13 @@ impl Operation {
 
     /// Needs a key of the app with this permission.
     pub fn needs(mut self, permission: Permission) -> Operation {
-        self.access = Access::Key(permission);
+        self.access = Access::App(permission);
         self.may(OF_KEYS)
     }
 
     /// Needs a key with the permission `operator`, of any app.
     pub fn needs_operator(mut self) -> Operation {
-        self.access = Access::Key(Permission::Operator);
+        self.access = Access::Operator;
         self.may(&[
             Code::KeyMissing,
             Code::KeyInvalid,
@@ -260,6 +254,20 @@ impl Operation {
         self
     }
 
+    /// Whether the same may come in.
+    pub(super) fn is_guarded_as(&self, other: &Operation) -> bool {
+        (self.access, self.shape) == (other.access, other.shape)
+    }
+
+    /// A handler that only those reach who may.
+    pub(super) fn guard<H>(&self, handler: H) -> Guarded<H> {
+        Guarded {
+            access: self.access,
+            shape: self.shape,
+            handler,
+        }
+    }
+
     /// The operation as OpenAPI has it.
     pub(super) fn document(
         mut self,
@@ -277,7 +285,8 @@ impl Operation {
         }
         let permission = match &self.access {
             Access::Open => None,
-            Access::Key(permission) => Some(("bearer", *permission)),
+            Access::App(permission) => Some(("bearer", *permission)),
+            Access::Operator => Some(("bearer", Permission::Operator)),
             Access::Password(permission) => Some(("password", *permission)),
         };
         let mut sentences = vec![self.description];

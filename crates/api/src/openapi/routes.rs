@@ -28,7 +28,8 @@ macro_rules! methods {
                 H: Handler<T, ApiState>,
                 T: 'static,
             {
-                self.router = self.router.route(path, routing::$method(handler));
+                let guarded = operation.guard(handler);
+                self.router = self.router.route(path, routing::$method(guarded));
                 self.describe(stringify!($method), path.to_owned(), operation);
                 self
             }
@@ -63,7 +64,7 @@ impl Routes {
     }
 
     /// Answers POST of paths that go on with a verb, such as `{id}:pause`. The router knows parameters of whole segments only, so that
-    /// one handler gets all of them and splits at the last colon itself.
+    /// one handler gets all of them and splits at the last colon itself. All need the same.
     pub fn verbs<H, T, const N: usize>(
         mut self,
         path: &str,
@@ -74,7 +75,11 @@ impl Routes {
         H: Handler<T, ApiState>,
         T: 'static,
     {
-        self.router = self.router.route(path, routing::post(handler));
+        let (_, first) = verbs.first().expect("there is a verb");
+        let same = |(_, other): &(&str, Operation)| other.is_guarded_as(first);
+        assert!(verbs.iter().all(same), "the verbs of {path} share a guard");
+        let guarded = first.guard(handler);
+        self.router = self.router.route(path, routing::post(guarded));
         for (verb, operation) in verbs {
             self.describe("post", format!("{path}:{verb}"), operation);
         }

@@ -585,7 +585,7 @@ fn malformed() -> StoreError {
 }
 
 /// Looks whether the servers keep what they are given.
-async fn judge(servers: &Servers, config: &RedisConfig) -> Result<(), OpenError> {
+async fn judge(servers: &Arc<Servers>, config: &RedisConfig) -> Result<(), OpenError> {
     let down = |Down(reason)| OpenError::Down(reason);
     for mut server in servers.all().await.map_err(down)? {
         let address = server.address.clone();

@@ -79,7 +79,7 @@ impl Servers {
     }
 
     /// The server that holds the keys of a tag. Fails at once while it is known to be down.
-    pub async fn of(&self, tag: &str) -> Result<Server, Down> {
+    pub async fn of(self: &Arc<Self>, tag: &str) -> Result<Server, Down> {
         let address = {
             let state = self.state();
             let address = state.address(tag);
@@ -108,7 +108,7 @@ impl Servers {
     }
 
     /// All servers that hold keys.
-    pub async fn all(&self) -> Result<Vec<Server>, Down> {
+    pub async fn all(self: &Arc<Self>) -> Result<Vec<Server>, Down> {
         if self.state().routes.is_empty() {
             self.find().await?;
         }
@@ -128,7 +128,7 @@ impl Servers {
     }
 
     /// Looks again who holds what.
-    pub async fn find(&self) -> Result<(), Down> {
+    pub async fn find(self: &Arc<Self>) -> Result<(), Down> {
         let routes = match &self.config.topology {
             Topology::Standalone { servers } => self.find_primary(servers).await?,
             Topology::Sentinel { primary, sentinels } => {
@@ -186,64 +186,42 @@ impl Servers {
         Err(down(reasons.join("; ")))
     }
 
-    async fn ask_sentinels(
-        &self,
-        primary: &str,
-        sentinels: &[String],
-    ) -> Result<BTreeMap<u16, Arc<str>>, Down> {
-        let mut reasons = Vec::new();
-        for sentinel in sentinels {
-            let query = async {
-                let mut connection = self.open(sentinel, true).await?;
-                let mut command = redis::cmd("SENTINEL");
-                command.arg("get-master-addr-by-name").arg(primary);
-                let answer: Option<(String, u16)> = self
-                    .within(sentinel, command.query_async(&mut connection))
-                    .await?;
-                let (host, port) = answer.ok_or_else(|| {
-                    down(format!(
-                        "sentinel {sentinel}: knows no primary \"{primary}\""
-                    ))
-                })?;
-                let address: Arc<str> = format!("{host}:{port}").into();
-                self.connect(&address).await.map(|_| address)
-            };
-            match query.await {
-                Ok(address) => return Ok(BTreeMap::from([(0, address)])),
-                Err(Down(reason)) => reasons.push(reason.to_string()),
-            }
-        }
-        Err(down(reasons.join("; ")))
-    }
-
+    /// A server that was cut off from the others knows, and says, that it does not see enough of them; what it says of slots may be old.
     async fn ask_cluster(&self, servers: &[String]) -> Result<BTreeMap<u16, Arc<str>>, Down> {
         let mut known: Vec<Arc<str>> = self.state().seen.clone();
         known.extend(servers.iter().map(|address| address.as_str().into()));
         let mut reasons = Vec::new();
+        let mut doubtful = None;
         for address in known {
-            let query = async {
-                let mut connection = self.open(&address, false).await?;
-                let mut command = redis::cmd("CLUSTER");
-                command.arg("SLOTS");
-                let answer: Value = self
-                    .within(&address, command.query_async(&mut connection))
-                    .await?;
-                routes_of(&address, &answer).ok_or_else(|| {
-                    down(format!(
-                        "redis {address}: holds no slots: is it in a cluster?"
-                    ))
-                })
-            };
-            match query.await {
-                Ok(routes) => return Ok(routes),
+            match self.slots_at(&address).await {
+                Ok((routes, true)) => return Ok(routes),
+                Ok((routes, false)) => doubtful = doubtful.or(Some(routes)),
                 Err(Down(reason)) => reasons.push(reason.to_string()),
             }
         }
-        Err(down(reasons.join("; ")))
+        // Where all say so, some slots may still be served.
+        doubtful.ok_or_else(|| down(reasons.join("; ")))
+    }
+
+    /// What a server of a cluster says of slots, and whether it holds the cluster for well.
+    async fn slots_at(&self, address: &str) -> Result<(BTreeMap<u16, Arc<str>>, bool), Down> {
+        let mut connection = self.open(address, false).await?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("CLUSTER").arg("INFO");
+        pipeline.cmd("CLUSTER").arg("SLOTS");
+        let (info, slots): (String, Value) = self
+            .within(address, pipeline.query_async(&mut connection))
+            .await?;
+        let routes = routes_of(address, &slots).ok_or_else(|| {
+            down(format!(
+                "redis {address}: holds no slots: is it in a cluster?"
+            ))
+        })?;
+        Ok((routes, info.contains("cluster_state:ok")))
     }
 
     /// A connection that was made before, or a new one to a server that proves to be a primary.
-    async fn connect(&self, address: &Arc<str>) -> Result<Server, Down> {
+    pub(super) async fn connect(&self, address: &Arc<str>) -> Result<Server, Down> {
         if let Some(server) = self.state().connected.get(address) {
             return Ok(server.clone());
         }
@@ -380,7 +358,7 @@ impl Servers {
     }
 
     /// Connects to what is down. Whether everything is up.
-    async fn try_again(&self) -> bool {
+    async fn try_again(self: &Arc<Self>) -> bool {
         if let Err(Down(reason)) = self.find().await {
             tracing::debug!(%reason, "redis is still down");
             return false;
@@ -436,7 +414,7 @@ pub async fn send(
     }
 }
 
-fn down(reason: String) -> Down {
+pub(super) fn down(reason: String) -> Down {
     Down(reason.into())
 }
 

@@ -127,6 +127,8 @@ pub struct Links {
     connected: usize,
     /// When to dial whom.
     later: BinaryHeap<Reverse<(u64, LinkId)>>,
+    /// When the crew has something to do although nothing comes.
+    wake_ns: Option<u64>,
     /// Links that ended unasked, for the crew.
     lost: Vec<(LinkId, String)>,
     received: u64,
@@ -149,6 +151,7 @@ impl Links {
             ready: 0,
             connected: 0,
             later: BinaryHeap::new(),
+            wake_ns: None,
             lost: Vec::new(),
             received: 0,
             receive_maximum: u16::MAX,
@@ -212,9 +215,15 @@ impl Links {
         self.later.push(Reverse((at_ns, link)));
     }
 
-    /// How long to wait at most for the next of those.
-    pub(super) fn until_next_dial(&self) -> Option<Duration> {
-        let Reverse((at_ns, _)) = self.later.peek()?;
+    /// Has the next wait end at that time, whatever comes: once, the last word counts.
+    pub fn wake_at(&mut self, at_ns: u64) {
+        self.wake_ns = Some(at_ns);
+    }
+
+    /// How long to wait at most, for the next dial and for the crew.
+    pub(super) fn longest_wait(&mut self) -> Option<Duration> {
+        let dial_ns = self.later.peek().map(|Reverse((at_ns, _))| *at_ns);
+        let at_ns = dial_ns.into_iter().chain(self.wake_ns.take()).min()?;
         Some(Duration::from_nanos(at_ns.saturating_sub(self.now_ns)))
     }
 

@@ -155,8 +155,8 @@ impl Fleet {
         self.links.flush();
         // What a flush found broken.
         self.tell_lost(crew);
-        let timeout = match self.links.until_next_dial() {
-            Some(until) => timeout.min(until),
+        let timeout = match self.links.longest_wait() {
+            Some(longest) => timeout.min(longest),
             None => timeout,
         };
         match self.poll.poll(&mut self.events, Some(timeout)) {

@@ -1,6 +1,10 @@
 //! Pushes to single devices through the HTTP API.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use campanile_mqtt::Publish;
@@ -27,6 +31,9 @@ pub struct Push {
     /// HTTP connections, each with one request under way
     #[arg(long, default_value_t = 16)]
     pub callers: usize,
+    /// Pushes a second of all callers together; latency counts from when each was due [default: each caller's next one when its last is answered]
+    #[arg(long)]
+    pub rate: Option<NonZeroU64>,
     /// App that the devices belong to
     #[arg(long, default_value = "default")]
     pub app: String,
@@ -35,7 +42,9 @@ pub struct Push {
 impl Push {
     pub(super) fn label(&self) -> String {
         let (devices, callers) = (self.devices, self.callers());
-        format!("pushes to {devices} devices over {callers} HTTP connections")
+        let rate = self.rate.map(|rate| format!(", {rate} a second"));
+        let rate = rate.unwrap_or_default();
+        format!("pushes to {devices} devices over {callers} HTTP connections{rate}")
     }
 
     /// A device's pushes all go through the same connection, so that their order means something.
@@ -53,10 +62,11 @@ impl Push {
         fleet.settle(&mut crew, Duration::from_millis(300))?;
 
         let meter = Meter::start(&target.nodes);
-        for caller in 0..self.callers() {
-            crew.call(&mut fleet.links, caller);
-        }
-        let ended = fleet.drive(&mut crew, |crew, _| crew.is_done())?;
+        crew.start_ns = fleet.links.tick();
+        let ended = fleet.drive(&mut crew, |crew, links| {
+            crew.call_who_are_due(links);
+            crew.is_done()
+        })?;
         let work_ended = Instant::now();
         fleet.settle(&mut crew, Duration::from_millis(500))?;
         let spent = meter.stop(work_ended);
@@ -73,6 +83,10 @@ struct Pushes<'a> {
     run: u32,
     each: u64,
     callers: Vec<Caller>,
+    /// Those with no request under way, the longest idle first.
+    idle: VecDeque<usize>,
+    start_ns: u64,
+    called: u64,
     accepted: u64,
     delivered: u64,
     account: Account,
@@ -83,7 +97,8 @@ struct Pushes<'a> {
 #[derive(Clone, Default)]
 struct Caller {
     calls: u64,
-    called_ns: u64,
+    /// When the request under way was due.
+    due_ns: u64,
 }
 
 impl Pushes<'_> {
@@ -110,6 +125,9 @@ impl Pushes<'_> {
             run,
             each,
             callers: vec![Caller::default(); plan.callers()],
+            idle: (0..plan.callers()).collect(),
+            start_ns: 0,
+            called: 0,
             accepted: 0,
             delivered: 0,
             account: Account::new(plan.devices, each),
@@ -123,8 +141,26 @@ impl Pushes<'_> {
         self.accepted >= all && self.delivered >= all
     }
 
+    /// Has idle callers send their next requests, as many as are due.
+    fn call_who_are_due(&mut self, links: &mut Links) {
+        let now_ns = links.tick();
+        while !self.idle.is_empty() {
+            let due_ns = match self.plan.rate {
+                None => now_ns,
+                Some(rate) => self.start_ns + self.called * 1_000_000_000 / rate,
+            };
+            if due_ns > now_ns {
+                return links.wake_at(due_ns);
+            }
+            let Some(caller) = self.idle.pop_front() else {
+                return;
+            };
+            self.call(links, caller, due_ns);
+        }
+    }
+
     /// Sends the caller's next request, if one is left.
-    fn call(&mut self, links: &mut Links, caller: usize) {
+    fn call(&mut self, links: &mut Links, caller: usize, due_ns: u64) {
         let callers = self.callers.len();
         let served = (self.plan.devices - caller).div_ceil(callers) as u64;
         let calls = self.callers[caller].calls;
@@ -133,16 +169,16 @@ impl Pushes<'_> {
             return;
         }
         let device = caller + turn as usize * callers;
-        let now_ns = links.tick();
+        self.called += 1;
         self.callers[caller] = Caller {
             calls: calls + 1,
-            called_ns: now_ns,
+            due_ns,
         };
         let stamp = PushStamp {
             run: self.run,
             device,
             sequence,
-            sent_ns: now_ns,
+            sent_ns: due_ns,
         };
         let id = client_id(self.run, device);
         let link = LinkId(self.plan.devices + caller);
@@ -178,14 +214,15 @@ impl Crew for Pushes<'_> {
         let caller = link.0 - self.plan.devices;
         if status == 202 {
             self.accepted += 1;
-            let called_ns = self.callers[caller].called_ns;
+            let due_ns = self.callers[caller].due_ns;
             self.to_accepted
-                .record(links.now_ns().saturating_sub(called_ns));
+                .record(links.now_ns().saturating_sub(due_ns));
         } else {
             let body = String::from_utf8_lossy(body);
             links.fault(format!("push answered with {status}: {body}"));
         }
-        self.call(links, caller);
+        self.idle.push_back(caller);
+        self.call_who_are_due(links);
     }
 
     fn on_message(&mut self, links: &mut Links, link: LinkId, message: &Publish<'_>) {

@@ -37,7 +37,8 @@ const SIGNS: [&str; 16] = [
 
 /// The tokens with the byte that each begins at, and `End` last.
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token<'_>)>, SyntaxError> {
-    let mut tokens = Vec::new();
+    // Few are shorter, with the space around them.
+    let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
     let mut at = 0;
     loop {
         let rest = &text[at..];

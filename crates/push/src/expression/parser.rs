@@ -58,8 +58,13 @@ struct Parser<'t> {
 impl<'t> Parser<'t> {
     /// `all ( ("||" | "or") all )*`
     fn any(&mut self) -> Result<Term, SyntaxError> {
-        let mut terms = vec![self.all()?];
-        while self.takes("||") || self.takes_word("or") {
+        let first = self.all()?;
+        let follows = |parser: &mut Self| parser.takes("||") || parser.takes_word("or");
+        if !follows(self) {
+            return Ok(first);
+        }
+        let mut terms = vec![first, self.all()?];
+        while follows(self) {
             terms.push(self.all()?);
         }
         Ok(Term::any_of(terms))
@@ -67,8 +72,13 @@ impl<'t> Parser<'t> {
 
     /// `unary ( ("&&" | "and") unary )*`
     fn all(&mut self) -> Result<Term, SyntaxError> {
-        let mut terms = vec![self.unary()?];
-        while self.takes("&&") || self.takes_word("and") {
+        let first = self.unary()?;
+        let follows = |parser: &mut Self| parser.takes("&&") || parser.takes_word("and");
+        if !follows(self) {
+            return Ok(first);
+        }
+        let mut terms = vec![first, self.unary()?];
+        while follows(self) {
             terms.push(self.unary()?);
         }
         Ok(Term::all_of(terms))

@@ -12,9 +12,10 @@ use std::{
 
 use campanile_testbed::{
     fleet::{Fleet, FleetOptions},
+    network::{Cut, Network, Place, inside},
     nodes::{ClusterOptions, Nodes, Store},
     process::wait_for,
-    redis::Redis,
+    redis::{Redis, RedisOptions},
     zookeeper::Ensemble,
 };
 
@@ -23,6 +24,9 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// As many messages as show that traffic goes on.
 pub const SOME: u64 = 200;
+
+/// How long ZooKeeper waits for a silent node.
+pub const SESSION: Duration = Duration::from_secs(2);
 
 /// Clusters that run at a time: more would make each other look dead.
 const AT_ONCE: usize = 2;
@@ -80,7 +84,7 @@ impl Servers {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         ClusterOptions {
             binary: Path::new(env!("CARGO_BIN_EXE_campanile")).to_owned(),
-            nodes,
+            nodes: vec![Place::default(); nodes],
             zookeeper: self.ensemble.addresses(),
             chroot: format!("/test-{number}"),
             store: Store {
@@ -90,7 +94,7 @@ impl Servers {
                 prefix: format!("test-{number}:"),
                 replicas: 0,
             },
-            session_timeout: Duration::from_secs(2),
+            session_timeout: SESSION,
             cluster_settings: String::new(),
             settings: String::new(),
         }
@@ -149,6 +153,104 @@ impl Cluster {
     }
 }
 
+/// Runs a test in a network namespace of its own, on a seat: this program again, with this test alone.
+pub fn on_a_network<F: FnOnce()>(test: F) {
+    let _seat = (!inside::is_inside()).then(Seat::take);
+    inside::test(test);
+}
+
+/// A cluster with servers of its own, each of them and each node on a host of its own.
+pub struct Apart<R = Redis> {
+    /// Its nodes.
+    nodes: Nodes,
+    /// Its ZooKeeper.
+    pub ensemble: Ensemble,
+    /// Its Redis.
+    pub redis: R,
+    /// What they are on. Ends last.
+    network: Network,
+}
+
+impl<R> Deref for Apart<R> {
+    type Target = Nodes;
+
+    fn deref(&self) -> &Nodes {
+        &self.nodes
+    }
+}
+
+impl<R> DerefMut for Apart<R> {
+    fn deref_mut(&mut self) -> &mut Nodes {
+        &mut self.nodes
+    }
+}
+
+impl Apart {
+    /// That many nodes and servers of ZooKeeper, and a Redis alone.
+    pub fn start(nodes: usize, zookeepers: usize) -> Apart {
+        Apart::over(nodes, zookeepers, 1, |places| {
+            let options = RedisOptions {
+                place: places[0].clone(),
+                ..RedisOptions::default()
+            };
+            let redis = Redis::start_with(&options).unwrap();
+            let store = Store {
+                mode: "standalone",
+                addresses: vec![redis.address()],
+                master_name: String::new(),
+                prefix: "cmp:".to_owned(),
+                replicas: 0,
+            };
+            (redis, store)
+        })
+    }
+}
+
+impl<R> Apart<R> {
+    /// The same with another Redis, which takes that many hosts.
+    pub fn over(
+        nodes: usize,
+        zookeepers: usize,
+        servers: usize,
+        start: impl FnOnce(&[Place]) -> (R, Store),
+    ) -> Apart<R> {
+        let mut network = Network::new().unwrap();
+        let ensemble = Ensemble::start_at(&network.hosts(zookeepers).unwrap()).unwrap();
+        let (redis, store) = start(&network.hosts(servers).unwrap());
+        let options = ClusterOptions {
+            binary: Path::new(env!("CARGO_BIN_EXE_campanile")).to_owned(),
+            nodes: network.hosts(nodes).unwrap(),
+            zookeeper: ensemble.addresses(),
+            chroot: "/apart".to_owned(),
+            store,
+            session_timeout: SESSION,
+            cluster_settings: String::new(),
+            settings: String::new(),
+        };
+        Apart {
+            nodes: Nodes::start(&options).unwrap(),
+            ensemble,
+            redis,
+            network,
+        }
+    }
+
+    /// Cuts a node off from others, in addition to what is cut already.
+    pub fn cut_node(&self, index: usize, others: &[Place], cut: Cut) {
+        self.cut(&self.places()[index], others, cut);
+    }
+
+    /// Cuts a host off from others.
+    pub fn cut(&self, from: &Place, others: &[Place], cut: Cut) {
+        self.network.cut(from, others, cut).unwrap();
+    }
+
+    /// Lets everything pass again.
+    pub fn mend(&self) {
+        self.network.mend().unwrap();
+    }
+}
+
 /// Waits until a look has an answer.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     wait_for(what, PATIENCE, || Ok(look())).unwrap()
@@ -162,13 +264,16 @@ pub fn fleet(cluster: &Nodes) -> Fleet {
 }
 
 /// Breaks something in the middle of traffic, and mends it; then everything must have arrived.
-pub fn survive(cluster: &mut Nodes, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
+pub fn survive<C: Deref<Target = Nodes>>(
+    cluster: &mut C,
+    break_and_mend: impl FnOnce(&mut C, &Fleet),
+) {
     let fleet = fleet(cluster);
     endure(cluster, &fleet, break_and_mend);
 }
 
 /// As [`survive`], with a fleet that has survived something already.
-pub fn endure(cluster: &mut Nodes, fleet: &Fleet, break_and_mend: impl FnOnce(&mut Nodes, &Fleet)) {
+pub fn endure<C>(cluster: &mut C, fleet: &Fleet, break_and_mend: impl FnOnce(&mut C, &Fleet)) {
     fleet.resume();
     fleet.account().fault_begins();
     break_and_mend(cluster, fleet);

@@ -2,22 +2,24 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::{
     Run,
-    kind::{Cut, Fault},
+    kind::{Between, Fault},
 };
 use crate::{
+    network::{Network, Place},
     nodes::{ClusterOptions, Nodes, Store},
     process::wait_for,
-    proxy::{Flow, Wire},
     redis::{Cluster, Redis, RedisOptions, Replicated},
     zookeeper::Ensemble,
 };
 
 /// Servers of the ensemble.
 pub const ZOOKEEPERS: usize = 3;
+/// Replicas of each primary of Redis.
+const REPLICAS: usize = 2;
 /// How long servers may take to be whole again.
 const WHOLE: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,15 @@ pub enum RedisMode {
     Sentinel,
     /// A Redis Cluster of three primaries with two replicas each.
     Cluster,
+}
+
+/// What servers and nodes run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// All on the loopback address: nothing is cut off from anything.
+    Loopback,
+    /// Each on a host of its own, in a network that loses packets. The process must be [inside](crate::network::inside) a namespace.
+    Namespaces,
 }
 
 #[derive(Debug)]
@@ -48,15 +59,25 @@ pub struct Ground {
     /// The server that was stopped or killed.
     fallen: Option<usize>,
     logs: PathBuf,
+    /// Ends last.
+    network: Option<Network>,
 }
 
 impl Ground {
     pub fn start(run: &Run) -> anyhow::Result<Ground> {
-        let ensemble = Ensemble::start(ZOOKEEPERS)?;
-        let redis = Servers::start(run.redis)?;
+        let mut network = match run.network {
+            Hosts::Loopback => None,
+            Hosts::Namespaces => Some(Network::new()?),
+        };
+        let mut places = |count: usize| match &mut network {
+            None => Ok(vec![Place::default(); count]),
+            Some(network) => network.hosts(count),
+        };
+        let ensemble = Ensemble::start_at(&places(ZOOKEEPERS)?)?;
+        let redis = Servers::start(run.redis, &places(run.redis.servers())?)?;
         let nodes = Nodes::start(&ClusterOptions {
             binary: run.binary.clone(),
-            nodes: run.nodes,
+            nodes: places(run.nodes)?,
             zookeeper: ensemble.addresses(),
             chroot: "/faults".to_owned(),
             store: redis.store(),
@@ -71,6 +92,7 @@ impl Ground {
             redis,
             fallen: None,
             logs,
+            network,
         })
     }
 
@@ -88,14 +110,12 @@ impl Ground {
                 nodes.node(other).operate(&["undrain", &name])?;
             }
             Fault::Freeze(node) => nodes.node(*node).freeze()?,
-            Fault::NoRedis(node, cut) => lose(nodes.store_wire(*node), *cut),
-            Fault::NoZooKeeper(node, cut) => lose(nodes.ensemble_wire(*node), *cut),
-            Fault::NoLink(one, other, cut) => unlink(nodes, *one, *other, *cut),
-            Fault::Alone(node, cut) => {
-                lose(nodes.store_wire(*node), *cut);
-                lose(nodes.ensemble_wire(*node), *cut);
-                let others = (0..nodes.len()).filter(|other| other != node);
-                others.for_each(|other| unlink(nodes, *node, other, *cut));
+            Fault::Cut(between, cut) => {
+                let (those, others) = self.sides(between)?;
+                let network = self.network()?;
+                for place in those {
+                    network.cut(&place, &others, *cut)?;
+                }
             }
             Fault::FreezeRedis => {
                 let primary = self.redis.primary()?;
@@ -126,9 +146,7 @@ impl Ground {
             }
             Fault::Stop(node) | Fault::Drain(node) => self.nodes.node(*node).start()?,
             Fault::Freeze(node) => self.nodes.node(*node).thaw()?,
-            Fault::NoRedis(..) | Fault::NoZooKeeper(..) | Fault::NoLink(..) | Fault::Alone(..) => {
-                self.nodes.mend();
-            }
+            Fault::Cut(..) => self.network()?.mend()?,
             Fault::FreezeRedis => {
                 if let Some(server) = self.fallen.take() {
                     self.redis.server(server).resume()?;
@@ -148,6 +166,44 @@ impl Ground {
         self.nodes.wait_together()
     }
 
+    /// Who is cut off, and from whom.
+    fn sides(&mut self, between: &Between) -> anyhow::Result<(Vec<Place>, Vec<Place>)> {
+        let nodes = self.nodes.places();
+        let node = |index: &usize| vec![nodes[*index].clone()];
+        Ok(match between {
+            Between::NodesAndRedis(which) => {
+                (which.iter().flat_map(node).collect(), self.redis.places())
+            }
+            Between::NodeAndPrimary(index) => {
+                let primary = self.redis.primary()?;
+                let place = self.redis.server(primary).place().clone();
+                (node(index), vec![place])
+            }
+            Between::PrimaryAndServers => {
+                let primary = self.redis.primary()?;
+                let place = self.redis.server(primary).place().clone();
+                (vec![place], self.redis.places())
+            }
+            Between::NodeAndZooKeeper(index) => (node(index), self.ensemble.places()),
+            Between::LeaderAndFollowers => {
+                let places = self.ensemble.places();
+                (vec![places[self.ensemble.leader()?].clone()], places)
+            }
+            Between::Nodes(one, other) => (node(one), node(other)),
+            Between::NodeAndAll(index) => {
+                let mut all = self.redis.places();
+                all.extend(self.ensemble.places());
+                all.extend(nodes.iter().cloned());
+                (node(index), all)
+            }
+        })
+    }
+
+    fn network(&self) -> anyhow::Result<&Network> {
+        let network = self.network.as_ref();
+        network.context("on the loopback address nothing can be cut")
+    }
+
     /// Writes what the nodes printed to where it outlives the run.
     pub fn keep_logs(&self) -> anyhow::Result<()> {
         Ok(std::fs::write(&self.logs, self.nodes.logs())?)
@@ -158,35 +214,34 @@ impl Ground {
     }
 }
 
-fn lose(wire: &Wire, cut: Cut) {
-    match cut {
-        Cut::Closed => wire.cut(),
-        Cut::Silent => wire.hold(),
-        Cut::OneWay => wire.set(Flow::Open, Flow::Held),
+impl RedisMode {
+    fn servers(self) -> usize {
+        match self {
+            RedisMode::Standalone => 1,
+            RedisMode::Sentinel => 1 + REPLICAS,
+            RedisMode::Cluster => Cluster::PRIMARIES * (1 + REPLICAS),
+        }
     }
 }
 
-fn unlink(nodes: &Nodes, one: usize, other: usize, cut: Cut) {
-    let (there, back) = match cut {
-        Cut::Closed => (Flow::Cut, Flow::Cut),
-        Cut::Silent => (Flow::Held, Flow::Held),
-        Cut::OneWay => (Flow::Open, Flow::Held),
-    };
-    nodes.set_link(one, other, there, back);
-}
-
 impl Servers {
-    fn start(mode: RedisMode) -> anyhow::Result<Servers> {
-        const REPLICAS: usize = 2;
+    fn start(mode: RedisMode, places: &[Place]) -> anyhow::Result<Servers> {
         let lasting = RedisOptions {
             append_fsync: Some("always"),
+            place: places[0].clone(),
             ..RedisOptions::default()
         };
         Ok(match mode {
             RedisMode::Standalone => Servers::Standalone(Redis::start_with(&lasting)?),
-            RedisMode::Sentinel => Servers::Sentinel(Replicated::start(REPLICAS, &lasting)?),
-            RedisMode::Cluster => Servers::Cluster(Cluster::start(REPLICAS, &lasting)?),
+            RedisMode::Sentinel => Servers::Sentinel(Replicated::start_at(places, &lasting)?),
+            RedisMode::Cluster => Servers::Cluster(Cluster::start_at(places, &lasting)?),
         })
+    }
+
+    /// Where each server runs; a Sentinel is where one of them is.
+    fn places(&mut self) -> Vec<Place> {
+        let servers = self.servers().iter();
+        servers.map(|server| server.place().clone()).collect()
     }
 
     fn store(&self) -> Store {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{RedisMode, Run};
-use crate::rng::Rng;
+use super::{Hosts, RedisMode, Run};
+use crate::{network::Cut, rng::Rng};
 
 /// Something that breaks. Nodes, links and servers are named by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,14 +16,8 @@ pub enum Fault {
     Drain(usize),
     /// A node stands still.
     Freeze(usize),
-    /// A node does not reach Redis; its connections are cut, or nothing passes.
-    NoRedis(usize, Cut),
-    /// A node does not reach ZooKeeper.
-    NoZooKeeper(usize, Cut),
-    /// Two nodes do not reach each other.
-    NoLink(usize, usize, Cut),
-    /// A node reaches nothing but its clients.
-    Alone(usize, Cut),
+    /// Packets are lost, or refused.
+    Cut(Between, Cut),
     /// The primary of Redis stands still. Sentinels and clusters may promote another.
     FreezeRedis,
     /// The primary of Redis is killed; it comes back, as a replica if another was promoted.
@@ -34,15 +28,23 @@ pub enum Fault {
     KillEnsemble,
 }
 
-/// How a way is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// Connections end, new ones are closed.
-    Closed,
-    /// Connections stay open, and nothing passes.
-    Silent,
-    /// As silent, but only towards the other end.
-    OneWay,
+/// Between whom packets are lost. The first is the one that is deaf or mute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// Nodes and all servers of Redis.
+    NodesAndRedis(Vec<usize>),
+    /// A node and the primary of Redis, or one of them; the others reach it.
+    NodeAndPrimary(usize),
+    /// The primary of Redis, or one of them, and the other servers. Nodes reach all.
+    PrimaryAndServers,
+    /// A node and ZooKeeper.
+    NodeAndZooKeeper(usize),
+    /// The leader of ZooKeeper and its followers. Nodes reach all.
+    LeaderAndFollowers,
+    /// Two nodes.
+    Nodes(usize, usize),
+    /// A node and everything but its clients.
+    NodeAndAll(usize),
 }
 
 impl Fault {
@@ -50,24 +52,31 @@ impl Fault {
     pub fn draw(rng: &mut Rng, run: &Run) -> Fault {
         let node = rng.below(run.nodes);
         let other = (node + 1 + rng.below(run.nodes.max(2) - 1)) % run.nodes;
-        let cut = [Cut::Closed, Cut::Silent, Cut::OneWay][rng.below(3)];
-        // Not of servers that name others, which no wire is in front of.
-        let is_standalone = run.redis == RedisMode::Standalone;
+        let cut = Cut::ALL[rng.below(Cut::ALL.len())];
+        let has_replicas = run.redis != RedisMode::Standalone;
         loop {
-            return match rng.below(14) {
+            let number = rng.below(match run.network {
+                Hosts::Loopback => 11,
+                Hosts::Namespaces => 20,
+            });
+            return match number {
                 0 | 1 => Fault::Kill(vec![node]),
                 2 => Fault::Kill((0..run.nodes).collect()),
                 3 => Fault::Stop(node),
                 4 => Fault::Drain(node),
                 5 | 6 => Fault::Freeze(node),
-                7 if is_standalone => Fault::NoRedis(node, cut),
-                8 => Fault::NoZooKeeper(node, cut),
-                9 if node != other => Fault::NoLink(node, other, cut),
-                10 if is_standalone => Fault::Alone(node, cut),
-                11 => Fault::FreezeRedis,
-                12 => Fault::KillRedis,
-                13 if rng.below(2) == 0 => Fault::KillEnsemble,
-                13 => Fault::KillZooKeeper(rng.below(super::ground::ZOOKEEPERS)),
+                7 => Fault::FreezeRedis,
+                8 => Fault::KillRedis,
+                9 => Fault::KillEnsemble,
+                10 => Fault::KillZooKeeper(rng.below(super::ground::ZOOKEEPERS)),
+                11 | 12 => Fault::Cut(Between::NodesAndRedis(vec![node]), cut),
+                13 => Fault::Cut(Between::NodesAndRedis((0..run.nodes).collect()), cut),
+                14 if has_replicas => Fault::Cut(Between::NodeAndPrimary(node), cut),
+                15 if has_replicas => Fault::Cut(Between::PrimaryAndServers, cut),
+                16 => Fault::Cut(Between::NodeAndZooKeeper(node), cut),
+                17 => Fault::Cut(Between::LeaderAndFollowers, cut),
+                18 if node != other => Fault::Cut(Between::Nodes(node, other), cut),
+                19 => Fault::Cut(Between::NodeAndAll(node), cut),
                 _ => continue,
             };
         }
@@ -81,10 +90,7 @@ impl Fault {
             Fault::Stop(_) => "stop a node",
             Fault::Drain(_) => "drain a node",
             Fault::Freeze(_) => "freeze a node",
-            Fault::NoRedis(..) => "cut a node from Redis",
-            Fault::NoZooKeeper(..) => "cut a node from ZooKeeper",
-            Fault::NoLink(..) => "cut a link",
-            Fault::Alone(..) => "cut a node from everything",
+            Fault::Cut(between, _) => between.kind(),
             Fault::FreezeRedis => "freeze Redis",
             Fault::KillRedis => "kill Redis",
             Fault::KillZooKeeper(_) => "kill a ZooKeeper server",
@@ -103,11 +109,37 @@ impl fmt::Display for Fault {
             | Fault::Drain(node)
             | Fault::Freeze(node)
             | Fault::KillZooKeeper(node) => write!(f, "{kind}: {node}"),
-            Fault::NoRedis(node, cut) | Fault::NoZooKeeper(node, cut) | Fault::Alone(node, cut) => {
-                write!(f, "{kind}: {node}, {cut:?}")
-            }
-            Fault::NoLink(one, other, cut) => write!(f, "{kind}: {one} and {other}, {cut:?}"),
+            Fault::Cut(between, cut) => write!(f, "{between}, {cut:?}"),
             Fault::FreezeRedis | Fault::KillRedis | Fault::KillEnsemble => f.write_str(kind),
+        }
+    }
+}
+
+impl Between {
+    fn kind(&self) -> &'static str {
+        match self {
+            Between::NodesAndRedis(nodes) if nodes.len() > 1 => "cut all nodes from Redis",
+            Between::NodesAndRedis(_) => "cut a node from Redis",
+            Between::NodeAndPrimary(_) => "cut a node from the primary of Redis",
+            Between::PrimaryAndServers => "cut the primary of Redis from the other servers",
+            Between::NodeAndZooKeeper(_) => "cut a node from ZooKeeper",
+            Between::LeaderAndFollowers => "cut the leader of ZooKeeper from its followers",
+            Between::Nodes(..) => "cut a link",
+            Between::NodeAndAll(_) => "cut a node from everything",
+        }
+    }
+}
+
+impl fmt::Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            Between::NodesAndRedis(nodes) => write!(f, "{kind}: {nodes:?}"),
+            Between::NodeAndPrimary(node)
+            | Between::NodeAndZooKeeper(node)
+            | Between::NodeAndAll(node) => write!(f, "{kind}: {node}"),
+            Between::Nodes(one, other) => write!(f, "{kind}: {one} and {other}"),
+            Between::PrimaryAndServers | Between::LeaderAndFollowers => f.write_str(kind),
         }
     }
 }

@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context;
 
 use self::ground::Ground;
-pub use self::{ground::RedisMode, kind::Fault};
+pub use self::{
+    ground::{Hosts, RedisMode},
+    kind::Fault,
+};
 use crate::{
     fleet::{Fleet, FleetOptions, account::Figures},
     rng::Rng,
@@ -37,6 +40,8 @@ pub struct Run {
     pub nodes: usize,
     /// What keeps the state.
     pub redis: RedisMode,
+    /// What servers and nodes run on.
+    pub network: Hosts,
     /// The program.
     pub binary: PathBuf,
 }

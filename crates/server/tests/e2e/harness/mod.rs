@@ -23,7 +23,7 @@ pub use raw::Raw;
 pub use tls::Authority;
 
 /// Longest wait for anything that should happen. Generous, since other tests run at the same time; passing tests never wait it out.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until an answer is there.
 pub fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
