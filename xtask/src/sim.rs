@@ -32,6 +32,9 @@ pub struct Plays {
     /// How many nodes a cluster has, 2..=4; the seed says if not given.
     #[arg(long, value_parser = clap::value_parser!(u8).range(2..=4))]
     nodes: Option<u8>,
+    /// Play campaigns in every seed, not only in each fourth.
+    #[arg(long)]
+    campaigns: bool,
     /// Print what happens.
     #[arg(long)]
     trace: bool,
@@ -39,23 +42,31 @@ pub struct Plays {
 
 /// Plays seeds; stops at the first that breaks a promise.
 pub fn run(plays: &Plays) -> anyhow::Result<()> {
-    let Plays { world, trace, .. } = *plays;
+    let Plays {
+        world,
+        trace,
+        campaigns,
+        ..
+    } = *plays;
+    let also = if campaigns { " --campaigns" } else { "" };
     if world != World::Cluster {
         let options = world::Options {
             trace,
+            campaigns,
             ..world::Options::default()
         };
-        let replay = "--world node".to_owned();
+        let replay = format!("--world node{also}");
         play(plays, &replay, |seed| world::run(seed, options))?;
     }
     if world != World::Node {
         let options = cluster::Options {
             trace,
+            campaigns,
             nodes: plays.nodes.map(usize::from),
             ..cluster::Options::default()
         };
         let nodes = plays.nodes.map(|nodes| format!(" --nodes {nodes}"));
-        let replay = format!("--world cluster{}", nodes.unwrap_or_default());
+        let replay = format!("--world cluster{}{also}", nodes.unwrap_or_default());
         play(plays, &replay, |seed| cluster::run(seed, options))?;
     }
     Ok(())

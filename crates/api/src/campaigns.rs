@@ -84,7 +84,9 @@ pub(crate) async fn hand_in(
     now_ms: u64,
     idempotency: Option<Idempotency>,
 ) -> Result<Outcome, Problem> {
-    let (audience, targeting) = in_portion(&request, id, audience, now_ms)?;
+    let (audience, targeting) = request
+        .in_portion(id, audience, now_ms)
+        .map_err(|damaged| Problem::internal(&damaged.to_string()))?;
     if !request.options.make_a_campaign(&request.audience) {
         let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
         return state.write(Command::Accept(Box::new(accept))).await;
@@ -110,46 +112,6 @@ pub(crate) async fn hand_in(
         }
     }
     Err(Refusal::Contended.into())
-}
-
-/// The part of an audience that a push is for, to the store and to a campaign.
-pub(crate) fn in_portion(
-    request: &Request,
-    id: PushId,
-    audience: Audience,
-    now_ms: u64,
-) -> Result<(Audience, Targeting), Problem> {
-    let portion = request.options.targeted_portion(id);
-    let everyone = Targeting::everyone(now_ms);
-    Ok(match audience {
-        Audience::All => match portion {
-            None => (Audience::All, everyone),
-            Some(_) => matching(Targeting {
-                portion,
-                ..everyone
-            }),
-        },
-        Audience::Devices(mut devices) => {
-            devices.retain(|device| portion.is_none_or(|portion| portion.contains(device)));
-            let names = Some(devices.iter().cloned().collect());
-            (Audience::Devices(devices), Targeting { names, ..everyone })
-        }
-        Audience::Matching(bytes) => {
-            let targeting = Targeting::decode(&bytes)
-                .map_err(|damaged| Problem::internal(&damaged.to_string()))?;
-            match portion {
-                None => (Audience::Matching(bytes), targeting),
-                Some(_) => matching(Targeting {
-                    portion,
-                    ..targeting
-                }),
-            }
-        }
-    })
-}
-
-fn matching(targeting: Targeting) -> (Audience, Targeting) {
-    (Audience::Matching(targeting.encode().into()), targeting)
 }
 
 /// `POST /v1/apps/{app}/pushes/{id}:pause`, `:resume`, `:cancel`, `:recall`

@@ -108,6 +108,35 @@ impl Turns {
     }
 }
 
+/// Kept messages in a row, of the inbox and the push log, after which a campaign of the same lane that waits has its turn.
+pub const KEPT_BEFORE_CAMPAIGN: u8 = 15;
+
+/// Of what waits in a lane, whether a message that is kept for the client goes next, or a campaign whose turn it is.
+///
+/// A campaign is for many, and what is kept may be for this client alone: so it goes first, but for a share that keeps campaigns moving.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CampaignShare {
+    kept_in_a_row: [u8; 3],
+}
+
+impl CampaignShare {
+    /// Whether a campaign that waits in a lane goes next. `kept`: lanes in which something else waits.
+    pub fn is_due(&self, lane: Lane, kept: LaneSet) -> bool {
+        !kept.contains(lane) || self.kept_in_a_row[usize::from(lane.code())] >= KEPT_BEFORE_CAMPAIGN
+    }
+
+    /// Something else of a lane, in which a campaign waits, was sent.
+    pub fn passed_over(&mut self, lane: Lane) {
+        let in_a_row = &mut self.kept_in_a_row[usize::from(lane.code())];
+        *in_a_row = in_a_row.saturating_add(1);
+    }
+
+    /// A campaign of a lane was sent.
+    pub fn sent(&mut self, lane: Lane) {
+        self.kept_in_a_row[usize::from(lane.code())] = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -140,6 +169,20 @@ mod tests {
             .collect();
         let row = "n".repeat(15);
         assert_eq!(order, format!("{row}l{row}ln"));
+    }
+
+    #[test]
+    fn a_campaign_goes_after_a_row_of_what_is_kept() {
+        let mut share = CampaignShare::default();
+        let kept = LaneSet::from(Lane::Normal);
+        assert!(share.is_due(Lane::Low, kept));
+        for _ in 0..KEPT_BEFORE_CAMPAIGN {
+            assert!(!share.is_due(Lane::Normal, kept));
+            share.passed_over(Lane::Normal);
+        }
+        assert!(share.is_due(Lane::Normal, kept));
+        share.sent(Lane::Normal);
+        assert!(!share.is_due(Lane::Normal, kept));
     }
 
     #[test]

@@ -42,7 +42,10 @@ fn asked_of_shards(hub: &mut Hub<()>) -> u64 {
     let mut questions: Vec<_> = questions.collect();
     questions.sort_unstable();
     assert_eq!(
-        questions.iter().map(|(shard, _)| shard.0).collect::<Vec<_>>(),
+        questions
+            .iter()
+            .map(|(shard, _)| shard.0)
+            .collect::<Vec<_>>(),
         [0, 1]
     );
     questions[0].1
@@ -106,7 +109,10 @@ fn who_is_gone_or_late_is_silent() {
     let late = hub.next_deadline().max(Millis(NOW.0 + 1000));
     hub.on_tick(late);
     let found = counted(&mut hub);
-    assert_eq!((found[0].live.known, &found[0].silent), (30, &vec![NEAR, FAR]));
+    assert_eq!(
+        (found[0].live.known, &found[0].silent),
+        (30, &vec![NEAR, FAR])
+    );
     peer_has(&mut hub, FAR, ticket, 100);
     assert_eq!(counted(&mut hub), []);
 }
@@ -126,5 +132,11 @@ fn a_peer_is_told_of_the_own_devices() {
     let [(NEAR, PeerMessage::Answer { ticket: 9, answer })] = &answers[..] else {
         panic!("{answers:?}");
     };
-    assert_eq!(*answer, Answer::ThisMany(LiveCount { known: 3, others: 2 }));
+    assert_eq!(
+        *answer,
+        Answer::ThisMany(LiveCount {
+            known: 3,
+            others: 2
+        })
+    );
 }

@@ -45,6 +45,8 @@ pub struct Facts {
     pub marks: BTreeMap<Mark, Option<Time>>,
     /// For a device that is not targeted, or left the audience before its turn: what kept it out, where that can be told.
     pub kept_out: Option<KeptOut>,
+    /// The audience does not take it in now.
+    pub is_out: bool,
     /// The push that replaced it here.
     pub collapsed_by: Option<PushId>,
     /// The size of the packet and the client's limit, in bytes, if it was too large.
@@ -259,6 +261,7 @@ fn push_id<S: Serializer>(id: &Option<PushId>, to: S) -> Result<S::Ok, S::Error>
 /// | failed, dropped, collapsed, recalled, expired | that, as the funnel counts it |
 /// | pending, and the cursor is past it | `tag_removed`, `muted` or `left_audience` |
 /// | pending, and sent | `not_acknowledged` |
+/// | pending, and not in the audience now | `tag_removed`, `muted` or `left_audience` |
 /// | pending, and held | `paused`, `waiting_for_..` |
 /// | pending | `queued` for a device that is connected, `away` for others |
 pub fn explain(facts: &Facts) -> Explanation {
@@ -354,6 +357,10 @@ fn pending(facts: &Facts) -> Explanation {
             sent_at: sent.at,
         };
     }
+    if facts.is_out {
+        // Unless it comes back, nobody sends it, whatever it waits for.
+        return kept_out(facts, Explanation::LeftAudience);
+    }
     match (facts.hold, facts.presence) {
         (Some(Hold::Paused), _) => Explanation::Paused,
         (Some(Hold::NotBefore(until)), _) => Explanation::WaitingForTime { until },
@@ -387,7 +394,7 @@ impl fmt::Display for Explanation {
             ),
             E::TagRemoved { tag } => write!(
                 f,
-                "the device no longer had the tag {tag:?} when it was its turn"
+                "the device no longer has the tag {tag:?}, which it had when the push was made"
             ),
             E::Muted { tag } => {
                 write!(
@@ -400,7 +407,7 @@ impl fmt::Display for Explanation {
                 "the device registered at {registered_at}, after the push was made"
             ),
             E::LeftAudience => {
-                f.write_str("the device was in the audience when the push was made, and not when it was its turn")
+                f.write_str("the device was in the audience when the push was made, and no longer is")
             }
             E::Delivered { at: time } => write!(f, "the device acknowledged it{}", at(time)),
             E::Displayed { at: time } => write!(f, "the device showed it{}", at(time)),

@@ -133,7 +133,7 @@ impl Spread {
     }
 
     /// The same after the line stood still for so long. The clocks on the walls did not.
-    pub(crate) fn held_up(&self, held_ms: u64) -> Spread {
+    pub fn held_up(&self, held_ms: u64) -> Spread {
         let mut spread = self.clone();
         if self.local_time.is_none() {
             spread.moment.accepted_ms = self.moment.accepted_ms.saturating_add(held_ms);
@@ -148,12 +148,20 @@ impl Spread {
         client_id: &str,
         zone: Option<&Zone>,
     ) -> Option<Hold> {
-        let due_ms = self.due_from(now_ms, client_id, zone).ok()?;
+        let due_ms = match self.due_from(now_ms, client_id, zone) {
+            // It waits all the same, until the push expires.
+            Ok(due_ms) | Err(Never::ExpiresBefore { due_ms }) => due_ms,
+            Err(_) => return None,
+        };
         let awake = Spread {
             quiet_hours: None,
             ..self.clone()
         };
-        match awake.due(client_id, zone).unwrap_or(now_ms) {
+        let turn_ms = match awake.due(client_id, zone) {
+            Ok(turn_ms) | Err(Never::ExpiresBefore { due_ms: turn_ms }) => turn_ms,
+            Err(_) => now_ms,
+        };
+        match turn_ms {
             _ if due_ms <= now_ms => None,
             turn_ms if turn_ms < due_ms => Some(Hold::QuietHours(Time(due_ms))),
             turn_ms if self.local_time.is_some() => Some(Hold::NotBefore(Time(turn_ms))),

@@ -26,7 +26,7 @@ use campanile_push::store as push;
 
 use crate::{
     sabotage::{Sabotage, Saboteur},
-    shards::{Letter, Shards, ShardsConfig, Step},
+    shards::{Knowing, Letter, Shards, ShardsConfig, Step},
 };
 
 /// What a node is made with.
@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// Who may do what.
     pub access: Arc<dyn Access>,
+    /// Who knows whom a push is for.
+    pub audiences: Knowing,
     /// Seed of identifiers and hash tables.
     pub seed: u64,
     /// A bug to build in, to see that it is found.
@@ -57,6 +59,7 @@ impl Default for NodeConfig {
             broker: Config::default(),
             store: StoreConfig::default(),
             access: Arc::new(Open),
+            audiences: Knowing::default(),
             seed: 1,
             sabotage: None,
             sweep_limit: 1000,
@@ -130,6 +133,7 @@ impl Node {
             count: config.shards,
             broker: config.broker.clone(),
             access: config.access.clone(),
+            audiences: config.audiences,
             seed: config.seed,
             cluster: None,
         };

@@ -1,9 +1,17 @@
 //! Bugs to build in, to see that the simulation finds them. They live between the parts of a node, not in them.
 
+use bytes::Bytes;
 use campanile_backends::Request;
 use campanile_broker::{
     mail::{Interest, Mail},
-    store::{Command, LogKind, Notice, Progress},
+    store::{Change, Command, LogKind, Notice, Progress},
+};
+use campanile_push::{
+    campaign::{Row, State},
+    clock::Zone,
+    id::PushId,
+    options::Options,
+    pacing::{Moment, Spread},
 };
 
 use crate::node::Asker;
@@ -39,6 +47,18 @@ pub enum Sabotage {
     SkipAppends,
     /// Releases of sessions are lost.
     LoseReleases,
+    /// What devices remember of campaigns is not saved.
+    ForgetMemories,
+    /// Shards do not hear that a campaign is paused.
+    IgnorePauses,
+    /// Shards do not hear that a campaign ended.
+    IgnoreEnds,
+    /// Shards take campaigns for a portion for campaigns for all.
+    IgnorePortions,
+    /// Shards give all devices of a campaign their turns at once.
+    IgnoreTurns,
+    /// What devices will not get, and why, is not saved.
+    LoseReasons,
 }
 
 impl Sabotage {
@@ -58,7 +78,26 @@ impl Sabotage {
         Sabotage::AdvanceCursors,
         Sabotage::SkipAppends,
         Sabotage::LoseReleases,
+        Sabotage::ForgetMemories,
+        Sabotage::IgnorePauses,
+        Sabotage::IgnoreEnds,
+        Sabotage::IgnorePortions,
+        Sabotage::IgnoreTurns,
+        Sabotage::LoseReasons,
     ];
+
+    /// Whether only campaigns show it.
+    pub fn is_of_campaigns(self) -> bool {
+        matches!(
+            self,
+            Sabotage::ForgetMemories
+                | Sabotage::IgnorePauses
+                | Sabotage::IgnoreEnds
+                | Sabotage::IgnorePortions
+                | Sabotage::IgnoreTurns
+                | Sabotage::LoseReasons
+        )
+    }
 }
 
 /// A [`Sabotage`] at work.
@@ -121,6 +160,8 @@ impl Saboteur {
                 let strikes = !progress.receipts.is_empty() && self.strikes();
                 progress.receipts.retain(|_| !strikes);
             }
+            Sabotage::ForgetMemories => progress.memory = None,
+            Sabotage::LoseReasons => progress.settled.clear(),
             Sabotage::KeepInboxes => progress.inbox_done.clear(),
             Sabotage::AdvanceCursors => {
                 for cursor in progress.cursors.iter_mut().flatten() {
@@ -160,6 +201,13 @@ impl Saboteur {
                 notices.retain(|notice| !matches!(notice, Notice::Inbox { .. }) || !self.strikes());
             }
             Sabotage::SwapLogNotices => swap_entries(notices),
+            what if what.is_of_campaigns() => notices.retain_mut(|notice| match notice {
+                Notice::Change {
+                    change: Change::Campaign { push, row },
+                    ..
+                } => falsify(what, PushId(push.0), row),
+                _ => true,
+            }),
             _ => {}
         }
     }
@@ -177,6 +225,31 @@ impl Saboteur {
             _ => false,
         }
     }
+}
+
+/// Has shards hear something else of a campaign. Whether they hear of it.
+fn falsify(what: Sabotage, push: PushId, row: &mut Option<Bytes>) -> bool {
+    let read = row.as_ref().and_then(|row| Row::decode(row, push).ok());
+    let Some(Row::Campaign(campaign)) = read else {
+        return what != Sabotage::IgnoreEnds;
+    };
+    let mut campaign = *campaign;
+    match what {
+        Sabotage::IgnorePauses => return campaign.state == State::Running,
+        Sabotage::IgnorePortions => campaign.targeting.portion = None,
+        Sabotage::IgnoreTurns => {
+            let moment = Moment {
+                push,
+                accepted_ms: campaign.accepted_ms,
+                expires_ms: campaign.expires_ms,
+            };
+            let at_once = Spread::new(&Options::default(), moment, 0, &Zone::UTC);
+            campaign.spread = at_once.expect("it has no pace");
+        }
+        _ => return true,
+    }
+    *row = Some(Row::Campaign(Box::new(campaign)).encode().into());
+    true
 }
 
 /// The messages of neighbouring entries of a log change places.

@@ -9,9 +9,10 @@ use std::{
     sync::Arc,
 };
 
+use campanile_backends::audiences::LiveAudiences;
 use campanile_broker::{
     access::Access,
-    audience::Words,
+    audience::{Audiences, Words},
     config::Config,
     effects::{Origin, Ticket},
     ids::{AppId, ConnId, Generation, IdSource, Millis, ShardId},
@@ -30,10 +31,31 @@ pub struct ShardsConfig {
     pub broker: Config,
     /// Who may do what.
     pub access: Arc<dyn Access>,
+    /// Who knows whom a push is for.
+    pub audiences: Knowing,
     /// Seed of identifiers and hash tables.
     pub seed: u64,
     /// See [`Setup::cluster`].
     pub cluster: Option<Generation>,
+}
+
+/// Who knows whom a push is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Knowing {
+    /// [`Words`], which tests can write.
+    #[default]
+    Words,
+    /// The push domain.
+    Product,
+}
+
+impl Knowing {
+    fn audiences(self) -> Box<dyn Audiences> {
+        match self {
+            Knowing::Words => Box::new(Words::default()),
+            Knowing::Product => Box::new(LiveAudiences::default()),
+        }
+    }
 }
 
 /// A queue of the shards that has something to move.
@@ -106,7 +128,7 @@ impl Shards {
                 count: config.count,
                 config: broker.clone(),
                 access: config.access.clone(),
-                audiences: Box::new(Words::default()),
+                audiences: config.audiences.audiences(),
                 ids: ids.clone(),
                 seed: config.seed,
                 cluster: config.cluster,

@@ -1,7 +1,7 @@
 //! Campaigns at a node alone: turns, lanes, what a device is done with, and pushes that end before their time.
 
 use bytes::Bytes;
-use campanile_mqtt::{Property, QoS};
+use campanile_mqtt::{Property, QoS, Version};
 use campanile_push::{
     app::AppName,
     id::PushId,
@@ -10,7 +10,7 @@ use campanile_push::{
     rows::{self, Key, Scope, Table},
     store::{Accept, Audience, Command, Outcome, Report},
 };
-use campanile_sim::{packets::*, pair::Pair};
+use campanile_sim::{node::Queue, packets::*, pair::Pair};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -172,6 +172,78 @@ fn high_goes_before_what_waits_and_low_after_it() {
     take_all(&mut pair, wire, &["low 1", "high 1", "three", "low 2"]);
 }
 
+/// What a device that takes one message at a time gets, if another push of this payload is made for each that it takes.
+fn heard_while_others_wait(row: &str, pushes: usize, of_inbox: bool) -> Vec<String> {
+    let mut pair = Pair::new();
+    let device = connect("device").durable();
+    let wire = pair.connect(device.with(Property::ReceiveMaximum(1)));
+    let make = |pair: &mut Pair| {
+        let audience = match of_inbox {
+            true => Audience::Devices(vec!["device".into()]),
+            false => Audience::All,
+        };
+        let accept = accept(pair, audience, "other");
+        hand_in(pair, accept);
+    };
+    for _ in 0..3 {
+        make(&mut pair);
+    }
+    campaign(&mut pair, row);
+    let mut heard = Vec::new();
+    for _ in 0..pushes {
+        let publish = pair.next(wire);
+        heard.push(publish.payload().to_owned());
+        make(&mut pair);
+        pair.acknowledge(wire, &publish);
+    }
+    heard
+}
+
+#[test]
+fn campaigns_move_on_though_something_else_always_waits() {
+    for row in ["normal 0 - campaign", "low 0 - campaign"] {
+        for of_inbox in [false, true] {
+            let heard = heard_while_others_wait(row, 20, of_inbox);
+            let at = heard.iter().position(|payload| payload == "campaign");
+            assert!(
+                at.is_some_and(|at| (10..20).contains(&at)),
+                "{row} {of_inbox}: {heard:?}"
+            );
+        }
+    }
+    let heard = heard_while_others_wait("high 0 - campaign", 2, false);
+    assert_eq!(heard[1], "campaign");
+}
+
+#[test]
+fn a_low_campaign_moves_on_though_messages_of_topics_always_wait() {
+    let mut pair = Pair::new();
+    let device = connect("device").with(Property::ReceiveMaximum(1));
+    let wire = pair.connect(device);
+    pair.subscribe(wire, "a", 1);
+    let publisher = pair.connect(connect("publisher"));
+    let mut packet_id = 0;
+    let mut publish_one = |pair: &mut Pair| {
+        packet_id += 1;
+        pair.send(publisher, publish("a", "topic").qos(1, packet_id));
+        pair.next(publisher);
+    };
+    for _ in 0..3 {
+        publish_one(&mut pair);
+    }
+    campaign(&mut pair, "low 0 - campaign");
+    let mut at = None;
+    for turn in 0..25 {
+        let heard = pair.next(wire);
+        if heard.payload() == "campaign" {
+            at = Some(turn);
+        }
+        publish_one(&mut pair);
+        pair.acknowledge(wire, &heard);
+    }
+    assert!(at.is_some_and(|at| at > 10), "{at:?}");
+}
+
 #[test]
 fn a_device_gets_a_campaign_once() {
     for is_saved in [true, false] {
@@ -233,6 +305,29 @@ fn a_device_that_begins_gets_nothing_that_was_there_before() {
     campaign(&mut pair, "normal 0 - after");
     take_all(&mut pair, durable, &["after"]);
     take_all(&mut pair, plain_again, &["after"]);
+}
+
+#[test]
+fn a_device_that_gave_its_first_connect_up_has_begun_all_the_same() {
+    let mut pair = Pair::new();
+    let at = pair.node.now.0 + 5000;
+    campaign(&mut pair, &format!("normal {at} - before"));
+    pair.advance(10);
+    let wire = pair.open(Version::V5);
+    pair.post(wire, connect("device").durable());
+    // It is gone when its claim is answered.
+    loop {
+        let next = *pair.node.ready().first().expect("it is claimed");
+        pair.node.step(next);
+        if next == Queue::Commit {
+            break;
+        }
+    }
+    pair.cut(wire);
+    pair.wait(1);
+    let device = pair.connect_present(connect("device").durable(), true);
+    pair.wait(6);
+    pair.expect_silence(device);
 }
 
 #[test]

@@ -649,6 +649,52 @@ fn a_node_that_stood_still_asks_who_has_joined_a_group_meanwhile() {
 }
 
 #[test]
+fn a_will_waits_until_its_node_knows_who_has_joined_a_group_meanwhile() {
+    let mut town = Town::of(2);
+    let dying = town.connect(0, connect("dying").will(will("a", "gone").qos(1)));
+    town.fleet.set_paused(0, true);
+    let member = town.connect(1, connect("member").durable());
+    town.post(member, subscribe(1).filter("$share/g/a", 1));
+    town.wait(5000);
+    assert!(matches!(town.next(member).packet(), Packet::SubAck(_)));
+    town.fleet.set_paused(0, false);
+    let Wire { node, number, .. } = town.wires[dying];
+    town.fleet.cut(node, number);
+    town.wait(3000);
+    town.expect_publish(member, "gone");
+    town.wait(20_000);
+    town.expect_silence(member);
+}
+
+#[test]
+fn a_will_is_published_though_the_store_could_not_be_read_when_it_was_due() {
+    let mut town = Town::of(2);
+    let member = town.connect(1, connect("member").durable());
+    town.subscribe(member, "$share/g/a", 1);
+    let dying = town.connect(0, connect("dying").will(will("a", "gone").qos(1)));
+    town.fleet.set_store_cut(0, Some(Cut::Both));
+    town.wait(2000);
+    let Wire { node, number, .. } = town.wires[dying];
+    town.fleet.cut(node, number);
+    town.wait(3000);
+    town.fleet.set_store_cut(0, None);
+    town.wait(5000);
+    town.expect_publish(member, "gone");
+}
+
+#[test]
+fn a_node_that_did_not_hear_of_a_campaign_reads_it() {
+    let mut town = Town::of(2);
+    let device = town.connect(1, connect("device").durable());
+    town.fleet.set_link_cut(0, 1, Some(Cut::Both));
+    town.wait(5000);
+    town.post_campaign(0, "normal 0 - read");
+    town.wait(2000);
+    town.expect_done();
+    town.expect_publish(device, "read");
+}
+
+#[test]
 fn a_node_that_cannot_ask_who_has_joined_refuses_what_must_be_kept() {
     let mut town = Town::of(2);
     let publisher = town.connect(0, connect("pub"));

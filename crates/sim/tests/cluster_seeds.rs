@@ -50,6 +50,7 @@ const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
     (Sabotage::LoseHandOvers, 30..50),
     (Sabotage::IgnoreReleases, 30..50),
     (Sabotage::ForgetShared, 200..210),
+    (Sabotage::ForgetMemories, 40..50),
 ];
 
 const BY_HAND: &[Sabotage] = &[Sabotage::TellUnsafe];
@@ -62,6 +63,7 @@ fn bugs_that_are_built_in_between_nodes_are_found() {
     for (sabotage, seeds) in BUGS {
         let options = Options {
             sabotage: Some(*sabotage),
+            campaigns: *sabotage == Sabotage::ForgetMemories,
             ..Options::default()
         };
         match play(seeds.clone(), options) {

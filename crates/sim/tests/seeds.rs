@@ -40,6 +40,7 @@ fn bugs_that_are_built_in_are_found() {
         .filter(|&sabotage| {
             let options = Options {
                 sabotage: Some(sabotage),
+                campaigns: sabotage.is_of_campaigns(),
                 ..Options::default()
             };
             match play(0..WITHIN, options) {

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     audience::{Standing, Turn},
-    ids::{MessageId, Millis, Offset},
-    lane::Lane,
+    ids::{AppId, MessageId, Millis, Offset},
+    lane::{CampaignShare, Lane, LaneSet, NORMAL_BEFORE_LOW},
     message::Message,
     store::InboxItem,
 };
@@ -58,12 +58,21 @@ pub(super) struct OfDevice {
     due: BTreeSet<(Lane, MessageId)>,
     /// It is to be asked of these when one that is under way is over.
     behind: BTreeSet<MessageId>,
+    /// How much of other things it got meanwhile.
+    pub share: CampaignShare,
+    /// How often something else was sent in a row while a low one waited.
+    low_passed_over: u8,
 }
 
 impl OfDevice {
     /// The memory, unless the store is known to have it.
     pub fn unsaved_memory(&self) -> Option<Bytes> {
         (self.changes > self.saved).then(|| self.memory.clone())
+    }
+
+    /// Lanes in which it is its turn.
+    pub fn due_lanes(&self) -> LaneSet {
+        self.due.iter().map(|(lane, _)| *lane).collect()
     }
 
     fn set_memory(&mut self, memory: Bytes) {
@@ -89,19 +98,34 @@ impl Campaigns {
 impl Shard {
     /// A device is taken up with what it remembers. `begins`: it was never seen before.
     pub(super) fn join_campaigns(&mut self, live: &mut Live, memory: Option<Bytes>, begins: bool) {
-        let app = &self.apps[usize::from(live.app)];
-        let begins = begins && !app.campaigns.running.is_empty();
-        if memory.is_none() && !begins {
+        let app = self.apps[usize::from(live.app)].id.clone();
+        let begun = self.begun(&app, memory.as_ref(), begins);
+        if memory.is_none() && begun.is_none() {
             return;
         }
         let mut of = OfDevice {
             memory: memory.unwrap_or_default(),
             ..OfDevice::default()
         };
-        if begins {
-            of.set_memory(self.audiences.begin(&app.id, &of.memory, self.now));
+        if let Some(begun) = begun {
+            of.set_memory(begun);
         }
         live.campaigns = Some(Box::new(of));
+    }
+
+    /// What a device remembers that begins, if there is anything that was there before it.
+    pub(super) fn begun(
+        &mut self,
+        app: &AppId,
+        memory: Option<&Bytes>,
+        begins: bool,
+    ) -> Option<Bytes> {
+        let index = self.app(app);
+        let running = &self.apps[usize::from(index)].campaigns.running;
+        let begins = begins && !running.is_empty();
+        let nothing = Bytes::new();
+        let memory = memory.unwrap_or(&nothing);
+        begins.then(|| self.audiences.begin(app, memory, self.now))
     }
 
     /// A device is in service: what campaigns are to it, and that it begins, if it does.
@@ -314,26 +338,57 @@ impl Shard {
         }
     }
 
-    /// Sends the campaigns of a lane in which it is a device's turn, as far as there is room and nothing is to go before them.
+    /// Sends the campaigns of a lane in which it is a device's turn, as far as there is room, to one for which nothing else waits that goes before them.
     pub(super) fn pump_campaigns(&mut self, slot: u32, lane: Lane) {
+        let goes = |live: &Live| match lane {
+            Lane::High | Lane::Normal => live.push.replay.is_none(),
+            Lane::Low => live.push.replay.is_none() && !live.has_queue(),
+        };
+        while self.live(slot).is_some_and(goes) && self.pump_campaign(slot, lane) {}
+    }
+
+    /// Sends the next campaign of a lane in which it is a device's turn, if there is room. Whether it did.
+    pub(super) fn pump_campaign(&mut self, slot: u32, lane: Lane) -> bool {
         loop {
             let Some((_, live)) = live_in(&mut self.conns, slot) else {
-                return;
+                return false;
             };
-            let Some(of) = &live.campaigns else { return };
-            let goes_first = match lane {
-                Lane::High => true,
-                Lane::Normal => live.push.replay.is_none(),
-                Lane::Low => live.push.replay.is_none() && !live.has_queue(),
+            let has_room = live.has_room();
+            let Some(of) = &mut live.campaigns else {
+                return false;
             };
             let first = of.due.iter().find(|(of, _)| *of == lane).copied();
-            let Some((_, push)) = first.filter(|_| goes_first && live.has_room()) else {
-                return;
+            let Some((_, push)) = first.filter(|_| has_room) else {
+                return false;
             };
+            of.share.sent(lane);
+            if lane == Lane::Low {
+                of.low_passed_over = 0;
+            }
             // Much may have changed while it waited for room.
             if self.consider(slot, push) {
                 self.send_campaign(slot, push);
+                return true;
             }
+        }
+    }
+
+    /// Low campaigns wait for topics and for what is in memory. They have a share of the room, too, lest a client that always has something waiting never gets them:
+    /// one goes first after so many acknowledgements that let others go.
+    pub(super) fn pump_low_share(&mut self, slot: u32) {
+        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+            return;
+        };
+        let has_room = live.has_room() && live.push.replay.is_none();
+        let Some(of) = live.campaigns.as_mut().filter(|_| has_room) else {
+            return;
+        };
+        if !of.due_lanes().contains(Lane::Low) {
+            return;
+        }
+        of.low_passed_over += 1;
+        if of.low_passed_over > NORMAL_BEFORE_LOW {
+            self.pump_campaign(slot, Lane::Low);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     routes::Routes,
     store::{
         Change, Claimed, Command, DurableMember, LogKind, Page, Previous, Query, Snapshot,
-        StoreError,
+        StoreError, Will,
     },
     tail::Tail,
 };
@@ -37,6 +37,8 @@ pub(super) struct Cluster {
     known_until: Millis,
     /// Connections whose messages wait for a look at the store.
     pub(super) looking: Vec<ConnId>,
+    /// Wills that are due and wait for a look at the store, with since when.
+    pub(super) wills_looking: Vec<(Millis, ClientKey, Will)>,
     /// What clients did last that have left.
     pub(super) last_words: LastWords,
     /// Connections whose sessions are of an earlier generation.
@@ -56,6 +58,7 @@ impl Cluster {
             generation,
             known_until: Millis(0),
             looking: Vec::new(),
+            wills_looking: Vec::new(),
             last_words: LastWords::default(),
             unstamped: Vec::new(),
             stamp_due: None,

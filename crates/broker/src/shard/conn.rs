@@ -464,6 +464,12 @@ impl Live {
             .is_some_and(|rare| !rare.queue.is_empty())
     }
 
+    /// Lanes in which it is the client's turn in a campaign.
+    pub fn campaigns_due(&self) -> LaneSet {
+        let of = self.campaigns.as_ref();
+        of.map_or(LaneSet::NONE, |of| of.due_lanes())
+    }
+
     /// Whether a QoS 1 or 2 message may be sent now.
     pub fn has_room(&self) -> bool {
         !self.blocked && self.outbound.free() > 0 && !self.is_held_up()

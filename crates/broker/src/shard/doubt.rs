@@ -7,9 +7,13 @@ use campanile_mqtt::QoS;
 
 use super::Shard;
 use crate::{
-    ids::{AppId, ConnId, Millis},
+    ids::{AppId, ClientKey, ConnId, Millis},
     mail::ClusterMail,
+    store::Will,
 };
+
+/// Until a will is due again for which the store could not be read.
+const WILL_AGAIN_MS: u64 = 1000;
 
 /// Whether the store is read for what a client has sent, counted in bytes from the first that is not consumed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +89,7 @@ impl Shard {
 
     /// The store was read, or (`None`) could not be: what waited for that goes on.
     pub(super) fn on_looked(&mut self, app: &AppId, asked: Option<Millis>) {
+        self.publish_looked_wills(app, asked);
         let Some(cluster) = &mut self.cluster else {
             return;
         };
@@ -93,6 +98,37 @@ impl Shard {
                 && let Some(cluster) = &mut self.cluster
             {
                 cluster.looking.push(conn);
+            }
+        }
+    }
+
+    /// A will is due, and who is to have it is not certain: the store is read first. Until it is published, the store has it.
+    pub(super) fn look_before_will(&mut self, client: &ClientKey, will: &Will) {
+        let now = self.now;
+        self.mail_hub(ClusterMail::Look(client.app.clone()));
+        if let Some(cluster) = &mut self.cluster {
+            cluster
+                .wills_looking
+                .push((now, client.clone(), will.clone()));
+        }
+    }
+
+    /// Publishes the wills for which the store was read. If it could not be, it could not keep them either: they are due again.
+    fn publish_looked_wills(&mut self, app: &AppId, asked: Option<Millis>) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let is_looked = |(since, client, _): &mut (Millis, ClientKey, Will)| {
+            client.app == *app && asked.is_none_or(|asked| asked > *since)
+        };
+        let looked: Vec<_> = cluster.wills_looking.extract_if(.., is_looked).collect();
+        for (_, client, will) in looked {
+            match asked {
+                Some(_) => self.publish_will_now(&client, &will),
+                None => {
+                    let again = Millis(self.now.0 + WILL_AGAIN_MS);
+                    self.wills.insert_final(again, client, will);
+                }
             }
         }
     }

@@ -157,6 +157,8 @@ impl Shard {
             }
             _ => Vec::new(),
         };
+        // That it has begun is known to the store by now, and asked for no more.
+        let memory = self.begun(&client.app, claimed.memory.as_ref(), claimed.begins);
         let progress = Progress {
             client: client.clone(),
             epoch: claimed.epoch,
@@ -166,7 +168,7 @@ impl Shard {
             inbox_done: Vec::new(),
             receipts: Vec::new(),
             settled: Vec::new(),
-            memory: None,
+            memory,
         };
         let release = Release {
             progress,

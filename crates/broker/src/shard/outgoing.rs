@@ -206,14 +206,15 @@ impl Shard {
         }
     }
 
-    /// Sends whatever waits for a client: unfinished exchanges first, then pushes, topics, and what is in memory; campaigns between them, by their lanes.
+    /// Sends whatever waits for a client: unfinished exchanges first, then pushes, topics, and what is in memory; campaigns among them, by their lanes.
     pub(super) fn pump(&mut self, slot: u32) {
         if !self.continue_resend(slot) {
             return;
         }
-        self.pump_campaigns(slot, Lane::High);
         self.pump_pushes(slot);
+        self.pump_campaigns(slot, Lane::High);
         self.pump_campaigns(slot, Lane::Normal);
+        self.pump_low_share(slot);
         self.pump_topics(slot);
         self.pump_queue(slot);
         self.pump_campaigns(slot, Lane::Low);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ids::{ConnId, Offset},
-    lane::Lane,
+    lane::{Lane, LaneSet},
     message::Message,
     store::{Cursor, InboxEntry, LogEntry, LogKind, Page, Query, Source, Unfinished},
 };
@@ -39,6 +39,8 @@ pub(super) struct Effective {
 enum Step {
     Inbox(InboxEntry),
     Log(LogEntry),
+    /// A campaign of this lane, if it is still the client's turn in one.
+    Campaign(Lane),
     Wait,
     Done,
 }
@@ -74,7 +76,8 @@ impl Shard {
         found.filter(|found| from_log && found.qos > QoS::AtMostOnce)
     }
 
-    /// Sends pushes to a client that lags: inbox and push log, lane by lane, those of a lane in the order of acceptance.
+    /// Sends pushes to a client that lags: inbox, push log and campaigns, lane by lane; what is kept of a lane in the order of acceptance, and campaigns of it by their
+    /// [share](crate::lane::CampaignShare).
     pub(super) fn pump_pushes(&mut self, slot: u32) {
         let mut passed = 0;
         loop {
@@ -101,6 +104,7 @@ impl Shard {
                     passed += 1;
                     self.mark_dirty(slot);
                 }
+                Step::Campaign(lane) => self.send_next_campaign(slot, lane),
                 Step::Wait => return,
                 Step::Done => {
                     let live = self.live_mut(slot).expect("just seen");
@@ -112,8 +116,15 @@ impl Shard {
     }
 
     fn next_push(&mut self, slot: u32) -> Step {
+        // What is high does not even wait for what is being read.
+        let at_hand = match self.replay(slot).lane(Lane::High).entries.is_empty() {
+            true => LaneSet::NONE,
+            false => LaneSet::from(Lane::High),
+        };
+        if self.is_campaigns_turn(slot, Lane::High, at_hand) {
+            return Step::Campaign(Lane::High);
+        }
         if let Some(entry) = self.replay(slot).lane(Lane::High).entries.pop_front() {
-            // It does not even wait for what is being read.
             return Step::Inbox(entry);
         }
         loop {
@@ -122,8 +133,16 @@ impl Shard {
             if replay.reading {
                 return Step::Wait;
             }
-            let waiting = replay.waiting(live.push.position.lagging);
+            let kept = replay.waiting(live.push.position.lagging);
+            if kept.is_empty() {
+                return Step::Done;
+            }
+            let mut waiting = kept;
+            waiting.add(live.campaigns_due());
             let next = match replay.turns.next(waiting) {
+                Some(lane) if self.is_campaigns_turn(slot, lane, kept) => {
+                    Some(Step::Campaign(lane))
+                }
                 Some(Lane::Normal) => self.next_normal(slot),
                 Some(lane) => Some(self.next_of_lane(slot, lane)),
                 None => return Step::Done,
@@ -138,9 +157,35 @@ impl Shard {
     fn count_turn(&mut self, slot: u32, lane: Lane) {
         let live = self.live_mut(slot).expect("the caller looked");
         let lagging = live.push.position.lagging;
+        let due = live.campaigns_due();
+        if due.contains(lane)
+            && let Some(of) = &mut live.campaigns
+        {
+            of.share.passed_over(lane);
+        }
         let replay = live.push.replay.as_mut().expect("the caller looked");
-        let waiting = replay.waiting(lagging);
+        let mut waiting = replay.waiting(lagging);
+        waiting.add(due);
         replay.turns.sent(lane, waiting);
+    }
+
+    /// Whether a campaign of a lane goes next. `kept`: lanes in which something else waits.
+    fn is_campaigns_turn(&self, slot: u32, lane: Lane, kept: LaneSet) -> bool {
+        let of = self.live(slot).and_then(|live| live.campaigns.as_ref());
+        of.is_some_and(|of| of.due_lanes().contains(lane) && of.share.is_due(lane, kept))
+    }
+
+    /// Sends a campaign of a lane between what else waits for a client that lags.
+    fn send_next_campaign(&mut self, slot: u32, lane: Lane) {
+        // The campaign's own turn may have passed by now; then it waits no longer.
+        if self.pump_campaign(slot, lane) {
+            let live = self.live_mut(slot).expect("the caller looked");
+            let lagging = live.push.position.lagging;
+            if let Some(replay) = &mut live.push.replay {
+                let waiting = replay.waiting(lagging);
+                replay.turns.sent(lane, waiting);
+            }
+        }
     }
 
     /// The next of a lane of the inbox in which something waits.

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use campanile_mqtt::QoS;
+
 use super::{Shard, late::Late, routing::Incoming};
 use crate::{
     ids::{ClientKey, Millis},
@@ -29,7 +31,7 @@ impl Delayed {
     }
 
     /// A will that nothing averts.
-    fn insert_final(&mut self, at: Millis, client: ClientKey, will: Will) {
+    pub(super) fn insert_final(&mut self, at: Millis, client: ClientKey, will: Will) {
         self.count += 1;
         self.due.insert((at, self.count), (client, will));
     }
@@ -107,6 +109,13 @@ impl Shard {
 
     /// Publishes a will now; the store, which still has it, drops it in the same commit.
     pub(super) fn publish_will(&mut self, client: &ClientKey, will: &Will) {
+        if self.is_in_doubt() && will.message.qos > QoS::AtMostOnce {
+            return self.look_before_will(client, will);
+        }
+        self.publish_will_now(client, will);
+    }
+
+    pub(super) fn publish_will_now(&mut self, client: &ClientKey, will: &Will) {
         let app = self.app(&client.app);
         let mut message = Message::clone(&will.message);
         // It is published now, not when it was given: subscriptions made in between are to get it.

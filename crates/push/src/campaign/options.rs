@@ -4,12 +4,14 @@ use super::{Campaign, State};
 use crate::{
     audience::Audience,
     clock::Zone,
+    device::Damaged,
     hash,
     id::PushId,
     lanes::Priority,
     options::{Options, Pace, Portion},
     pacing::{Moment, Spread},
     request::{Invalid, Request},
+    store,
     targeting::{self, Targeting},
 };
 
@@ -52,6 +54,44 @@ impl Options {
 }
 
 impl Request {
+    /// The part of an audience that the push is for, to the store and to a campaign. `audience`: whom its own was found to be.
+    pub fn in_portion(
+        &self,
+        push: PushId,
+        audience: store::Audience,
+        now_ms: u64,
+    ) -> Result<(store::Audience, Targeting), Damaged> {
+        let portion = self.options.targeted_portion(push);
+        let everyone = Targeting::everyone(now_ms);
+        Ok(match audience {
+            store::Audience::All => match portion {
+                None => (store::Audience::All, everyone),
+                Some(_) => matching(Targeting {
+                    portion,
+                    ..everyone
+                }),
+            },
+            store::Audience::Devices(mut devices) => {
+                devices.retain(|device| portion.is_none_or(|portion| portion.contains(device)));
+                let names = Some(devices.iter().cloned().collect());
+                (
+                    store::Audience::Devices(devices),
+                    Targeting { names, ..everyone },
+                )
+            }
+            store::Audience::Matching(bytes) => {
+                let targeting = Targeting::decode(&bytes)?;
+                match portion {
+                    None => (store::Audience::Matching(bytes), targeting),
+                    Some(_) => matching(Targeting {
+                        portion,
+                        ..targeting
+                    }),
+                }
+            }
+        })
+    }
+
     /// The campaign that the request makes of a push, for whom its audience was found to be.
     pub fn campaign(
         &self,
@@ -92,6 +132,13 @@ impl Request {
             payload: self.document(push, accepted_ms),
         })
     }
+}
+
+fn matching(targeting: Targeting) -> (store::Audience, Targeting) {
+    (
+        store::Audience::Matching(targeting.encode().into()),
+        targeting,
+    )
 }
 
 /// The name of the row that says which push is the newest of a collapse key and an audience.

@@ -41,7 +41,9 @@ impl AtDevice {
     pub fn facts(&self, device: &str, now_ms: u64) -> Facts {
         let mut marks = self.marks.clone();
         let mut kept_out = None;
-        if let Err(unmet) = self.judge(device) {
+        let judged = self.judge(device);
+        let is_out = judged.is_err();
+        if let Err(unmet) = judged {
             kept_out = self.kept_out(unmet);
         } else if self.counting && self.targeting.is_some() && self.number.is_some() {
             marks.insert(Mark::Targeted);
@@ -56,6 +58,7 @@ impl AtDevice {
             device_known: self.number.is_some() || self.profile.is_some(),
             marks: marks.into_iter().map(|mark| (mark, None)).collect(),
             kept_out,
+            is_out,
             collapsed_by: self.collapsed_by,
             presence: match self.is_connected {
                 true => Presence::Connected,

@@ -127,7 +127,7 @@ fn devices_that_will_not_get_it() {
             kept_out: Some(KeptOut::TagRemoved { tag: "vip".into() }),
             ..marked(Mark::Dropped(DropReason::LeftAudience))
         },
-        json!({"code": "tag_removed", "tag": "vip", "message": "the device no longer had the tag \"vip\" when it was its turn"}),
+        json!({"code": "tag_removed", "tag": "vip", "message": "the device no longer has the tag \"vip\", which it had when the push was made"}),
     );
     check(
         Facts {
@@ -213,7 +213,7 @@ fn devices_that_may_still_get_it() {
             position: Position::Passed,
             ..facts()
         },
-        json!({"code": "left_audience", "message": "the device was in the audience when the push was made, and not when it was its turn"}),
+        json!({"code": "left_audience", "message": "the device was in the audience when the push was made, and no longer is"}),
     );
 }
 

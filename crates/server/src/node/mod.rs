@@ -4,7 +4,6 @@
 //! credentials (`auth`), the `ticker`, the `census`, and a few of tokio's for HTTP and signals. `store` carries requests and answers between them.
 
 mod alone;
-mod audiences;
 mod auth;
 mod census;
 mod cluster;
@@ -38,6 +37,7 @@ use std::{
 
 use campanile_backends::{
     Backend, Reader,
+    audiences::{LiveAudiences, Watched},
     embedded::{Embedded, OpenError},
     memory::Memory,
     redis::{self, Redis, RedisConfig},
@@ -59,7 +59,6 @@ pub use config::{HttpSpec, NodeConfig, StoreSpec};
 
 pub use self::cluster::{ClusterSpec, JoinError};
 use self::{
-    audiences::{LiveAudiences, Watched},
     auth::AuthPool,
     census::{Census, CensusMailbox},
     cluster::{

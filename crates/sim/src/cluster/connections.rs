@@ -162,6 +162,11 @@ impl World {
             link.blocked = true;
             self.fleet.set_blocked(node, wire, true);
         }
+        if !output.is_empty() {
+            self.ends.on_written(at, &output)?;
+        }
+        let client = &mut self.ends.clients[at];
+        let link = client.link.as_mut().expect("just seen");
         if says_welcome {
             link.welcomed = true;
             link.era = self.ends.model.disturbances;

@@ -1,8 +1,11 @@
 //! The end of a seed: all faults are taken away, everybody comes back and gets what is owed; then everybody leaves, and nothing is left.
 
-use super::World;
+use campanile_backends::Reader;
+use campanile_push::store::Command;
+
+use super::{PIECE_MS, World};
 use crate::{
-    ends::SimClient,
+    ends::{Ends, SimClient},
     model::{Held, Violation},
     world::plan::ClientPlan,
 };
@@ -11,6 +14,10 @@ const DAY_MS: u64 = 86_400_000;
 
 /// Rounds until everything must have come to rest.
 const ROUNDS: usize = 600;
+/// Tables of the store that the audit log is in: rows, their counts, and when they expire.
+const OF_AUDIT: [u8; 3] = [0x70, 0x71, 0x50];
+/// Turns of campaigns that are waited for at the end.
+const TURNS: usize = 60;
 /// How long a round takes.
 const ROUND_MS: u64 = 100;
 /// Quiet rounds after which nothing more is expected: longer than a poll and a lease.
@@ -51,6 +58,7 @@ impl World {
             .zip(&still_up)
             .map(|(now, before)| *now && *before)
             .collect();
+        self.finish_campaigns()?;
         for push in 0..self.ends.model.pushes.len() {
             self.check_report(push)?;
         }
@@ -59,6 +67,54 @@ impl World {
             .model
             .check_all_arrived(self.ends.now, &still_up)?;
         self.observe_retained()
+    }
+
+    /// Campaigns go on until all have had their turns; those that are paused stand still, and then go on, too.
+    fn finish_campaigns(&mut self) -> Held {
+        if self.ends.desk.is_none() {
+            return Ok(());
+        }
+        self.give_turns()?;
+        self.carry_out_all(|ends, reader| ends.resume_next(reader, ends.now))?;
+        self.give_turns()
+    }
+
+    fn give_turns(&mut self) -> Held {
+        for _ in 0..TURNS {
+            self.carry_out_all(|ends, reader| ends.lead(reader, ends.now))?;
+            self.rest(true)?;
+            let reader = self.fleet.reader();
+            self.ends.check_campaigns(&*reader)?;
+            let Some(ms) = self.ends.next_turn_ms(&*reader) else {
+                break;
+            };
+            let mut left = ms;
+            while left > 0 {
+                let piece = left.min(500);
+                self.pass(piece)?;
+                self.exchange_all(true)?;
+                left -= piece;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has everything written that is planned one after the other.
+    fn carry_out_all(
+        &mut self,
+        mut plan: impl FnMut(&mut Ends, &dyn Reader) -> Option<Command>,
+    ) -> Held {
+        for _ in 0..ROUNDS {
+            let reader = self.fleet.reader();
+            let Some(command) = plan(&mut self.ends, &*reader) else {
+                return Ok(());
+            };
+            self.ends.desk_asked(self.fleet.push(0, command));
+            self.settle()?;
+            self.pass(PIECE_MS)?;
+            self.settle()?;
+        }
+        Err(Violation("the desk never comes to rest".to_owned()))
     }
 
     /// Clients that were never here ask each node for what is retained.
@@ -177,6 +233,9 @@ impl World {
                 self.ends.disconnect(at, false, ends)?;
             }
         }
+        if let Some(command) = self.ends.deregistration() {
+            self.fleet.push(0, command);
+        }
         self.rest(false)?;
         // What is half open is cut.
         for orphan in std::mem::take(&mut self.orphans) {
@@ -229,7 +288,11 @@ impl World {
 
     /// Only what is kept for ever is in the store: retained messages, the nodes' numbers, and the log of changes.
     fn check_disk(&mut self) -> Held {
-        let left = self.fleet.leftovers();
+        let mut left = self.fleet.leftovers();
+        if self.ends.desk.is_some() {
+            // The audit log is kept for longer.
+            left.retain(|table, _| !OF_AUDIT.contains(table));
+        }
         match left.is_empty() {
             true => Ok(()),
             false => Err(Violation(format!(

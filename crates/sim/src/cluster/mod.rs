@@ -14,13 +14,13 @@ use campanile_broker::ids::Millis;
 use campanile_push::id::PushId;
 
 use crate::{
-    ends::{AppServer, Ends, ServerAct, SimClient, Trace},
+    ends::{AppServer, Desk, Ends, ServerAct, SimClient, Trace},
     fleet::{Fleet, Move, sabotage::Sabotage},
     model::{Held, Model, Violation},
     pair::START,
     rng::Rng,
     shards::Step,
-    world::{Failure, Outcome},
+    world::{Failure, Outcome, has_campaigns},
 };
 use connections::Orphan;
 use plan::Plan;
@@ -35,6 +35,8 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
     /// How many nodes; `None`: the seed says.
     pub nodes: Option<usize>,
+    /// Play campaigns in every seed, not only in some.
+    pub campaigns: bool,
 }
 
 /// Plays a seed.
@@ -66,6 +68,8 @@ struct World {
     troubles: Vec<(Millis, TroubleEnds)>,
     /// Doubts of the fleet that the model knows of.
     doubts: u64,
+    /// Since when nothing keeps nodes from each other or the store.
+    calm_since: Millis,
 }
 
 /// What may be moved next, with weights.
@@ -75,11 +79,17 @@ const CLOCK: u64 = 4;
 
 /// Time passes in pieces of at most this: nobody's clock but that of a node that stands still jumps.
 const PIECE_MS: u64 = 100;
+/// Until all nodes have heard of what they were told of, if nothing is in the way: a link that is made anew, and a poll.
+const HEARD_MS: u64 = 5000;
 
 impl World {
     fn new(seed: u64, options: Options) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::of(&mut rng, seed, options);
+        let mut plan = Plan::of(&mut rng, seed, options);
+        let has_campaigns = options.campaigns || has_campaigns(seed);
+        if has_campaigns {
+            plan.pushes = plan.pushes.max(1) * 2;
+        }
         let mut trace = Trace {
             on: options.trace,
             hash: seed,
@@ -101,11 +111,13 @@ impl World {
             orphans: Vec::new(),
             troubles: Vec::new(),
             doubts: 0,
+            calm_since: START,
             ends: Ends {
                 rng,
                 now: START,
                 clients,
                 servers: vec![AppServer::default(), AppServer::default()],
+                desk: has_campaigns.then(|| Desk::new(seed)),
                 // Not those seeds that tests know by what they have found.
                 has_lanes: seed.is_multiple_of(4),
                 model: Model {
@@ -125,6 +137,7 @@ impl World {
 
     fn play(&mut self) -> Held {
         self.come_up()?;
+        self.register()?;
         while self.ends.steps < self.plan.steps {
             self.ends.steps += 1;
             self.make_trouble()?;
@@ -144,6 +157,42 @@ impl World {
         match (0..self.fleet.count()).all(|node| self.fleet.serves(node)) {
             true => Ok(()),
             false => Err(Violation("a node does not come up".to_owned())),
+        }
+    }
+
+    /// Registers devices, if there are to be any.
+    fn register(&mut self) -> Held {
+        let Some(registration) = self.ends.registration() else {
+            return Ok(());
+        };
+        self.fleet.push(0, registration);
+        self.settle()
+    }
+
+    /// Whoever runs campaigns does something, through any node.
+    fn act_at_desk(&mut self) {
+        let Some(node) = self.choose_node() else {
+            return;
+        };
+        let (reader, clock) = (self.fleet.reader(), self.fleet.clock(node));
+        if let Some(command) = self.ends.act_at_desk(&*reader, clock) {
+            self.ends.desk_asked(self.fleet.push(node, command));
+        }
+    }
+
+    /// Whoever serves has heard of what was answered a while ago, if nothing moves and nothing has kept it from anybody meanwhile.
+    fn note_rest(&mut self) {
+        if self.ends.desk.is_none() {
+            return;
+        }
+        let is_calm = self.troubles.is_empty()
+            && (0..self.fleet.count())
+                .all(|node| self.fleet.look_at(node).is_none() || self.fleet.serves(node));
+        if !is_calm {
+            self.calm_since = self.ends.now;
+        } else if self.calm_since.0 + HEARD_MS <= self.ends.now.0 && self.fleet.ready().is_empty() {
+            let heard = Millis(self.ends.now.0 - HEARD_MS);
+            self.ends.model.all_have_heard(heard);
         }
     }
 
@@ -186,6 +235,7 @@ impl World {
     fn carry_out(&mut self, next: Move) -> Held {
         self.fleet.step(next);
         self.note_doubts();
+        self.note_rest();
         let by_input = match next {
             Move::Shards(node, Step::Input(wire)) => Some((node, wire as usize)),
             _ => None,
@@ -272,6 +322,10 @@ impl World {
 
     /// An app server does something, through any node.
     fn act_as_server(&mut self) -> Held {
+        if self.ends.desk.as_mut().is_some_and(Desk::acts) {
+            self.act_at_desk();
+            return Ok(());
+        }
         match self.ends.act_as_server() {
             Some(ServerAct::Report(push)) => self.check_report(push),
             Some(ServerAct::Submit(at)) => {
@@ -290,9 +344,14 @@ impl World {
         let clock = self.fleet.clock(node);
         let member = self.fleet.member(node).expect("it serves");
         let id = PushId(member.shards.ids().next(clock).0);
-        let command = self.ends.submission(at, id);
-        let number = self.fleet.push(node, command);
-        self.ends.submitted(at, number);
+        let reader = self.fleet.reader();
+        if let Some((order, command)) = self.ends.submission(at, id, clock, &*reader) {
+            if let Some(order) = order {
+                self.fleet.push(node, order);
+            }
+            let number = self.fleet.push(node, command);
+            self.ends.submitted(at, number);
+        }
     }
 
     /// A node that serves.

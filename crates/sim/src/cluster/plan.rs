@@ -4,7 +4,7 @@ use campanile_backends::Config as StoreConfig;
 use campanile_broker::config::Config;
 
 use super::Options;
-use crate::{fleet::FleetConfig, rng::Rng, world::plan::ClientPlan};
+use crate::{fleet::FleetConfig, rng::Rng, shards::Knowing, world::plan::ClientPlan};
 
 /// What a seed stands for. In each, only some kinds of trouble happen, so that rare combinations are not drowned by common ones.
 #[derive(Clone)]
@@ -83,6 +83,7 @@ impl Plan {
             skews_ms: (0..nodes).map(|_| skew(rng)).collect(),
             broker,
             store,
+            audiences: Knowing::Product,
             seed,
             sweep_limit: *rng.pick(&[1, 1000, 1000]),
             sabotage: options.sabotage,

@@ -67,6 +67,7 @@ impl World {
         };
         if chosen < 11 {
             self.ends.model.disturb();
+            self.calm_since = self.ends.now;
             self.ends.trace.note(|| {
                 let names = [
                     "crash",

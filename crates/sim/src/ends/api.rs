@@ -9,10 +9,11 @@ use campanile_push::{
     app::AppName,
     id::PushId,
     lanes::Priority,
+    registry::campaigns,
     store::{Accept, Audience as PushAudience, Command, Idempotency, Outcome},
 };
 
-use super::Ends;
+use super::{Ends, desk, wishes::Wish};
 use crate::model::{Audience, Held, PushFate, Violation};
 
 /// An app server: at most one push of it is under way.
@@ -70,15 +71,23 @@ impl Ends {
             devices.dedup();
             Audience::Devices(devices)
         };
-        let ttl_ms = *self.rng.pick(&[0, 5000, 3_600_000, 86_400_000, 86_400_000]);
+        let mut ttl_ms = *self.rng.pick(&[0, 5000, 3_600_000, 86_400_000, 86_400_000]);
+        let (audience, wish) = self.wish(audience);
+        if let Some(wish) = &wish {
+            ttl_ms = wish.ttl_ms();
+        }
         let push = self
             .model
             .pushing(audience, Millis(self.now.0 + ttl_ms), ttl_ms == 0);
         self.model.pushes[push].present = self.lasting_sessions();
         let made = &mut self.model.pushes[push];
-        if self.has_lanes && made.audience != Audience::All {
+        let is_plain = wish.is_none();
+        if self.has_lanes && is_plain && made.audience != Audience::All {
             // By its number, so that chance goes on as without.
             (made.priority, made.collapse_key) = kind_of(push);
+        }
+        if let Some(wish) = wish {
+            self.model.make_campaign(push, wish);
         }
         let key = self.rng.chance(500).then(|| format!("key-{push}"));
         self.servers[at].current = Some(Current {
@@ -89,17 +98,38 @@ impl Ends {
         });
     }
 
-    /// The push of an app server as it is sent, for the first time or again, under an id.
-    pub fn submission(&mut self, at: usize, id: PushId) -> Command {
+    /// Whether a push is a campaign, and which; then it may be for others.
+    fn wish(&mut self, audience: Audience) -> (Audience, Option<Wish>) {
+        let Some(desk) = &mut self.desk else {
+            return (audience, None);
+        };
+        desk.wishes(self.now, audience)
+    }
+
+    /// The push of an app server as it is sent, for the first time or again, under an id: what is to be written, in this order; the last is the acceptance. `None`: it
+    /// cannot be planned now.
+    pub fn submission(
+        &mut self,
+        at: usize,
+        id: PushId,
+        clock: Millis,
+        reader: &dyn Reader,
+    ) -> Option<(Option<Command>, Command)> {
         let lasting = self.lasting_sessions();
         let current = self.servers[at]
             .current
             .as_mut()
             .expect("the caller looked");
-        let push = &mut self.model.pushes[current.push];
+        let (ix, ttl_ms) = (current.push, current.ttl_ms);
+        let idempotency = current.key.clone().map(|key| Idempotency {
+            key,
+            body_hash: [ix as u8; 32],
+            expires_ms: self.now.0 + 86_400_000,
+        });
+        let push = &mut self.model.pushes[ix];
         push.present.retain(|session| lasting.contains(session));
         push.ids.push(id);
-        push.expires_at = Millis(self.now.0 + current.ttl_ms);
+        push.expires_at = Millis(self.now.0 + ttl_ms);
         let audience = match &push.audience {
             Audience::All => PushAudience::All,
             Audience::Devices(devices) => PushAudience::Devices(
@@ -108,21 +138,24 @@ impl Ends {
                     .map(|&at| Arc::from(self.clients[at].plan.name.as_str()))
                     .collect(),
             ),
+            // Whom that is follows with the rest.
+            Audience::Tagged => PushAudience::Matching(Bytes::new()),
         };
+        if push.campaign.is_some() {
+            let (order, accept) =
+                self.campaign_submission(ix, id, audience, idempotency, clock, reader)?;
+            return Some((order, Command::Accept(Box::new(accept))));
+        }
         let accept = Accept {
             app: app(),
             id,
             accepted_ms: self.now.0,
             expires_ms: push.expires_at.0,
             audience,
-            payload: Bytes::from(format!("p{}", current.push)),
+            payload: Bytes::from(format!("p{ix}")),
             priority: push.priority,
             collapse_key: push.collapse_key.map(str::to_owned),
-            idempotency: current.key.clone().map(|key| Idempotency {
-                key,
-                body_hash: [current.push as u8; 32],
-                expires_ms: self.now.0 + 86_400_000,
-            }),
+            idempotency,
             rows: None,
             channel: Default::default(),
             info: Bytes::new(),
@@ -130,17 +163,11 @@ impl Ends {
         };
         self.trace.note(|| {
             format!(
-                "{} server {at}: push{} {:?} {:?} {:?} ttl {} key {:?}",
-                self.steps,
-                current.push,
-                push.audience,
-                push.priority,
-                push.collapse_key,
-                current.ttl_ms,
-                current.key
+                "{} server {at}: push{ix} {:?} {:?} {:?} ttl {ttl_ms} key {:?}",
+                self.steps, push.audience, push.priority, push.collapse_key, accept.idempotency
             )
         });
-        Command::Accept(Box::new(accept))
+        Some((None, Command::Accept(Box::new(accept))))
     }
 
     /// The push of an app server was sent as that number.
@@ -168,6 +195,7 @@ impl Ends {
     /// Answers that a node has for app servers.
     pub fn on_push_answers(&mut self, answers: Vec<(u64, Result<Outcome, StoreError>)>) -> Held {
         for (number, answer) in answers {
+            self.on_desk_answer(number, &answer)?;
             let asked = |server: &AppServer| {
                 server
                     .current
@@ -188,9 +216,19 @@ impl Ends {
     fn on_push_answer(&mut self, current: &Current, answer: Result<Outcome, StoreError>) -> Held {
         let push = &mut self.model.pushes[current.push];
         match answer {
+            // The push of its collapse key was another one by then: it is planned anew.
+            Ok(Outcome::Conflict) if push.campaign.is_some() => {
+                let fate = match push.ids.len() {
+                    1 => PushFate::Refused,
+                    _ => PushFate::Unknown,
+                };
+                self.model.pushed(current.push, fate);
+                return Ok(());
+            }
             Ok(Outcome::Accepted { targeted }) => {
                 push.id = push.ids.last().copied();
                 push.targeted = targeted.unwrap_or_default();
+                push.is_counted_later = targeted.is_none();
             }
             Ok(Outcome::Replayed {
                 id,
@@ -205,6 +243,7 @@ impl Ends {
                 }
                 push.id = Some(id);
                 push.targeted = targeted.unwrap_or_default();
+                push.is_counted_later = targeted.is_none();
                 push.expires_at = Millis(accepted_ms + current.ttl_ms);
             }
             Err(error) => {
@@ -225,6 +264,7 @@ impl Ends {
             }
         }
         if let Audience::Devices(devices) = &push.audience
+            && push.campaign.is_none()
             && push.targeted != devices.len() as u64
         {
             return Err(Violation(format!(
@@ -240,6 +280,7 @@ impl Ends {
 
     /// The node is gone: what app servers waited for is unknown. `of_node`: whether the node was asked under a number.
     pub fn forget_push_answers(&mut self, of_node: impl Fn(u64) -> bool) {
+        self.forget_desk_answer(&of_node);
         for at in 0..self.servers.len() {
             let Some(current) = &mut self.servers[at].current else {
                 continue;
@@ -272,8 +313,8 @@ impl Ends {
         let Some(id) = self.model.pushes[ix].id else {
             return Ok(());
         };
-        match reader.report(&app(), id, self.now.0) {
-            Ok(Some(report)) => self.model.on_report(ix, &report),
+        match campaigns::report(&desk::context(reader, self.now), &app(), id) {
+            Ok(Some((report, _))) => self.model.on_report(ix, &report),
             Ok(None) => Err(Violation(format!(
                 "push{ix} was accepted and has no report"
             ))),
@@ -297,6 +338,6 @@ fn kind_of(push: usize) -> (Priority, Option<&'static str>) {
     (priority, key)
 }
 
-fn app() -> AppName {
+pub(super) fn app() -> AppName {
     AppName::new("default").expect("a valid name")
 }

@@ -156,7 +156,9 @@ impl Ends {
         }
         let is_clean_session = !client.plan.version.is_v5() && link.clean;
         let durable = client.is_durable() && !is_clean_session;
-        client.session = Some(self.model.begin_session(at, durable));
+        let session = self.model.begin_session(at, durable);
+        client.session = Some(session);
+        self.model.sessions[session].began_at = now;
         Ok(())
     }
 
@@ -189,6 +191,10 @@ impl Ends {
             .expect("a message came through it")
             .era;
         let text = String::from_utf8_lossy(&message.payload);
+        if message.topic == "push/ctl" {
+            // Registered devices are told where to go by a node that is drained.
+            return Ok(());
+        }
         if text.is_empty() {
             let mut messages = self.model.messages.iter();
             return match messages.any(|m| m.clears && m.topic == message.topic) {

@@ -5,14 +5,19 @@
 
 mod api;
 mod client;
+mod desk;
 mod events;
 mod requests;
+mod turns;
+mod wishes;
 
 use campanile_broker::ids::Millis;
 
 pub use self::{
     api::{AppServer, ServerAct},
     client::{Link, SimClient},
+    desk::Desk,
+    wishes::Wish,
 };
 use crate::{
     model::{Held, Model},
@@ -59,6 +64,8 @@ pub struct Ends {
     pub clients: Vec<SimClient>,
     /// The app servers.
     pub servers: Vec<AppServer>,
+    /// Whoever runs campaigns, if anybody does.
+    pub desk: Option<Desk>,
     /// Pushes to devices are of any priority, and take the place of each other.
     pub has_lanes: bool,
     /// What must hold.
@@ -151,6 +158,8 @@ impl Ends {
         let tick = self.model.next_tick();
         let client = &mut self.clients[at];
         client.known_since.get_or_insert(tick);
+        let first = (self.model.disturbances, self.now);
+        self.model.known_eras.entry(at).or_insert(first);
         client.doubtful |= client.may_have_expired(self.now) || client.may_have_ended;
         // A client that does not hear the answer cannot know whose session the next one goes on with.
         client.must_start_clean |= clean || client.session.is_none() || client.doubtful;

@@ -61,6 +61,7 @@ impl Member {
             count: config.shards,
             broker: config.broker.clone(),
             access: Arc::new(campanile_broker::access::Open),
+            audiences: config.audiences,
             seed,
             cluster: Some(generation),
         };

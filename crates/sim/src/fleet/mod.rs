@@ -34,7 +34,10 @@ use self::{
     sabotage::{Sabotage, Saboteur},
     store::{SharedStore, StoreLink},
 };
-use crate::{rng::Rng, shards::Step};
+use crate::{
+    rng::Rng,
+    shards::{Knowing, Step},
+};
 
 /// How long a link may be silent before its ends take it for lost.
 const SILENCE_MS: u64 = 3000;
@@ -54,6 +57,8 @@ pub struct FleetConfig {
     pub broker: Config,
     /// Rules of the store.
     pub store: StoreConfig,
+    /// Who knows whom a push is for.
+    pub audiences: Knowing,
     /// How far each node's clock is ahead, milliseconds.
     pub skews_ms: Vec<u64>,
     /// Seed of identifiers, hash tables, and what chance decides within.
@@ -73,6 +78,7 @@ impl Default for FleetConfig {
             shards: 2,
             broker: Config::default(),
             store: StoreConfig::default(),
+            audiences: Knowing::default(),
             skews_ms: Vec::new(),
             seed: 1,
             sweep_limit: 1000,

@@ -43,6 +43,8 @@ pub enum Sabotage {
     IgnoreReleases,
     /// Reads tell of what the store's replica does not have.
     TellUnsafe,
+    /// What a device remembers of campaigns is lost when it goes to another node.
+    ForgetMemories,
 }
 
 impl Sabotage {
@@ -63,6 +65,7 @@ impl Sabotage {
         Sabotage::SkipRestamps,
         Sabotage::IgnoreReleases,
         Sabotage::TellUnsafe,
+        Sabotage::ForgetMemories,
     ];
 
     /// A batch reaches the store.
@@ -216,6 +219,7 @@ impl Saboteur {
             (Sabotage::SkipReread, page @ Ok(Page::Session(_))) => {
                 *page = Err(StoreError::Unavailable("not read".into()));
             }
+            (Sabotage::ForgetMemories, Ok(Page::Session(Some(session)))) => session.memory = None,
             (Sabotage::LoseInboxes, Ok(Page::Changes(changes))) => changes.notes.clear(),
             (Sabotage::IgnorePolls, Ok(Page::Changes(changes))) => {
                 for log in &mut changes.logs {

@@ -3,11 +3,13 @@
 //! The model sees only what clients and app servers see: what they sent, what was acknowledged, what arrived. Moments are *ticks*: each thing that an end sees
 //! is one.
 
+mod campaigns;
 mod messages;
 mod pushes;
 mod sessions;
 mod wills;
 
+pub use campaigns::{Campaign, Registered, Sending, Standing};
 pub use messages::{Arrival, Fate, Message};
 pub use pushes::{Audience, Push, PushFate};
 pub use sessions::{Group, Session, Subscription};
@@ -41,6 +43,8 @@ pub struct Model {
     pub wills: Vec<Will>,
     /// Every push.
     pub pushes: Vec<Push>,
+    /// Registered devices, by client.
+    pub registered: BTreeMap<usize, Registered>,
     /// Shared subscriptions.
     pub groups: Vec<Group>,
     /// Inboxes are so small that they drop what is in them.
@@ -51,6 +55,8 @@ pub struct Model {
     pub many_nodes: bool,
     /// What several nodes suffered.
     pub faults: Faults,
+    /// The disturbances before each client's first connection, and when that was.
+    pub known_eras: BTreeMap<usize, (u64, Millis)>,
     /// How often each client has connected to one of several nodes.
     pub connections: BTreeMap<usize, u64>,
 }

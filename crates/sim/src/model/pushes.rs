@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use campanile_broker::ids::Millis;
 use campanile_push::{id::PushId, lanes::Priority, store::Report};
 
-use super::{Held, Model, Tick, Violation};
+use super::{Campaign, Held, Model, Tick, Violation};
 
 /// A push that an app server wants to make; retries of the same key are one.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Push {
     pub id: Option<PushId>,
     /// Devices that it is for, by the answer.
     pub targeted: u64,
+    /// They are counted after the answer.
+    pub is_counted_later: bool,
     /// Sessions that existed for certain when it was accepted.
     pub present: Vec<usize>,
     /// Arrivals by device.
@@ -40,8 +42,12 @@ pub struct Push {
     pub dropped: u64,
     /// Figures of the last report.
     pub collapsed: u64,
+    /// Devices of which the last report says why they did not get it.
+    pub settled: u64,
     /// The store may have lost it and got it again.
     pub was_undone: bool,
+    /// What makes it a campaign.
+    pub campaign: Option<Campaign>,
 }
 
 /// For whom a push is.
@@ -51,6 +57,8 @@ pub enum Audience {
     All,
     /// These.
     Devices(Vec<usize>),
+    /// Registered devices that have the tag.
+    Tagged,
 }
 
 /// What an app server knows of its push.
@@ -89,12 +97,15 @@ impl Model {
             ids: Vec::new(),
             id: None,
             targeted: 0,
+            is_counted_later: false,
             present: Vec::new(),
             got: BTreeMap::new(),
             delivered: 0,
             dropped: 0,
             collapsed: 0,
+            settled: 0,
             was_undone: false,
+            campaign: None,
         });
         self.pushes.len() - 1
     }
@@ -125,9 +136,16 @@ impl Model {
         let is_for = match &push.audience {
             // Who is connected now is a little later at other nodes.
             Audience::All if push.instant && self.many_nodes => true,
+            // A portion of all is of those that are registered, whether they have ever connected; and a crash may take with it that others have just begun.
+            Audience::All if push.campaign.is_some() && self.registered.contains_key(&device) => {
+                true
+            }
+            Audience::All if self.may_have_begun_before(push, device) => true,
             Audience::All => push.fate.is_none_or(|(at, _)| known_since < at),
             Audience::Devices(devices) => devices.contains(&device),
+            Audience::Tagged => true,
         };
+        let is_for = is_for && self.may_be_for(ix, device);
         if !is_for {
             return wrong("came to a device that it was not for");
         }
@@ -144,12 +162,24 @@ impl Model {
                     return wrong("came again without a reason");
                 }
             }
-            None if !push.instant => self.check_order(ix, device)?,
+            None if !push.instant && push.campaign.is_none() => self.check_order(ix, device)?,
             None => {}
         }
         let arrived = Arrived { session, node, era };
         self.pushes[ix].got.insert(device, arrived);
         Ok(())
+    }
+
+    /// Whether a device may seem to have been there when a campaign was made: a crash takes with it that it had just begun, and the clocks of nodes differ.
+    fn may_have_begun_before(&self, push: &Push, device: usize) -> bool {
+        let (Some(campaign), Some((era, first))) = (&push.campaign, self.known_eras.get(&device))
+        else {
+            return false;
+        };
+        let skew = self.skew_ms();
+        let mut accepted_ms = campaign.rows.iter().map(|row| row.accepted_ms);
+        *era < self.disturbances
+            || self.many_nodes && accepted_ms.any(|at_ms| first.0 <= at_ms + skew)
     }
 
     /// No push of the same lane that was sent after this one had been accepted may have come before it.
@@ -164,6 +194,7 @@ impl Model {
         };
         let later = self.pushes.iter().enumerate().find(|(_, other)| {
             !other.instant
+                && other.campaign.is_none()
                 && other.priority == self.pushes[ix].priority
                 && other.submitted > accepted
                 && other.got.contains_key(&device)
@@ -180,9 +211,13 @@ impl Model {
     /// A report was read from what is on disk.
     pub fn on_report(&mut self, ix: usize, report: &Report) -> Held {
         let push = &mut self.pushes[ix];
-        let lost = report.dropped + report.collapsed;
+        let settled: u64 = report.settled.values().sum();
+        let lost = report.dropped + report.collapsed + report.recalled + settled;
         let sum = report.delivered + report.pending + report.expired + lost;
-        if report.targeted != sum || report.targeted != push.targeted {
+        let is_known = push.is_counted_later || report.targeted == push.targeted;
+        // Who is not counted yet is in no figure.
+        let adds_up = report.counting || report.targeted == sum;
+        if !adds_up || !is_known {
             return Err(Violation(format!(
                 "the figures of push{ix} do not add up: {report:?} {push:?}"
             )));
@@ -193,13 +228,15 @@ impl Model {
                 push.delivered
             )));
         }
-        if push.collapse_key.is_none() && report.collapsed > 0 {
+        let has_key =
+            push.collapse_key.is_some() || push.campaign.as_ref().is_some_and(Campaign::collapses);
+        if !has_key && report.collapsed > 0 {
             return Err(Violation(format!(
                 "push{ix} has no collapse key and was replaced: {report:?} {push:?}"
             )));
         }
         (push.delivered, push.dropped) = (report.delivered, report.dropped);
-        push.collapsed = report.collapsed;
+        (push.collapsed, push.settled) = (report.collapsed, settled + report.dropped);
         Ok(())
     }
 
@@ -207,16 +244,21 @@ impl Model {
     fn owed_devices(&self, push: &Push) -> Vec<usize> {
         match &push.audience {
             Audience::Devices(devices) => devices.clone(),
-            Audience::All => {
-                let lasting = push
-                    .present
-                    .iter()
-                    .filter(|&&session| !self.sessions[session].over);
-                lasting
-                    .map(|&session| self.sessions[session].device)
-                    .collect()
-            }
+            // Only campaigns have it.
+            Audience::Tagged => Vec::new(),
+            Audience::All => self.lasting(push),
         }
+    }
+
+    /// Devices whose sessions were there when a push was made, and still are.
+    pub(super) fn lasting(&self, push: &Push) -> Vec<usize> {
+        let lasting = push
+            .present
+            .iter()
+            .filter(|&&session| !self.sessions[session].over);
+        lasting
+            .map(|&session| self.sessions[session].device)
+            .collect()
     }
 
     /// Whether there is a push that may have taken the place of this one at a device.
@@ -234,7 +276,7 @@ impl Model {
     pub(super) fn check_pushes(&self, now: Millis) -> Held {
         for (ix, push) in self.pushes.iter().enumerate() {
             let accepted = matches!(push.fate, Some((_, PushFate::Accepted)));
-            if !accepted || push.instant || push.expires_at <= now {
+            if !accepted || push.instant || push.expires_at <= now || push.campaign.is_some() {
                 continue;
             }
             let owed = self.owed_devices(push);
@@ -255,7 +297,7 @@ impl Model {
             let all_counted = match push.audience {
                 // What was under way when it was replaced has come, and may not have been acknowledged.
                 Audience::Devices(_) => push.delivered + push.collapsed == push.targeted,
-                Audience::All => push.delivered >= owed.len() as u64,
+                Audience::All | Audience::Tagged => push.delivered >= owed.len() as u64,
             };
             if !all_counted {
                 return Err(Violation(format!(

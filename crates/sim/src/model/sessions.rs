@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use campanile_broker::ids::Millis;
 use campanile_mqtt::{QoS, topic};
 
 use super::{Model, Tick};
@@ -13,6 +14,8 @@ pub struct Session {
     pub device: usize,
     /// It outlives its connection.
     pub durable: bool,
+    /// When its client heard of it first.
+    pub began_at: Millis,
     /// It is over, or may be: nothing is owed to it.
     pub over: bool,
     /// The node of its last connection, and since when it is connected there.
@@ -106,6 +109,7 @@ impl Model {
         self.sessions.push(Session {
             device,
             durable,
+            began_at: Millis(0),
             over: false,
             at: None,
             subscriptions: Vec::new(),

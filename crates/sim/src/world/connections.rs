@@ -103,6 +103,7 @@ impl World {
             return Ok(());
         }
         let output = node.take_output(link.wire);
+        let is_silent = output.is_empty();
         let says_welcome = !link.welcomed && is_welcome(&output, client.plan.version);
         link.to_client.extend_from_slice(&output);
         if link.slow && link.to_client.len() > 100 && !link.blocked {
@@ -115,7 +116,13 @@ impl World {
             client.doubtful |= expired;
         }
         let wire = link.wire;
-        if node.is_closed(wire) {
+        let is_closed = node.is_closed(wire);
+        if !is_silent {
+            self.ends.on_written(at, &output)?;
+        }
+        let client = &mut self.ends.clients[at];
+        let link = client.link.as_mut().expect("just seen");
+        if is_closed {
             link.node_closed = true;
             // Only a node that has just read something can have read the DISCONNECT; and one that refuses may have closed before.
             let refuses = self.ends.was_full || self.plan.node.broker.max_pending_requests < 1000;

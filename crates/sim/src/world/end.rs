@@ -1,5 +1,8 @@
 //! The end of a seed: all faults are taken away, everybody comes back and gets what is owed; then everybody leaves, and nothing is left.
 
+use campanile_backends::Reader;
+use campanile_push::store::Command;
+
 use super::{World, plan::ClientPlan};
 use crate::{
     ends::{Ends, SimClient},
@@ -10,6 +13,10 @@ const DAY_MS: u64 = 86_400_000;
 
 /// Rounds until everything must have come to rest.
 const ROUNDS: usize = 400;
+/// Tables of the store that the audit log is in: rows, their counts, and when they expire.
+const OF_AUDIT: [u8; 3] = [0x70, 0x71, 0x50];
+/// Turns of campaigns that are waited for at the end.
+const TURNS: usize = 60;
 
 impl World {
     /// Everything that is owed arrives.
@@ -47,6 +54,7 @@ impl World {
             .zip(&still_up)
             .map(|(now, before)| *now && *before)
             .collect();
+        self.finish_campaigns()?;
         for push in 0..self.ends.model.pushes.len() {
             self.check_report(push)?;
         }
@@ -55,6 +63,47 @@ impl World {
             .model
             .check_all_arrived(self.ends.now, &still_up)?;
         self.observe_retained()
+    }
+
+    /// Campaigns go on until all have had their turns; those that are paused stand still, and then go on, too.
+    fn finish_campaigns(&mut self) -> Held {
+        if self.ends.desk.is_none() {
+            return Ok(());
+        }
+        self.give_turns()?;
+        self.carry_out_all(|ends, reader| ends.resume_next(reader, ends.now))?;
+        self.give_turns()
+    }
+
+    fn give_turns(&mut self) -> Held {
+        for _ in 0..TURNS {
+            self.carry_out_all(|ends, reader| ends.lead(reader, ends.now))?;
+            self.rest(true)?;
+            let reader = self.node.as_ref().expect("it is healed").reader();
+            self.ends.check_campaigns(&*reader)?;
+            let Some(ms) = self.ends.next_turn_ms(&*reader) else {
+                break;
+            };
+            self.pass(ms)?;
+        }
+        Ok(())
+    }
+
+    /// Has everything written that is planned one after the other.
+    fn carry_out_all(
+        &mut self,
+        mut plan: impl FnMut(&mut Ends, &dyn Reader) -> Option<Command>,
+    ) -> Held {
+        for _ in 0..ROUNDS {
+            let node = self.node.as_mut().expect("it is healed");
+            let reader = node.reader();
+            let Some(command) = plan(&mut self.ends, &*reader) else {
+                return Ok(());
+            };
+            self.ends.desk_asked(node.push(command));
+            self.settle_node()?;
+        }
+        Err(Violation("the desk never comes to rest".to_owned()))
     }
 
     /// A client that was never here asks for what is retained.
@@ -144,6 +193,7 @@ impl World {
                 self.ends.disconnect(at, false, false)?;
             }
         }
+        self.carry_out_once(Ends::deregistration)?;
         self.rest(false)?;
         self.sweep_after(3 * DAY_MS)?;
         self.check_idle()?;
@@ -162,6 +212,13 @@ impl World {
         }
         self.sweep_after(30 * DAY_MS)?;
         self.check_disk()
+    }
+
+    fn carry_out_once(&mut self, plan: impl FnOnce(&mut Ends) -> Option<Command>) -> Held {
+        if let Some(command) = plan(&mut self.ends) {
+            self.node.as_mut().expect("it is healed").push(command);
+        }
+        self.settle_node()
     }
 
     /// Time passes, and what has expired is removed.
@@ -188,7 +245,15 @@ impl World {
             .shards()
             .first()
             .map_or(0, |shard| shard.stats().retained_messages);
-        let records = node.store().disk().records() as u64;
+        let records = match self.ends.desk {
+            None => node.store().disk().records(),
+            // The audit log is kept for longer.
+            Some(_) => {
+                let disk = node.store().disk();
+                let tables = disk.entries().map(|(key, _)| key[0]);
+                tables.filter(|table| !OF_AUDIT.contains(table)).count()
+            }
+        } as u64;
         // The sequence number, the device numbers of the app, and the end of each log.
         let numbers = 3 + u64::from(self.plan.node.broker.topic_partitions);
         if records > retained + numbers {

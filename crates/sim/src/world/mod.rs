@@ -15,7 +15,7 @@ use campanile_broker::ids::Millis;
 use campanile_push::id::PushId;
 
 use crate::{
-    ends::{AppServer, Ends, ServerAct, SimClient, Trace},
+    ends::{AppServer, Desk, Ends, ServerAct, SimClient, Trace},
     model::{Held, Model, Violation},
     node::{Node, Queue},
     pair::START,
@@ -33,6 +33,8 @@ pub struct Options {
     pub trace: bool,
     /// A bug to build in.
     pub sabotage: Option<Sabotage>,
+    /// Play campaigns in every seed, not only in some.
+    pub campaigns: bool,
 }
 
 /// What a seed came to.
@@ -71,6 +73,11 @@ pub fn run(seed: u64, options: Options) -> Result<Outcome, Failure> {
     result.map_err(|text| Failure { seed, text })
 }
 
+/// Whether campaigns are played in a seed: the others are those that tests know by what they have found.
+pub fn has_campaigns(seed: u64) -> bool {
+    seed % 4 == 2
+}
+
 struct World {
     ends: Ends,
     plan: Plan,
@@ -96,6 +103,10 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::of(&mut rng, seed, options.sabotage);
         plan.node.trace = options.trace;
+        let has_campaigns = options.campaigns || has_campaigns(seed);
+        if has_campaigns {
+            plan.pushes = plan.pushes.max(1) * 2;
+        }
         let mut trace = Trace {
             on: options.trace,
             hash: seed,
@@ -119,6 +130,7 @@ impl World {
                 now: START,
                 clients,
                 servers: vec![AppServer::default(), AppServer::default()],
+                desk: has_campaigns.then(|| Desk::new(seed)),
                 has_lanes: true,
                 model: Model {
                     inboxes_drop: plan.node.store.inbox_max_entries < 1000,
@@ -144,6 +156,7 @@ impl World {
     }
 
     fn play(&mut self) -> Held {
+        self.register()?;
         while self.ends.steps < self.plan.steps {
             self.ends.steps += 1;
             self.make_trouble()?;
@@ -209,6 +222,10 @@ impl World {
         if self.node.is_none() {
             return Ok(());
         }
+        if self.ends.desk.as_mut().is_some_and(Desk::acts) {
+            self.act_at_desk();
+            return Ok(());
+        }
         match self.ends.act_as_server() {
             Some(ServerAct::Report(push)) => self.check_report(push),
             Some(ServerAct::Submit(at)) => {
@@ -223,8 +240,31 @@ impl World {
     fn submit(&mut self, at: usize) {
         let Some(node) = &mut self.node else { return };
         let id = PushId(node.ids().next(self.ends.now).0);
-        let command = self.ends.submission(at, id);
-        self.ends.submitted(at, node.push(command));
+        let (clock, reader) = (self.ends.now, node.reader());
+        if let Some((order, command)) = self.ends.submission(at, id, clock, &*reader) {
+            if let Some(order) = order {
+                node.push(order);
+            }
+            self.ends.submitted(at, node.push(command));
+        }
+    }
+
+    /// Registers devices, if there are to be any.
+    fn register(&mut self) -> Held {
+        let Some(registration) = self.ends.registration() else {
+            return Ok(());
+        };
+        self.node.as_mut().expect("it begins").push(registration);
+        self.settle_node()
+    }
+
+    /// Whoever runs campaigns does something.
+    fn act_at_desk(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let reader = node.reader();
+        if let Some(command) = self.ends.act_at_desk(&*reader, self.ends.now) {
+            self.ends.desk_asked(node.push(command));
+        }
     }
 
     fn take_push_answers(&mut self) -> Held {
@@ -277,11 +317,15 @@ impl World {
         }
         let node = self.node.as_ref().expect("it has just moved");
         let all_synced = node.is_all_synced();
+        let node_rests = self.ends.desk.is_some() && node.ready().is_empty();
         let by_input = match queue {
             Queue::Input(wire) => Some(wire as usize),
             _ => None,
         };
         self.observe(by_input)?;
+        if node_rests {
+            self.ends.model.all_have_heard(self.ends.now);
+        }
         if queue == Queue::Sync && all_synced {
             self.ends.model.on_all_synced();
         }

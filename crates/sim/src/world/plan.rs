@@ -6,7 +6,7 @@ use campanile_backends::Config as StoreConfig;
 use campanile_broker::{access::Open, config::Config};
 use campanile_mqtt::Version;
 
-use crate::{node::NodeConfig, rng::Rng, sabotage::Sabotage};
+use crate::{node::NodeConfig, rng::Rng, sabotage::Sabotage, shards::Knowing};
 
 /// What a seed stands for. In each, only some kinds of trouble happen, so that rare combinations are not drowned by common ones.
 #[derive(Clone)]
@@ -106,6 +106,7 @@ impl Plan {
             broker,
             store,
             access: Arc::new(Open),
+            audiences: Knowing::Product,
             seed,
             sabotage,
             sweep_limit: *rng.pick(&[1, 1000, 1000]),

@@ -205,5 +205,6 @@ impl World {
         self.plan.node.seed = self.ends.rng.draw();
         self.node = Some(Node::start(self.plan.node.clone(), disk, self.ends.now));
         self.ends.model.on_restart(self.ends.now);
+        self.ends.model.all_have_heard(self.ends.now);
     }
 }

@@ -147,7 +147,7 @@ pub fn member_of(subscription: &SubscriptionRecord) -> Result<DurableMember, KvE
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ChangeRecord {
-    #[prost(oneof = "ChangeKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "ChangeKind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<ChangeKind>,
 }
 
