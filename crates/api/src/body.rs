@@ -61,7 +61,7 @@ fn is_json(content_type: &str) -> bool {
         })
 }
 
-/// All of a body of plain JSON.
+/// All of a body of plain JSON, for handlers that have nothing to refuse before they read it.
 pub(crate) struct JsonBody(pub Bytes);
 
 impl FromRequest<ApiState> for JsonBody {

@@ -21,7 +21,7 @@ use campanile_push::{
 use crate::{
     ApiState,
     auth::Caller,
-    body::{self, JsonBody},
+    body,
     openapi::{self, Content, Operation, Routes, named},
     path::InPath,
     problem::{Code, Problem},
@@ -212,9 +212,11 @@ pub(crate) async fn change(
     State(state): State<ApiState>,
     caller: Caller,
     InPath((_, id)): InPath<(String, String)>,
-    JsonBody(body): JsonBody,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     let id = schedule_id(&id)?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, &state.limits())?;
     edit(&state, &caller, id, Edit::Fields(Box::new(change))).await
 }

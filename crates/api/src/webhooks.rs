@@ -215,9 +215,11 @@ pub(crate) async fn change(
     State(state): State<ApiState>,
     caller: Caller,
     InPath((_, id)): InPath<(String, String)>,
-    JsonBody(body): JsonBody,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     let id = canonical(&id)?;
+    let body = body::read_json(&headers, body, state.config()).await?;
     let change = Change::parse(&body, state.config().webhooks.allow_http)?;
     let webhook = edit(&state, &caller, id, Edit::Fields(change)).await?;
     Ok(written(StatusCode::OK, webhook.to_json(false)))

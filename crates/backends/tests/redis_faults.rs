@@ -733,8 +733,10 @@ fn a_store_of_another_version_is_refused() {
     let server = servers::Redis::start().unwrap();
     let mut redis = Redis::open(alone(&server.address()), shared()).unwrap();
     redis.recover(Millis(1)).unwrap();
-    for other in ["1", "3"] {
-        server.ask(&["SET", "cmp:{$}:format", other]).unwrap();
+    let own = server.ask(&["GET", "cmp:{$}:format"]).unwrap();
+    let own: u64 = own.trim().parse().unwrap();
+    for other in [own - 1, own + 1].map(|format| format.to_string()) {
+        server.ask(&["SET", "cmp:{$}:format", &other]).unwrap();
         let mut redis = Redis::open(alone(&server.address()), shared()).unwrap();
         match redis.recover(Millis(1)) {
             Err(StoreError::Unavailable(reason)) => {

@@ -620,7 +620,9 @@ impl Both {
                     change = change.expect(key(), rows::Version::ABSENT);
                 }
                 if let Some(client) = CLIENTS.get(usize::from(name)) {
-                    change = change.enrol(client, "cohort".into(), !remove && !expect_absent);
+                    // Rows of devices have no end: nobody would take them out of a cohort then.
+                    let is_in = !remove && !expect_absent && ttl.is_none();
+                    change = change.enrol(client, "cohort".into(), is_in);
                 }
                 change = match (remove, ttl) {
                     (true, _) => change.remove(key()),

@@ -39,7 +39,7 @@ const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
     (Sabotage::NoFencing, 0..20),
     (Sabotage::AnswerBeforeSync, 100..110),
     (Sabotage::HideLogEntries, 25..45),
-    (Sabotage::AnswerBeforeKnown, 150..165),
+    (Sabotage::AnswerBeforeKnown, 70..80),
     (Sabotage::LoseInboxes, 0..40),
     (Sabotage::VoidTheLiving, 0..20),
     (Sabotage::KeepSpentWills, 0..40),
@@ -49,7 +49,7 @@ const BUGS: &[(Sabotage, std::ops::Range<u64>)] = &[
     (Sabotage::SkipReread, 30..50),
     (Sabotage::LoseHandOvers, 30..50),
     (Sabotage::IgnoreReleases, 30..50),
-    (Sabotage::ForgetShared, 200..210),
+    (Sabotage::ForgetShared, 340..350),
     (Sabotage::ForgetMemories, 40..50),
 ];
 

@@ -360,10 +360,14 @@ impl Content {
                 Some((JSON, json!({"schema": schema})))
             }
             Content::Told(schema) => Some((JSON, json!({"schema": schema}))),
-            Content::Other(media_type, what, example) => Some((
-                media_type,
-                json!({"schema": {"type": "string", "description": what}, "example": example}),
-            )),
+            Content::Other(media_type, what, example) => {
+                let mut schema = json!({"type": "string", "description": what});
+                if media_type == "text/event-stream" {
+                    // Text to some readers of the document, and one event after the other to others.
+                    schema = json!({"description": what});
+                }
+                Some((media_type, json!({"schema": schema, "example": example})))
+            }
         }
     }
 }

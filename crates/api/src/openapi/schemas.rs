@@ -62,7 +62,7 @@ fn whole(least: u64, most: u64, what: &str) -> Value {
 
 fn address(what: &str, most: usize) -> Value {
     json!({
-        "type": "string", "format": "uri", "pattern": "^https?://", "maxLength": most,
+        "type": "string", "pattern": "^https?://", "maxLength": most,
         "description": format!("{what} `https`; `http` only where `webhooks.allow_http` says so."),
     })
 }

@@ -62,6 +62,25 @@ fn drained_devices_are_told_where_to_go() {
 }
 
 #[test]
+fn an_older_device_is_told_of_its_move_in_a_message() {
+    let mut cluster = Cluster::start(2);
+    let places = cluster.addresses();
+    let line = "PUT /v1/apps/default/devices/device";
+    let registered = cluster.node(0).ask(&[line], "{}").unwrap();
+    assert_eq!(registered.status, 201, "{registered:?}");
+    let mut device = Conversation::new(kept("device", Version::V311));
+    device.connect(places[0].mqtt, false).unwrap();
+    cluster.node(1).operate(&["drain", "node-1"]).unwrap();
+    device.closed(PATIENCE).unwrap();
+    // MQTT 3.1.1 has no DISCONNECT of the server that could say so.
+    let told = device.message(Duration::ZERO).expect("a word of the move");
+    assert_eq!(told.topic, "push/ctl");
+    let told: Value = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!(told["type"], "move", "{told}");
+    assert!(device.connect(places[1].mqtt, false).unwrap());
+}
+
+#[test]
 fn rebalance_moves_the_surplus() {
     const DEVICES: usize = 30;
     let mut cluster = Cluster::with(2, |options| {

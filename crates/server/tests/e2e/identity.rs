@@ -355,6 +355,41 @@ fn a_device_says_how_far_it_has_got_and_is_replayed_from_there() {
 }
 
 #[test]
+fn a_device_that_missed_more_than_is_kept_is_told_of_the_gap() {
+    let node = Node::with(NodeOptions {
+        settings: "[store]\nretention_bytes = \"1 MiB\"\n[limits]\ntail_entries = 4\n".to_owned(),
+        ..NodeOptions::default()
+    });
+    call(&node, "PUT", "devices/phone-1", "{}");
+    let mut device = Client::v5(&node, Session::kept("phone-1"));
+    device.subscribe("news", 1);
+    device.disconnect();
+    let mut publisher = Client::v5(&node, Session::clean("publisher"));
+    let (articles, text) = (48, "x".repeat(64 << 10));
+    for number in 0..articles {
+        assert_eq!(publisher.publish("news", &format!("{number} {text}"), 1), 0);
+    }
+    // The oldest went: what it gets is the rest, in order, and the word that there was more.
+    let device = Client::v5(&node, Session::kept("phone-1"));
+    let (mut gaps, mut numbers) = (0, Vec::new());
+    while numbers.last() != Some(&(articles - 1)) || gaps == 0 {
+        let message = device.next_message();
+        match message.topic.as_str() {
+            "push/ctl" => {
+                assert_eq!(message.json(), json!({"type": "gap", "log": "topics"}));
+                gaps += 1;
+            }
+            _ => {
+                let number = message.payload.split(' ').next().expect("its number");
+                numbers.push(number.parse::<u32>().expect("a number"));
+            }
+        }
+    }
+    assert_eq!(gaps, 1);
+    assert!(numbers[0] > 0 && numbers.is_sorted(), "{numbers:?}");
+}
+
+#[test]
 fn a_device_is_shown_where_it_is_and_kicked_there() {
     let node = node();
     let secret = token(&node, "phone-1", "");

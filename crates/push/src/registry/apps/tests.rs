@@ -157,11 +157,12 @@ fn quotas_are_changed_and_the_log_tells() {
 }
 
 #[test]
-fn only_an_empty_app_is_deleted_and_its_keys_go_with_it() {
+fn an_app_is_marked_at_first_and_gone_with_its_keys_when_nothing_is_left_of_it() {
     use crate::{device::Patch, registry::devices};
 
     let mut world = World::default();
     let delete = |world: &mut World| world.run(|context| delete(context, &shop()));
+    let finish = |world: &mut World| world.run(|context| finish(context, &shop())).unwrap();
     assert!(matches!(delete(&mut world), Err(Refusal::Missing { .. })));
     world.create(&shop(), "first").unwrap();
     world.add("second", Permissions::ADMIN).unwrap();
@@ -169,16 +170,27 @@ fn only_an_empty_app_is_deleted_and_its_keys_go_with_it() {
     world
         .run(|context| devices::put(context, &shop(), "d1", &device))
         .unwrap();
-    match delete(&mut world) {
-        Err(Refusal::Clash(what)) => assert!(what.contains("1 registered devices"), "{what}"),
-        other => panic!("{other:?}"),
-    }
+    let deletion = delete(&mut world).unwrap();
+    assert_eq!(delete(&mut world).unwrap(), deletion, "asked again");
+    let marked = world.read(deletions);
+    assert_eq!(marked, [(shop(), deletion)]);
+    world
+        .run(|context| count_erased(context, &shop(), 7))
+        .unwrap();
+    assert!(!finish(&mut world), "a device is left");
+    assert!(world.owner("first").is_some());
     world
         .run(|context| devices::delete(context, &shop(), "d1"))
         .unwrap();
-    delete(&mut world).unwrap();
+    assert!(finish(&mut world));
     assert_eq!(world.owner("first"), None);
     assert_eq!(world.owner("second"), None);
     assert_eq!(world.read(|context| app(context, &shop())), None);
-    assert_eq!(world.actions().last().unwrap(), "app.deleted");
+    assert_eq!(world.read(deletions), []);
+    let actions = world.actions();
+    assert!(
+        actions.ends_with(&["app.deletion_begun".into(), "app.deleted".into()]),
+        "{actions:?}"
+    );
+    assert!(finish(&mut world), "nothing to do");
 }
