@@ -14,7 +14,7 @@ use campanile_push::{
     device::names,
     event::{Event, EventId, Filter},
     id::PushId,
-    registry::{Context, apps, listeners, permission::Permission},
+    registry::{Context, apps, devices, listeners, permission::Permission},
     store::{EventPage, Past},
 };
 use futures_util::stream;
@@ -64,7 +64,8 @@ pub(crate) fn routes() -> Routes {
         .tells("The latest first, as far as events are kept, of times at which somebody listened. A page may be short, or empty, and yet have a `next`.")
         .needs(Permission::Read)
         .paged_by_id()
-        .answers(200, "A page of events.", named("Timeline"));
+        .answers(200, "A page of events.", named("Timeline"))
+        .may(&[Code::InvalidField]);
     Routes::of("Events", "What happens, as a stream and by device.")
         .get("/v1/apps/{app}/events", self::stream, stream)
         .get(
@@ -341,6 +342,7 @@ pub(crate) async fn timeline(
     InPath((_, device)): InPath<(String, String)>,
     RawQuery(text): RawQuery,
 ) -> Result<Response, Problem> {
+    devices::check_name(&device)?;
     let paging = Paging::parse(text.as_deref())?;
     let after: Option<EventId> = paging.after_id()?;
     let (app, limit) = (caller.app.clone(), paging.limit);
