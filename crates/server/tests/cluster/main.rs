@@ -10,6 +10,7 @@ mod identity;
 mod operations;
 mod outages;
 mod partitions;
+mod resources;
 mod schedules;
 mod setup;
 mod tls;
