@@ -193,6 +193,10 @@ impl Account {
             return books.violate(format!("stream {} was never opened", stream.0));
         };
         let (promise, count) = (sent.promise, sent.messages.len());
+        let word = match sent.messages.get(number) {
+            Some(message) if message.accepted => "accepted",
+            _ => "not accepted yet",
+        };
         let who = &mut books.receivers[receiver.0];
         if number >= count {
             let text = format!(
@@ -228,7 +232,7 @@ impl Account {
         got.next = next.max(number + 1);
         if is_ordered && number < next {
             let text = format!(
-                "{} got {}:{number} after {}:{}",
+                "{} got {}:{number}, {word}, after {}:{}",
                 who.name,
                 sent.name,
                 sent.name,
@@ -418,7 +422,7 @@ mod tests {
         }
         assert_eq!(account.violations().0, 0, "repeats may be in any order");
         account.receive(receiver, stream, 1, false);
-        assert!(account.violations().1[0].ends_with("r got s:1 after s:2"));
+        assert!(account.violations().1[0].ends_with("r got s:1, not accepted yet, after s:2"));
         account.receive(receiver, stream, 7, false);
         assert_eq!(account.violations().0, 2, "never sent");
     }
