@@ -84,9 +84,7 @@ pub(crate) async fn hand_in(
     now_ms: u64,
     idempotency: Option<Idempotency>,
 ) -> Result<Outcome, Problem> {
-    let (audience, targeting) = request
-        .in_portion(id, audience, now_ms)
-        .map_err(|damaged| Problem::internal(&damaged.to_string()))?;
+    let (audience, targeting) = request.in_portion(id, audience, now_ms)?;
     if !request.options.make_a_campaign(&request.audience) {
         let accept = request.accept(app.clone(), id, audience, now_ms, idempotency);
         return state.write(Command::Accept(Box::new(accept))).await;

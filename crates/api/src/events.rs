@@ -37,8 +37,7 @@ use crate::{
 /// The routes of the stream and of timelines.
 pub(crate) fn routes() -> Routes {
     let text = json!({"type": "string"});
-    let events = Content::Other(
-        "text/event-stream",
+    let events = Content::Events(
         "Server-sent events: each with its `id`, its type as `event`, and an `Event` as `data`. An event `gap` says that some may have been lost, as they are no longer kept.",
         "id: 01KAR0M4G0ZJ9QX6T5V8C2N3B7\nevent: push.delivered\ndata: {..}\n\n",
     );

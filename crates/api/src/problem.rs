@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use campanile_push::{
+    device::Damaged,
     registry::Refusal,
     request::{Fault, Invalid},
     store::Unavailable,
@@ -243,6 +244,12 @@ impl From<Refusal> for Problem {
             Refusal::Unavailable(why) => return Problem::store_unavailable(why),
         };
         Problem::new(code, refusal.to_string())
+    }
+}
+
+impl From<Damaged> for Problem {
+    fn from(damaged: Damaged) -> Problem {
+        Problem::internal(&damaged.to_string())
     }
 }
 

@@ -119,9 +119,7 @@ impl Plan {
         let (id, now_ms) = (state.new_id(), state.now_ms());
         let begins_ms = request.options.not_before_ms.unwrap_or(0).max(now_ms);
         let audience = resolve(state, app, &request.audience, now_ms).await?;
-        let (audience, targeting) = request
-            .in_portion(id, audience, now_ms)
-            .map_err(|damaged| Problem::internal(&damaged.to_string()))?;
+        let (audience, targeting) = request.in_portion(id, audience, now_ms)?;
         let is_campaign = request.options.make_a_campaign(&request.audience);
         let campaign = is_campaign
             .then(|| request.campaign(id, targeting.clone(), begins_ms))

@@ -48,6 +48,8 @@ pub(crate) enum Content {
     Told(Value),
     /// Something else: a media type, what it is, and an example.
     Other(&'static str, &'static str, &'static str),
+    /// Server-sent events: what they are, and an example. To some readers of the document they are text, to others one after the other.
+    Events(&'static str, &'static str),
 }
 
 /// JSON as the type is written.
@@ -360,14 +362,14 @@ impl Content {
                 Some((JSON, json!({"schema": schema})))
             }
             Content::Told(schema) => Some((JSON, json!({"schema": schema}))),
-            Content::Other(media_type, what, example) => {
-                let mut schema = json!({"type": "string", "description": what});
-                if media_type == "text/event-stream" {
-                    // Text to some readers of the document, and one event after the other to others.
-                    schema = json!({"description": what});
-                }
-                Some((media_type, json!({"schema": schema, "example": example})))
-            }
+            Content::Other(media_type, what, example) => Some((
+                media_type,
+                json!({"schema": {"type": "string", "description": what}, "example": example}),
+            )),
+            Content::Events(what, example) => Some((
+                "text/event-stream",
+                json!({"schema": {"description": what}, "example": example}),
+            )),
         }
     }
 }

@@ -32,7 +32,7 @@ use campanile_push::{
     key::ApiKey,
     receipt::Mark,
     registry::{
-        Context,
+        Context, Planned, Refusal,
         apps::{self, QuotaChange, Quotas},
         carry_out,
         permission::{Permission, Permissions},
@@ -102,33 +102,27 @@ impl MemoryStore {
     /// Gives an app one more key.
     pub fn add_key(&self, app: &str, key: &ApiKey, permissions: Permissions) {
         let app = AppName::new(app).unwrap();
-        let context = Context {
-            reader: self,
-            now_ms: NOW_MS,
-            unique: 0,
-            actor: "test",
-        };
-        let submit = |command| Ok(self.0.lock().unwrap().apply(command));
-        let plan =
-            |context: &Context<'_>| apps::add_key(context, &app, &key.hash(), permissions, "");
-        carry_out(&context, submit, plan).unwrap();
+        self.change(|context| apps::add_key(context, &app, &key.hash(), permissions, ""));
     }
 
     /// Sets how many pushes a second an app may make.
     pub fn set_push_rate(&self, app: &str, pushes_per_second: u64) {
         let app = AppName::new(app).unwrap();
+        let change = QuotaChange {
+            pushes_per_second: Some(pushes_per_second),
+            ..QuotaChange::default()
+        };
+        self.change(|context| apps::change_quotas(context, &app, &change));
+    }
+
+    fn change<T>(&self, plan: impl Fn(&Context<'_>) -> Result<Planned<T>, Refusal>) {
         let context = Context {
             reader: self,
             now_ms: NOW_MS,
             unique: 0,
             actor: "test",
         };
-        let change = QuotaChange {
-            pushes_per_second: Some(pushes_per_second),
-            ..QuotaChange::default()
-        };
         let submit = |command| Ok(self.0.lock().unwrap().apply(command));
-        let plan = |context: &Context<'_>| apps::change_quotas(context, &app, &change);
         carry_out(&context, submit, plan).unwrap();
     }
 
@@ -649,18 +643,10 @@ pub fn api_with(config: Config) -> Api {
     let (shop, bank) = (ApiKey::from_random([1; 32]), ApiKey::from_random([2; 32]));
     for (app, key) in [("shop", &shop), ("bank", &bank)] {
         let app = AppName::new(app).unwrap();
-        let context = Context {
-            reader: &*store,
-            now_ms: NOW_MS,
-            unique: 0,
-            actor: "test",
-        };
-        let submit = |command| Ok(store.0.lock().unwrap().apply(command));
-        let plan = |context: &Context<'_>| {
+        store.change(|context| {
             let permissions = Permissions::ADMIN.with(Permission::Operator);
             apps::create(context, &app, Quotas::default(), &key.hash(), permissions)
-        };
-        carry_out(&context, submit, plan).unwrap();
+        });
     }
     store.0.lock().unwrap().key_lookups = 0;
     let ids = AtomicU64::new(1);

@@ -12,6 +12,7 @@ use campanile_broker::{
 
 use super::{
     keys::{Subject, Table, inbox_table, log_of_number},
+    kv::{Entry, KvError},
     records::{DeviceRecord, LogMetaRecord, MessageRecord, damaged, decode},
     state::LogState,
     txn::Txn,
@@ -58,10 +59,8 @@ impl Txn<'_> {
         self.erase_connected(app, limit, &mut swept)?;
         self.erase_devices(app, limit, &mut swept)?;
         self.erase_retained(app, limit, &mut swept)?;
-        let subject = Subject::app(app.as_str());
         for table in SILENT {
-            let left = limit.saturating_sub(swept.removed) as usize;
-            for (key, _) in self.list(table, &subject, left)? {
+            for (key, _) in self.some_of(table, app, limit, &swept)? {
                 self.remove(key)?;
                 swept.removed += 1;
             }
@@ -73,8 +72,20 @@ impl Txn<'_> {
         Ok(Outcome::Swept(swept))
     }
 
+    /// Of a table as much as may still be removed.
+    fn some_of(
+        &self,
+        table: Table,
+        app: &AppId,
+        limit: u32,
+        swept: &Swept,
+    ) -> Result<Vec<Entry>, KvError> {
+        let left = limit.saturating_sub(swept.removed) as usize;
+        self.list(table, &Subject::app(app.as_str()), left)
+    }
+
     fn erase_rows(&mut self, app: &AppId, limit: u32, swept: &mut Swept) -> Result<(), StoreError> {
-        for (key, _) in self.list(Table::Row, &Subject::app(app.as_str()), limit as usize)? {
+        for (key, _) in self.some_of(Table::Row, app, limit, swept)? {
             self.remove_row(&Subject::of_key(&key))?;
             swept.removed += 1;
         }
@@ -106,8 +117,7 @@ impl Txn<'_> {
         limit: u32,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
-        let left = limit.saturating_sub(swept.removed) as usize;
-        for (key, value) in self.list(Table::Device, &Subject::app(app.as_str()), left)? {
+        for (key, value) in self.some_of(Table::Device, app, limit, swept)? {
             if swept.removed >= limit {
                 break;
             }
@@ -140,8 +150,7 @@ impl Txn<'_> {
         limit: u32,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
-        let left = limit.saturating_sub(swept.removed) as usize;
-        for (key, value) in self.list(Table::Retained, &Subject::app(app.as_str()), left)? {
+        for (key, value) in self.some_of(Table::Retained, app, limit, swept)? {
             let record: MessageRecord = decode(&value, "message")?;
             let topic = record.message()?.topic().into();
             self.remove(key)?;
