@@ -62,6 +62,7 @@ fn on_redis(devices: u64) -> anyhow::Result<()> {
                 servers: vec![server.address()],
             },
             durability: Durability::Primary,
+            allow_no_persistence: true,
             ..RedisConfig::default()
         };
         let mut redis = Redis::open(config, Config::default())?;
