@@ -8,7 +8,10 @@ use campanile_broker::{
     ids::{AppId, MessageId, Millis},
     message::Message,
 };
-use campanile_push::{campaign::Candidate, device::Profile, live::LiveIndex, targeting::Targeting};
+use campanile_push::{
+    campaign::Candidate, device::Profile, expression::ReadOnce, live::LiveIndex,
+    targeting::Targeting,
+};
 
 /// Audiences that a shard remembers as read: a storm of returning devices asks for the same ones again and again. Past it, all are forgotten.
 const REMEMBERED: usize = 4096;
@@ -23,6 +26,7 @@ pub struct LiveAudiences {
     apps: HashMap<AppId, LiveIndex>,
     campaigns: campaigns::Known,
     read: HashMap<MessageId, Option<Arc<Targeting>>>,
+    expressions: ReadOnce,
 }
 
 impl LiveAudiences {
@@ -40,7 +44,8 @@ impl LiveAudiences {
             return read.clone();
         }
         let bytes = message.audience.as_deref().unwrap_or_default();
-        let read = match Targeting::decode(bytes) {
+        let targeting = Targeting::decode_with(bytes, |text| self.expressions.read(text));
+        let read = match targeting {
             Ok(targeting) => Some(Arc::new(targeting)),
             Err(error) => {
                 tracing::error!(message_id = %message.id, %error, "the audience of a push cannot be read, nobody gets it here; upgrade this node");

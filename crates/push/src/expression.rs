@@ -14,9 +14,11 @@ use crate::device::{Fact, Facts, Number, Value, Version};
 mod fault;
 mod lexer;
 mod parser;
+mod read;
 mod write;
 
 pub use fault::{Fault, SyntaxError};
+pub use read::ReadOnce;
 
 /// Bytes of an expression as it is asked for: a page of text, more than anybody reads.
 pub const MAX_TEXT_BYTES: usize = 4096;
@@ -27,10 +29,10 @@ pub const MAX_TESTS: usize = 256;
 /// Negations and parentheses within each other, in the canonical text.
 pub const MAX_DEPTH: usize = 32;
 
-/// A checked expression, within all bounds above.
+/// A checked expression, within all bounds above. Clones share the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
-    term: Term,
+    term: Arc<Term>,
 }
 
 /// The tree. `all_of`, `any_of` and `not` build it in normal form: no list in a list of its kind, none of a single term, no double negation.
@@ -95,7 +97,7 @@ impl Expression {
     /// The devices with a topic.
     pub fn topic(topic: &str) -> Expression {
         Expression {
-            term: Term::topic(topic),
+            term: Term::topic(topic).into(),
         }
     }
 
@@ -106,7 +108,7 @@ impl Expression {
         Expression::of(Term::all_of(
             expressions
                 .into_iter()
-                .map(|expression| expression.term)
+                .map(|expression| Arc::unwrap_or_clone(expression.term))
                 .collect(),
         ))
     }
@@ -128,7 +130,7 @@ impl Expression {
         if term.depth() > MAX_DEPTH {
             return fault(Fault::TooDeep);
         }
-        let expression = Expression { term };
+        let expression = Expression { term: term.into() };
         let bytes = bytes(&expression);
         if bytes > MAX_CANONICAL_BYTES {
             return fault(Fault::TooLong {

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     device::{Damaged, Fact, Profile},
-    expression::Expression,
+    expression::{Expression, SyntaxError},
     time::rfc3339,
 };
 
@@ -211,6 +211,14 @@ impl Targeting {
     /// Reads what [`Targeting::encode`] wrote. An expression that only a later version understands is an error: guessing whom a push is
     /// for would be worse.
     pub fn decode(bytes: &[u8]) -> Result<Targeting, Damaged> {
+        Targeting::decode_with(bytes, Expression::parse_canonical)
+    }
+
+    /// As [`Targeting::decode`], with another reader of expressions: one that has read some of them before.
+    pub fn decode_with(
+        bytes: &[u8],
+        expression: impl FnOnce(&str) -> Result<Expression, SyntaxError>,
+    ) -> Result<Targeting, Damaged> {
         fn damaged(why: impl fmt::Display) -> Damaged {
             Damaged {
                 what: "the targeting of a push",
@@ -218,8 +226,7 @@ impl Targeting {
             }
         }
         let record = TargetingRecord::decode(bytes).map_err(damaged)?;
-        let expression = record.expression.as_deref();
-        let expression = expression.map(Expression::parse_canonical).transpose();
+        let expression = record.expression.as_deref().map(expression).transpose();
         let numbers = record.numbers.as_deref();
         let numbers = numbers.map(RoaringBitmap::deserialize_from).transpose();
         let portion = |record: PortionRecord| {
