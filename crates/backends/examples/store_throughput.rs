@@ -181,6 +181,7 @@ impl Bench {
             retain: false,
             received: None,
             spends_will: None,
+            sender: None,
         }))
     }
 

@@ -16,6 +16,7 @@ pub mod embedded;
 mod engine;
 pub mod lasting;
 pub mod memory;
+pub mod order;
 pub mod redis;
 pub mod suite;
 pub mod worker;

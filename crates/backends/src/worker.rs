@@ -16,7 +16,10 @@ use campanile_broker::{
     store::{Notice, Page, Query, StoreError},
 };
 
-use crate::backend::{Backend, Reader, Reply, Request};
+use crate::{
+    backend::{Backend, Reader, Reply, Request},
+    order::Broken,
+};
 
 /// Where the results of commits go. `T` is what the submitter calls its request by.
 pub trait Deliver<T>: Send + 'static {
@@ -86,7 +89,10 @@ pub struct StoreWorker<T> {
 
 /// The way in; clones share the mailbox.
 #[derive(Debug)]
-pub struct StoreMailbox<T>(Arc<Mailbox<T, Request>>);
+pub struct StoreMailbox<T> {
+    mailbox: Arc<Mailbox<T, Request>>,
+    broken: Arc<Mutex<Broken>>,
+}
 
 impl<T: Send + 'static> StoreWorker<T> {
     /// Starts the thread.
@@ -97,6 +103,8 @@ impl<T: Send + 'static> StoreWorker<T> {
     ) -> io::Result<StoreWorker<T>> {
         let mailbox = Arc::new(Mailbox::new(config.mailbox_requests, config.mailbox_bytes));
         let waiting = mailbox.clone();
+        let broken = Arc::<Mutex<Broken>>::default();
+        let order = broken.clone();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
@@ -107,9 +115,9 @@ impl<T: Send + 'static> StoreWorker<T> {
                 {
                     let started = Instant::now();
                     let requests = taken.len();
-                    let (tags, batch): (Vec<T>, Vec<Request>) = taken.into_iter().unzip();
-                    let committed = backend.commit(batch);
-                    debug_assert_eq!(committed.replies.len(), requests);
+                    let mut admitted = lock(&order).admit(taken);
+                    let committed = backend.commit(std::mem::take(&mut admitted.batch));
+                    let replies = lock(&order).settle(admitted, committed.replies);
                     let stats = CommitStats {
                         requests,
                         writes: committed.writes,
@@ -118,17 +126,12 @@ impl<T: Send + 'static> StoreWorker<T> {
                         waited: started.duration_since(since),
                         queued: waiting.len(),
                     };
-                    deliver.deliver(
-                        committed.notices,
-                        tags.into_iter().zip(committed.replies).collect(),
-                        committed.changed,
-                        stats,
-                    );
+                    deliver.deliver(committed.notices, replies, committed.changed, stats);
                 }
                 backend.close()
             })?;
         Ok(StoreWorker {
-            mailbox: StoreMailbox(mailbox),
+            mailbox: StoreMailbox { mailbox, broken },
             thread,
         })
     }
@@ -140,7 +143,7 @@ impl<T: Send + 'static> StoreWorker<T> {
 
     /// Refuses further requests, carries out those that wait, and closes the backend.
     pub fn shutdown(self) -> Result<(), StoreError> {
-        self.mailbox.0.close();
+        self.mailbox.mailbox.close();
         self.thread.join().unwrap_or_else(|_| {
             Err(StoreError::Unavailable(
                 "the store's thread panicked".into(),
@@ -153,23 +156,37 @@ impl<T> StoreMailbox<T> {
     /// Leaves requests for the next commit, in their order. Gives back those for which there is no room, or all once the worker stops:
     /// they were not carried out.
     pub fn submit(&self, requests: impl IntoIterator<Item = (T, Request)>) -> Vec<(T, Request)> {
-        self.0.put(
+        let refused = self.mailbox.put(
             requests
                 .into_iter()
                 .map(|(tag, request)| (request.size_bytes(), (tag, request))),
-        )
+        );
+        if !refused.is_empty() {
+            let mut broken = lock(&self.broken);
+            for (_, request) in &refused {
+                broken.refused(request);
+            }
+        }
+        refused
     }
 
     /// Requests that wait.
     pub fn queued(&self) -> usize {
-        self.0.len()
+        self.mailbox.len()
     }
 }
 
 impl<T> Clone for StoreMailbox<T> {
     fn clone(&self) -> StoreMailbox<T> {
-        StoreMailbox(self.0.clone())
+        StoreMailbox {
+            mailbox: self.mailbox.clone(),
+            broken: self.broken.clone(),
+        }
     }
+}
+
+fn lock(broken: &Mutex<Broken>) -> MutexGuard<'_, Broken> {
+    broken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Threads that answer queries.

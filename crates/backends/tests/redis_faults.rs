@@ -517,6 +517,42 @@ fn nothing_overtakes_what_is_unknown() {
     assert!(counts.contains_key(&2) && !counts.contains_key(&3));
 }
 
+/// Chunks of one app travel together: one that fails must not be overtaken by the next.
+#[test]
+fn nothing_of_a_batch_overtakes_what_failed_in_it() {
+    let server = servers::Redis::start().unwrap();
+    let mut redis = Redis::open(alone(&server.address()), Config::default()).unwrap();
+    assert_eq!(run(&mut redis, append(1)), Ok(Outcome::Done));
+    // Retained messages are a hash: the script that would retain one breaks off.
+    let retained = ["SET", "cmp:{app}:r", "no hash"];
+    server.ask(&retained).unwrap();
+    let mut first = append(2);
+    let Request::Broker(Command::Publish(publish)) = &mut first else {
+        unreachable!()
+    };
+    (publish.retain, publish.log) = (true, None);
+    let sweep = Request::Broker(Command::Sweep {
+        now: Millis(1),
+        limit: 10,
+    });
+    // More than one script run carries out, so that the next one goes with it; and what comes after something that concerns all apps.
+    let mut batch: Vec<Request> = std::iter::once(first).chain((3..200).map(append)).collect();
+    batch.extend([sweep, append(200)]);
+    let replies = redis.commit(batch).replies;
+    assert!(matches!(replies[0], Err(StoreError::Unknown(_))));
+    for place in [127, 197, 199] {
+        let reply = &replies[place];
+        assert!(reply.is_err(), "{place}: {reply:?}");
+    }
+    assert_eq!(log(&redis).unwrap().into_keys().collect::<Vec<_>>(), [1]);
+    server.ask(&["DEL", "cmp:{app}:r"]).unwrap();
+    assert_eq!(run(&mut redis, append(201)), Ok(Outcome::Done));
+    assert_eq!(
+        log(&redis).unwrap().into_keys().collect::<Vec<_>>(),
+        [1, 201]
+    );
+}
+
 #[test]
 fn fewer_replicas_than_before_need_the_word_of_the_sentinels() {
     let options = RedisOptions {

@@ -2,6 +2,7 @@
 
 use std::sync::{
     Arc, Condvar, Mutex,
+    atomic::{AtomicBool, Ordering},
     mpsc::{Receiver, Sender, channel},
 };
 
@@ -12,9 +13,9 @@ use campanile_backends::{
     worker::{CommitStats, Deliver, DeliverPages, ReadPool, StoreWorker, WorkerConfig},
 };
 use campanile_broker::{
-    ids::{AppId, MessageId, Millis, Offset},
+    ids::{AppId, ConnId, MessageId, Millis, Offset, ShardId},
     message::{Kind, Message},
-    store::{Command, LogKind, Notice, Outcome, Page, Publish, Query, Recovery, StoreError},
+    store::{self, Command, LogKind, Notice, Outcome, Page, Publish, Query, Recovery, StoreError},
 };
 
 const LOG: LogKind = LogKind::Topic(0);
@@ -47,6 +48,8 @@ struct Gate {
     /// Commits that may pass, and commits that came.
     counts: Mutex<(usize, usize)>,
     changed: Condvar,
+    /// Commits fail.
+    is_closed: AtomicBool,
 }
 
 impl Gate {
@@ -78,6 +81,13 @@ impl Backend for Gated {
             .unwrap();
         counts.0 -= 1;
         drop(counts);
+        if self.1.is_closed.load(Ordering::Relaxed) {
+            let failed = |_| Err(StoreError::Unavailable("closed".into()));
+            return Committed {
+                replies: batch.iter().map(failed).collect(),
+                ..Committed::default()
+            };
+        }
         self.0.commit(batch)
     }
 
@@ -205,6 +215,60 @@ fn a_shutdown_carries_out_what_waits_and_refuses_the_rest() {
             .collect::<Vec<_>>(),
         [0, 1, 2]
     );
+}
+
+/// What a connection of MQTT 3.1.1 sends.
+fn sent(id: u32, use_count: u32) -> (u32, Request) {
+    let (id, mut request) = append(id);
+    let Request::Broker(Command::Publish(publish)) = &mut request else {
+        unreachable!()
+    };
+    publish.sender = Some(store::Sender {
+        shard: ShardId(0),
+        conn: ConnId { slot: 0, use_count },
+        hears_refusals: false,
+    });
+    (id, request)
+}
+
+/// The connection ends when its shard hears that a message was not kept; its client sends both again on the next one.
+#[test]
+fn what_a_connection_sent_behind_what_was_not_kept_is_not_kept_either() {
+    let (worker, deliveries, gate) = start(WorkerConfig {
+        mailbox_requests: 2,
+        ..WorkerConfig::default()
+    });
+    let mailbox = worker.mailbox();
+    let kept = || -> Vec<(u32, bool)> {
+        let (_, replies, _) = deliveries.recv().unwrap();
+        replies.iter().map(|(tag, r)| (*tag, r.is_ok())).collect()
+    };
+    gate.is_closed.store(true, Ordering::Relaxed);
+    mailbox.submit([sent(1, 0)]);
+    gate.open(1);
+    assert_eq!(kept(), [(1, false)]);
+    gate.is_closed.store(false, Ordering::Relaxed);
+
+    mailbox.submit([sent(2, 0), append(3)]);
+    gate.open(1);
+    assert_eq!(kept(), [(3, true), (2, false)]);
+    mailbox.submit([sent(1, 1), sent(2, 1)]);
+    gate.open(1);
+    assert_eq!(kept(), [(1, true), (2, true)]);
+
+    // For the last one there is no room.
+    mailbox.submit([append(4)]);
+    gate.wait_for(4);
+    let refused = mailbox.submit([sent(5, 1), append(6), sent(7, 1)]);
+    assert_eq!(refused.len(), 1);
+    gate.open(1);
+    assert_eq!(kept(), [(4, true)]);
+    gate.wait_for(5);
+    mailbox.submit([sent(8, 1)]);
+    gate.open(2);
+    assert_eq!(kept(), [(6, true), (5, false)]);
+    assert_eq!(kept(), [(8, false)]);
+    worker.shutdown().unwrap();
 }
 
 struct Pages(Mutex<Sender<(u32, Result<Page, StoreError>)>>);

@@ -25,7 +25,7 @@ pub use campanile_mqtt::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use smallvec::SmallVec;
 
 use crate::{
-    ids::{AppId, ClientKey, Epoch, Generation, MessageId, Millis, Offset},
+    ids::{AppId, ClientKey, ConnId, Epoch, Generation, MessageId, Millis, Offset, ShardId},
     lane::{Lane, LaneSet},
     message::Message,
 };
@@ -277,6 +277,30 @@ pub struct Publish {
     /// It is this client's will, or one that is owed of it, stored with a message of that id: drop it in the same commit; if no such will is
     /// stored, change nothing.
     pub spends_will: Option<(Arc<str>, MessageId)>,
+    /// The connection that waits for its acknowledgement. Nothing that it sent later is kept if this is not and the connection is closed for that.
+    pub sender: Option<Sender>,
+}
+
+/// A connection of a node, by whose order messages are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Its shard.
+    pub shard: ShardId,
+    /// The connection.
+    pub conn: ConnId,
+    /// It can be told that a message was not kept (MQTT 5.0), and goes on.
+    pub hears_refusals: bool,
+}
+
+impl Sender {
+    /// Whether the shard closes it when a message of it was not kept for this reason. There is no way to say no before 5.0, nor to say "perhaps": without an
+    /// acknowledgement the client sends it again after a reconnect.
+    pub fn is_closed_by(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Unknown(_) => true,
+            StoreError::Unavailable(_) | StoreError::Fenced => !self.hears_refusals,
+        }
+    }
 }
 
 /// A log entry that matches more filters is found with every filter.

@@ -12,6 +12,7 @@ use std::{collections::VecDeque, sync::Arc};
 use campanile_backends::{
     Backend, Config as StoreConfig, Reader, Reply, Request,
     memory::{Disk, Memory},
+    order::Broken,
 };
 use campanile_broker::{
     access::{Access, Open},
@@ -105,6 +106,7 @@ pub struct Node {
     store: Memory,
     reader: Arc<dyn Reader>,
     requests: VecDeque<(Asker, Request)>,
+    broken: Broken,
     unannounced: Vec<Unannounced>,
     queries: Vec<(ShardId, Ticket, Query)>,
     pages: Vec<(ShardId, Ticket, Result<Page, StoreError>)>,
@@ -145,6 +147,7 @@ impl Node {
             reader: store.reader(),
             store,
             requests: VecDeque::new(),
+            broken: Broken::default(),
             unannounced: Vec::new(),
             queries: Vec::new(),
             pages: Vec::new(),
@@ -355,7 +358,8 @@ impl Node {
         if let Some(saboteur) = &mut self.shards.saboteur {
             saboteur.on_requests(&mut taken);
         }
-        let (askers, batch): (Vec<Asker>, Vec<Request>) = taken.into_iter().unzip();
+        let mut admitted = self.broken.admit(taken);
+        let batch = std::mem::take(&mut admitted.batch);
         let asked = self.config.trace.then(|| batch.clone());
         let committed = self.store.commit(batch);
         for (request, reply) in asked.iter().flatten().zip(&committed.replies) {
@@ -363,7 +367,7 @@ impl Node {
         }
         let mut done = Unannounced {
             notices: committed.notices,
-            replies: askers.into_iter().zip(committed.replies).collect(),
+            replies: self.broken.settle(admitted, committed.replies),
         };
         let mut early = false;
         if let Some(saboteur) = &mut self.shards.saboteur {

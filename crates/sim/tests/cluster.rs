@@ -20,6 +20,7 @@ use campanile_sim::{
         self, Heard, Say, connect, puback, pubcomp, publish, pubrec, pubrel, subscribe, will,
     },
     pair::START,
+    shards::Step,
 };
 
 /// A fleet and the wires of its clients.
@@ -557,6 +558,47 @@ fn misses_what_follows_a_loss(sabotage: Option<Sabotage>) -> bool {
 fn what_the_replica_does_not_have_is_not_told() {
     assert!(!misses_what_follows_a_loss(None));
     assert!(misses_what_follows_a_loss(Some(Sabotage::TellUnsafe)));
+}
+
+/// In what order two messages come whose publisher sends the second before its node hears that the first was lost, and both again.
+fn arrivals_after_a_lost_message(sabotage: Option<Sabotage>) -> Vec<String> {
+    let mut town = Town::with(2, sabotage);
+    let sub = town.connect(1, connect("sub").durable());
+    town.subscribe(sub, "a", 1);
+    let publisher = town.connect(0, connect("pub").durable());
+    town.post(publisher, publish("a", "first").qos1(1));
+    town.settle_but(&[Move::Send(0)]);
+    town.fleet.step(Move::Send(0));
+    town.fleet.step(Move::Arrive(0));
+    town.fleet.fail_over(0);
+    town.post(publisher, publish("a", "second").qos1(2));
+    let number = town.wires[publisher].number;
+    town.fleet.step(Move::Shards(0, Step::Input(number as u32)));
+    for step in [Move::Send(0), Move::Arrive(0), Move::Sync, Move::Return(0)] {
+        town.fleet.step(step);
+    }
+    town.wait(1000);
+    let member = town.fleet.member(0).expect("it runs");
+    assert!(
+        member.shards.is_closed(number),
+        "nobody knows what became of the first"
+    );
+    let publisher = town.connect(0, connect("pub").clean(false).durable());
+    town.post(publisher, publish("a", "first").qos1(1).dup());
+    town.send(publisher, publish("a", "second").qos1(2).dup());
+    town.wait(1000);
+    let heard = std::iter::from_fn(|| town.poll(sub));
+    heard.map(|heard| heard.payload().to_owned()).collect()
+}
+
+#[test]
+fn nothing_is_kept_behind_what_was_lost_until_its_publisher_has_sent_it_again() {
+    assert_eq!(arrivals_after_a_lost_message(None), ["first", "second"]);
+    let overtakes = Some(Sabotage::OvertakeFailures);
+    assert_eq!(
+        arrivals_after_a_lost_message(overtakes),
+        ["second", "first", "second"]
+    );
 }
 
 #[test]

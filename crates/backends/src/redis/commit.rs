@@ -17,6 +17,8 @@ use super::{
     waiting::{shortage, wait},
 };
 
+/// The script's error for a chunk that must not come before the one that was sent with it.
+const BEHIND: &str = "BEHIND";
 /// The script remembers as many answers of a writer; so many chunks of an app may be under way.
 pub const CHUNKS_UNDER_WAY: usize = 8;
 
@@ -27,7 +29,7 @@ pub struct Chunk {
     pub tag: Arc<str>,
     /// Packed requests.
     pub payload: Vec<u8>,
-    /// Number of the chunk among those of this writer and app, without gaps.
+    /// Number of the chunk among those of this writer and app, rising.
     pub number: u64,
     /// How far it is.
     pub fate: Fate,
@@ -49,6 +51,20 @@ pub enum Fate {
     Refused(Arc<str>),
     /// It may have been carried out; nobody can know.
     Unknown(Arc<str>),
+}
+
+impl Fate {
+    /// Why it is not known to be carried out, and to stay so; `None`: it is.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        match self {
+            Fate::Done(_) => None,
+            Fate::Waiting(reason) => Some(reason.clone().unwrap_or_else(|| "redis is down".into())),
+            Fate::Unclear(reason)
+            | Fate::TooFew(_, reason)
+            | Fate::Refused(reason)
+            | Fate::Unknown(reason) => Some(reason.clone()),
+        }
+    }
 }
 
 /// Sends chunks until each has a fate.
@@ -77,6 +93,7 @@ impl Committer {
         let mut is_first = true;
         loop {
             let trouble = self.try_once(chunks, is_first).await;
+            stop_behind_failures(chunks);
             let Some(trouble) = trouble else { return };
             is_first = false;
             if trouble.is_in_vain || Instant::now() >= deadline {
@@ -155,8 +172,10 @@ impl Committer {
 
     fn pipeline(&self, server: &Server, indexes: &[usize], chunks: &[Chunk]) -> Pipeline {
         let mut pipeline = redis::pipe();
+        let mut before: BTreeMap<&str, u64> = BTreeMap::new();
         for &index in indexes {
             let chunk = &chunks[index];
+            let before = before.insert(&chunk.tag, chunk.number);
             pipeline
                 .cmd("EVALSHA")
                 .arg(&*server.script)
@@ -165,7 +184,8 @@ impl Committer {
                 .arg(&chunk.payload)
                 .arg(&self.writer)
                 .arg(chunk.number)
-                .arg(&self.rules);
+                .arg(&self.rules)
+                .arg(before.unwrap_or(0));
         }
         if self.config.waits() {
             wait(&mut pipeline, &self.config, &self.replicated, server);
@@ -220,7 +240,10 @@ impl Committer {
                         error.code(),
                         error.details().unwrap_or_default()
                     );
-                    let reason: Arc<str> = text.trim_end().into();
+                    let mut reason: Arc<str> = text.trim_end().into();
+                    if error.code() == BEHIND {
+                        reason = again.clone().unwrap_or(reason);
+                    }
                     let was_unclear =
                         matches!(chunks[index].fate, Fate::Unclear(_) | Fate::TooFew(..));
                     let fate = fate_of_error(error.code(), reason.clone(), was_unclear);
@@ -278,21 +301,38 @@ pub fn key(prefix: &str, tag: &str) -> String {
     format!("{prefix}{{{tag}}}:")
 }
 
+/// What stands behind a chunk of its tag that was not carried out, and will not be, must not be carried out either: what is sent again would come after it.
+fn stop_behind_failures(chunks: &mut [Chunk]) {
+    let mut stopped: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+    for chunk in chunks {
+        match (&chunk.fate, stopped.get(&chunk.tag)) {
+            (Fate::Refused(reason) | Fate::Unknown(reason), None) => {
+                stopped.insert(chunk.tag.clone(), reason.clone());
+            }
+            (Fate::Waiting(_), Some(reason)) => chunk.fate = Fate::Refused(reason.clone()),
+            (Fate::Unclear(_) | Fate::TooFew(..), Some(reason)) => {
+                chunk.fate = Fate::Unknown(reason.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What an error that a script was answered with means for it. `was_unclear`: an earlier try may have been carried out.
 fn fate_of_error(code: &str, reason: Arc<str>, was_unclear: bool) -> Fate {
     match code {
         // Raised by the first write, of which there was none before: a repetition would have been recognised without writing.
         "OOM" | "STALE" => Fate::Refused(reason),
         // Not carried out there, may be carried out elsewhere or later.
-        "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "READONLY" | "LOADING"
-        | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH"
+        BEHIND | "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "READONLY"
+        | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH"
             if was_unclear =>
         {
             Fate::Unclear(reason)
         }
         "NOREPLICAS" | "MISCONF" | "NOAUTH" => Fate::Refused(reason),
-        "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "READONLY" | "LOADING"
-        | "MASTERDOWN" | "BUSY" => Fate::Waiting(Some(reason)),
+        BEHIND | "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "READONLY"
+        | "LOADING" | "MASTERDOWN" | "BUSY" => Fate::Waiting(Some(reason)),
         // The script broke off, who knows where.
         _ => {
             tracing::error!(%reason, "a script failed");
@@ -320,4 +360,42 @@ where
         outputs.extend(task.await);
     }
     outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_tried_again_behind_a_failure_of_its_tag() {
+        let chunk = |tag: &str, fate| Chunk {
+            tag: tag.into(),
+            payload: Vec::new(),
+            number: 1,
+            fate,
+        };
+        let mut chunks = [
+            chunk("a", Fate::Waiting(None)),
+            chunk("a", Fate::Refused("full".into())),
+            chunk("b", Fate::Waiting(None)),
+            chunk("a", Fate::Waiting(None)),
+            chunk("a", Fate::Unclear("no answer".into())),
+        ];
+        stop_behind_failures(&mut chunks);
+        let fates = chunks.map(|chunk| match chunk.fate {
+            Fate::Refused(reason) => format!("refused: {reason}"),
+            Fate::Unknown(reason) => format!("unknown: {reason}"),
+            _ => "open".to_owned(),
+        });
+        assert_eq!(
+            fates,
+            [
+                "open",
+                "refused: full",
+                "open",
+                "refused: full",
+                "unknown: full"
+            ]
+        );
+    }
 }

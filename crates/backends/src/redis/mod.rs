@@ -194,6 +194,7 @@ impl Redis {
             };
             groups.entry(tag).or_default().push(index);
         }
+        groups.retain(|tag, indexes| !run.refuses(tag, indexes));
         if groups.is_empty() {
             return;
         }
@@ -218,6 +219,7 @@ impl Redis {
             let (mut chunks, mut places): (Vec<Chunk>, Vec<Vec<usize>>) = waiting
                 .iter_mut()
                 .flat_map(|chunks| chunks.take(CHUNKS_UNDER_WAY))
+                .filter(|(chunk, indexes)| !run.refuses(&chunk.tag, indexes))
                 .unzip();
             if chunks.is_empty() {
                 return;
@@ -288,17 +290,13 @@ impl Redis {
         let mut chunks = [self.chunk(&APPS_TAG.into(), vec![request.into_bytes()])];
         self.runtime.block_on(self.committer.run(&mut chunks));
         let [chunk] = chunks;
-        match chunk.fate {
-            Fate::Done(_) => {
+        match chunk.fate.failure() {
+            None => {
                 self.known.extend(new);
                 Ok(())
             }
             // Nothing of the requests was sent.
-            Fate::TooFew(_, reason)
-            | Fate::Refused(reason)
-            | Fate::Unknown(reason)
-            | Fate::Unclear(reason) => Err(Down(reason)),
-            Fate::Waiting(reason) => Err(Down(reason.unwrap_or_else(|| "redis is down".into()))),
+            Some(reason) => Err(Down(reason)),
         }
     }
 
@@ -461,6 +459,8 @@ struct Run<'a> {
     announcer: Announcer,
     /// Nodes read what nobody announces.
     shared: bool,
+    /// Tags of which something was not carried out, and why: nothing that stands behind it in the batch is.
+    stopped: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl<'a> Run<'a> {
@@ -474,11 +474,26 @@ impl<'a> Run<'a> {
             dropped: 0,
             writes: 0,
             announcer: Announcer::default(),
+            stopped: BTreeMap::new(),
         }
+    }
+
+    /// Whether the requests at these places stand behind one of their tag that was not carried out; then they are answered.
+    fn refuses(&mut self, tag: &str, indexes: &[usize]) -> bool {
+        let Some(reason) = self.stopped.get(tag) else {
+            return false;
+        };
+        for &index in indexes {
+            self.replies[index] = Some(Err(StoreError::Unavailable(reason.clone())));
+        }
+        true
     }
 
     /// Takes what became of a chunk of the requests at these places.
     fn take(&mut self, chunk: Chunk, indexes: &[usize]) {
+        if let Some(reason) = chunk.fate.failure() {
+            self.stopped.insert(chunk.tag.clone(), reason);
+        }
         let (answer, too_few) = match self.split(chunk.fate) {
             Ok(split) => split,
             Err(error) => {

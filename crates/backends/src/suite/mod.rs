@@ -843,6 +843,7 @@ pub fn publish(message: &Arc<Message>) -> Publish {
         retain: false,
         received: None,
         spends_will: None,
+        sender: None,
     }
 }
 

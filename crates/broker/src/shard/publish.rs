@@ -16,7 +16,7 @@ use super::{
 use crate::{
     effects::{Content, Statement, Ticket},
     ids::ConnId,
-    store::{self, Command, LogKind, Outcome, Received, StoreError, Tell},
+    store::{self, Command, LogKind, Outcome, Received, Sender, StoreError, Tell},
 };
 
 /// Where a device tells the push domain what became of its pushes. What is published here is for the server alone: nobody gets it by a subscription, and it is
@@ -225,6 +225,7 @@ impl Shard {
             return;
         };
         publish.received = received;
+        publish.sender = packet_id.map(|_| self.sender(slot));
         let message = publish.message.clone();
         let qos = incoming.qos;
         let ticket = self.have_kept(slot, packet_id, qos, Command::Publish(publish));
@@ -237,6 +238,15 @@ impl Shard {
                     chosen,
                 },
             );
+        }
+    }
+
+    fn sender(&self, slot: u32) -> Sender {
+        let live = self.live(slot).expect("the caller looked");
+        Sender {
+            shard: self.id,
+            conn: live.conn,
+            hears_refusals: live.version.is_v5(),
         }
     }
 
@@ -349,6 +359,7 @@ impl Shard {
             retain: incoming.retain,
             received: None,
             spends_will: None,
+            sender: None,
         })
     }
 
@@ -370,7 +381,6 @@ impl Shard {
         let Some(live) = self.answered(conn) else {
             return;
         };
-        let version = live.version;
         let rare = live.rare();
         if retained {
             rare.pending_retained -= 1;
@@ -391,9 +401,8 @@ impl Shard {
             {
                 ack.ready = Some(reason);
             }
-            // There is no way to say no before 5.0, nor to say "perhaps": without an acknowledgement the client sends it again after a reconnect.
-            let unanswerable = matches!(result, Err(StoreError::Unknown(_)));
-            if unanswerable || result.is_err() && !version.is_v5() {
+            let sender = self.sender(conn.slot);
+            if result.is_err_and(|error| sender.is_closed_by(&error)) {
                 return self.refuse(conn.slot, Reason::QuotaExceeded, "the store is unavailable");
             }
             self.flush_acks(conn.slot);

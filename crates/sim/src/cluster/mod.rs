@@ -128,7 +128,6 @@ impl World {
                 arrivals: 0,
                 was_full: false,
                 was_unreadable: false,
-                refuses_early: false,
                 trace,
             },
             plan,

@@ -141,12 +141,9 @@ impl Ends {
             if doubtful {
                 self.model.doubt_session(session);
             }
-            // What the store was too far behind for was refused, too.
-            let refused_before = self.was_full || self.refuses_early;
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
                 message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);
-                message.disordered |= refused_before;
             }
             self.wills_are_void_in_time(at, current);
             return Ok(());

@@ -78,8 +78,6 @@ pub struct Ends {
     pub was_full: bool,
     /// The store could not be read.
     pub was_unreadable: bool,
-    /// The node refuses early: what it did before may be unheard.
-    pub refuses_early: bool,
     /// What happens.
     pub trace: Trace,
 }

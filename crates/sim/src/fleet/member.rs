@@ -140,10 +140,9 @@ impl Fleet {
         let Some(member) = self.places[node].member.as_mut() else {
             return;
         };
-        let Returned { askers, committed } = returned;
         let mut own: Vec<(u64, Result<Outcome, StoreError>)> = Vec::new();
         let (mut others, mut places) = (Vec::new(), Vec::new());
-        for (asker, reply) in askers.into_iter().zip(committed.replies) {
+        for (asker, reply) in returned.replies {
             match asker {
                 Asker::Hub(ticket) => {
                     places.push(None);
@@ -155,7 +154,7 @@ impl Fleet {
                 }
             }
         }
-        let changed: Vec<_> = committed
+        let changed: Vec<_> = returned
             .changed
             .into_iter()
             .filter_map(|(place, app, offset)| Some((places[place]?, app, offset)))
@@ -163,7 +162,7 @@ impl Fleet {
             .collect();
         member
             .hub
-            .on_commit(committed.notices, others, &changed, clock);
+            .on_commit(returned.notices, others, &changed, clock);
         for (ticket, outcome) in own {
             member.hub.on_outcome(ticket, outcome, clock);
         }

@@ -45,6 +45,8 @@ pub enum Sabotage {
     TellUnsafe,
     /// What a device remembers of campaigns is lost when it goes to another node.
     ForgetMemories,
+    /// Messages are kept behind one of the same connection that was not.
+    OvertakeFailures,
 }
 
 impl Sabotage {
@@ -66,6 +68,7 @@ impl Sabotage {
         Sabotage::IgnoreReleases,
         Sabotage::TellUnsafe,
         Sabotage::ForgetMemories,
+        Sabotage::OvertakeFailures,
     ];
 
     /// A batch reaches the store.
@@ -204,12 +207,16 @@ impl Saboteur {
 
     /// A command leaves for the store.
     pub fn on_command(&mut self, command: &mut Command) {
-        if let (Sabotage::LoseHandOvers, Command::HandOver(progress)) = (self.what, command)
-            && self.handed_over.get(&key(&progress.client)) == Some(&progress.epoch)
-        {
-            (progress.cursors, progress.unfinished) = (None, None);
-            progress.inbox_done.clear();
-            progress.receipts.clear();
+        match (self.what, command) {
+            (Sabotage::LoseHandOvers, Command::HandOver(progress))
+                if self.handed_over.get(&key(&progress.client)) == Some(&progress.epoch) =>
+            {
+                (progress.cursors, progress.unfinished) = (None, None);
+                progress.inbox_done.clear();
+                progress.receipts.clear();
+            }
+            (Sabotage::OvertakeFailures, Command::Publish(publish)) => publish.sender = None,
+            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem::take,
     sync::Arc,
 };
 
@@ -12,10 +13,11 @@ use campanile_backends::{
     Backend, Committed, Config as StoreConfig, Reader, Reply, Request,
     lasting::up_to,
     memory::{Disk, Memory},
+    order::{Admitted, Broken},
 };
 use campanile_broker::{
-    ids::{Millis, Offset},
-    store::{Command, Page, Query, StoreError},
+    ids::{AppId, Millis, Offset},
+    store::{Command, Notice, Page, Query, StoreError},
 };
 
 use super::{Asker, Cut, sabotage::Sabotage};
@@ -137,19 +139,21 @@ fn open(disk: Disk, config: &StoreConfig) -> Memory {
 /// A batch under way.
 enum Flight {
     /// To the store.
-    Going(Vec<(Asker, Request)>),
+    Going(Admitted<Asker>),
     /// Carried out, and not safe yet.
-    Unsafe(Vec<Asker>, Committed),
+    Unsafe(Admitted<Asker>, Committed),
     /// On the way back.
-    Back(Vec<Asker>, Committed),
+    Back(Admitted<Asker>, Committed),
 }
 
 /// What a batch came to for its node.
 pub struct Returned {
-    /// Who asked.
-    pub askers: Vec<Asker>,
-    /// What the store says; without notices if it did not say.
-    pub committed: Committed,
+    /// The answers, and who asked.
+    pub replies: Vec<(Asker, Result<Reply, StoreError>)>,
+    /// What the store announces; nothing if it did not answer.
+    pub notices: Vec<Notice>,
+    /// Answers that wait until all nodes know what they changed.
+    pub changed: Vec<(usize, AppId, Offset)>,
 }
 
 /// What a read came to.
@@ -166,6 +170,7 @@ pub struct ReadBack {
 #[derive(Default)]
 pub struct StoreLink {
     requests: VecDeque<(Asker, Request)>,
+    broken: Broken,
     flight: Option<Flight>,
     /// One that the node has given up, and that may still arrive.
     late: Option<Vec<Request>>,
@@ -194,7 +199,8 @@ impl StoreLink {
     /// The first requests leave as a batch.
     pub fn send(&mut self, limit: usize) {
         let count = self.requests.len().min(limit);
-        self.flight = Some(Flight::Going(self.requests.drain(..count).collect()));
+        let admitted = self.broken.admit(self.requests.drain(..count));
+        self.flight = Some(Flight::Going(admitted));
     }
 
     /// Whether a batch could reach the store.
@@ -205,17 +211,17 @@ impl StoreLink {
     /// The batch reaches the store.
     pub fn arrive(&mut self, store: &mut SharedStore, trace: bool) {
         match self.flight.take() {
-            Some(Flight::Going(batch)) => {
+            Some(Flight::Going(mut admitted)) => {
                 self.late = None;
-                let (askers, batch): (Vec<Asker>, Vec<Request>) = batch.into_iter().unzip();
+                let batch = take(&mut admitted.batch);
                 let asked = trace.then(|| batch.clone());
                 let committed = store.commit(batch);
                 for (request, reply) in asked.iter().flatten().zip(&committed.replies) {
                     println!("    {request:?} => {reply:?}");
                 }
                 self.flight = Some(match store.sabotage {
-                    Some(Sabotage::AnswerBeforeSync) => Flight::Back(askers, committed),
-                    _ => Flight::Unsafe(askers, committed),
+                    Some(Sabotage::AnswerBeforeSync) => Flight::Back(admitted, committed),
+                    _ => Flight::Unsafe(admitted, committed),
                 });
             }
             other => self.flight = other,
@@ -240,7 +246,7 @@ impl StoreLink {
             back.is_unsafe = false;
         }
         self.flight = match self.flight.take() {
-            Some(Flight::Unsafe(askers, committed)) => Some(Flight::Back(askers, committed)),
+            Some(Flight::Unsafe(admitted, committed)) => Some(Flight::Back(admitted, committed)),
             other => other,
         };
     }
@@ -253,7 +259,11 @@ impl StoreLink {
     /// It arrives.
     pub fn take_returned(&mut self) -> Option<Returned> {
         match self.flight.take() {
-            Some(Flight::Back(askers, committed)) => Some(Returned { askers, committed }),
+            Some(Flight::Back(admitted, committed)) => Some(Returned {
+                replies: self.broken.settle(admitted, committed.replies),
+                notices: committed.notices,
+                changed: committed.changed,
+            }),
             other => {
                 self.flight = other;
                 None
@@ -268,31 +278,34 @@ impl StoreLink {
 
     /// The node has waited for long enough. `may_be_late`: what was sent and has not arrived still may. What it makes of its requests, if any are under way.
     pub fn give_up(&mut self, is_unsent: bool, may_be_late: bool) -> Option<Returned> {
-        let unknown = || StoreError::Unknown("no answer in time".into());
-        let (askers, error): (Vec<Asker>, StoreError) = match self.flight.take() {
+        let unknown = StoreError::Unknown("no answer in time".into());
+        let unsent = StoreError::Unavailable("not connected".into());
+        let (admitted, count, error) = match self.flight.take() {
             None => {
-                let requests = self.requests.drain(..);
-                let askers: Vec<Asker> = requests.map(|(asker, _)| asker).collect();
-                (askers, StoreError::Unavailable("not connected".into()))
+                let admitted = self.broken.admit(self.requests.drain(..));
+                let count = admitted.batch.len();
+                (admitted, count, unsent)
             }
-            Some(Flight::Going(batch)) if is_unsent => {
-                let askers = batch.into_iter().map(|(asker, _)| asker).collect();
-                (askers, StoreError::Unavailable("not connected".into()))
+            Some(Flight::Going(admitted)) if is_unsent => {
+                let count = admitted.batch.len();
+                (admitted, count, unsent)
             }
-            Some(Flight::Going(batch)) => {
-                let (askers, batch) = batch.into_iter().unzip();
+            Some(Flight::Going(mut admitted)) => {
+                let batch = take(&mut admitted.batch);
+                let count = batch.len();
                 self.late = may_be_late.then_some(batch);
-                (askers, unknown())
+                (admitted, count, unknown)
             }
-            Some(Flight::Unsafe(askers, _) | Flight::Back(askers, _)) => (askers, unknown()),
+            Some(Flight::Unsafe(admitted, committed) | Flight::Back(admitted, committed)) => {
+                (admitted, committed.replies.len(), unknown)
+            }
         };
-        let replies = askers.iter().map(|_| Err(error.clone())).collect();
-        (!askers.is_empty()).then(|| Returned {
-            askers,
-            committed: Committed {
-                replies,
-                ..Committed::default()
-            },
+        let replies = vec![Err(error); count];
+        let replies = self.broken.settle(admitted, replies);
+        (!replies.is_empty()).then_some(Returned {
+            replies,
+            notices: Vec::new(),
+            changed: Vec::new(),
         })
     }
 
@@ -311,8 +324,9 @@ impl StoreLink {
     /// The node dies. What is in its kernel's hands may still arrive.
     pub fn crash(&mut self, may_be_late: bool) {
         if let Some(Flight::Going(batch)) = self.flight.take().filter(|_| may_be_late) {
-            self.late = Some(batch.into_iter().map(|(_, request)| request).collect());
+            self.late = Some(batch.batch);
         }
+        self.broken = Broken::default();
         self.requests.clear();
         self.queries.clear();
         self.pages.clear();

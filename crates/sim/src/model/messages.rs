@@ -30,7 +30,7 @@ pub struct Message {
     pub clears: bool,
     /// The will that it is.
     pub will: Option<usize>,
-    /// It was sent again after the store had refused something: what came after it may have been kept before it.
+    /// Its publisher does not know what became of it, and a node that it has left may still have it: what came after it may be kept before it.
     pub disordered: bool,
     /// The store may have lost it after somebody got it.
     pub was_undone: bool,

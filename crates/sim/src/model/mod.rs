@@ -88,7 +88,7 @@ impl Model {
     /// The store lost what was not safe: whatever was not accepted may have been seen, and comes again.
     pub fn on_failover(&mut self) {
         for message in self.messages.iter_mut().filter(|m| m.fate.is_none()) {
-            (message.disordered, message.was_undone) = (true, true);
+            message.was_undone = true;
         }
         for push in self.pushes.iter_mut().filter(|push| push.fate.is_none()) {
             push.was_undone = true;

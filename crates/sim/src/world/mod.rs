@@ -140,7 +140,6 @@ impl World {
                 arrivals: 0,
                 was_full: false,
                 was_unreadable: false,
-                refuses_early: plan.node.broker.max_pending_requests < 1000,
                 trace,
             },
             plan,

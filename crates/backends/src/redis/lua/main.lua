@@ -1,5 +1,5 @@
 -- One call: ARGV[1] is a packed query and its parameters, or a batch of one writer with ARGV[2] its name and ARGV[3] its number; ARGV[4] is the
--- configuration.
+-- configuration. ARGV[5] is the number of the batch that was sent with it and stands before it, or 0.
 local input = cmsgpack.unpack(ARGV[1])
 if not ARGV[2] then
   local answer = read[input[1]](unpack(input, 2))
@@ -19,6 +19,8 @@ if last[1] and tonumber(last[1]) >= number then
   call('PEXPIRE', WRITER, WRITER_KEPT_MS)
   return string.sub(last[2], at)
 end
+-- What stood before it may have met a server that was not ready.
+if tonumber(last[1] or 0) < tonumber(ARGV[5]) then return redis.error_reply('BEHIND batch ' .. ARGV[5] .. ', which was not carried out') end
 local c = cmsgpack.unpack(ARGV[4])
 config = {
   inbox_entries = c[1], inbox_bytes = c[2], retention = c[3], log_age = c[4], log_bytes = c[5], partitions = c[6], shared = c[7],
