@@ -15,6 +15,7 @@ use campanile_push::{
         devices::{self, Device, Page},
         permission::Permission,
     },
+    store,
     time::rfc3339,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -47,7 +48,7 @@ pub(crate) fn routes() -> Routes {
         )
         .answers(200, "A page of devices.", of::<Listed>());
     let show = Operation::new("getDevice", "Shows a device")
-        .tells("In a cluster with `connection`, where it is connected; `null`: nowhere.")
+        .tells("With `connection`, where it is connected; `null`: nowhere, and then with `away`, if it keeps a session.")
         .needs(Permission::Read)
         .answers(200, "The device.", of::<Shown>())
         .may(&[Code::Missing, Code::InvalidField]);
@@ -110,6 +111,9 @@ pub(crate) struct Shown {
 struct Whereabouts {
     /// `null`: no node that answered has a connection of it.
     connection: Option<Connection>,
+    /// A session that is kept for it while it is not connected; absent if there is none, or where it is cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    away: Option<Away>,
     /// Nodes that did not answer in time: it may be there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     silent_nodes: Vec<String>,
@@ -130,12 +134,27 @@ struct Connection {
     lag: Lag,
 }
 
-/// What a device was not sent yet.
+/// A device that is to return.
+#[derive(Serialize, JsonSchema)]
+struct Away {
+    /// When its connection ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// When its session ends; `null`: it does not.
+    expires_at: Option<String>,
+    lag: Lag,
+}
+
+/// What a device was not sent yet, or, of one that is away, is not done with.
 #[derive(Serialize, JsonSchema)]
 struct Lag {
-    /// Entries of the push log, for it or not; `null`: more than its node has in memory.
+    /// Entries of the push log, for it or not; `null`: more than its node has in memory, or, of one that is away, more than 1000.
     push_log: Option<u32>,
+    /// Its inbox holds something.
     inbox: bool,
+    /// How many entries: of a device that is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbox_entries: Option<u32>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -170,6 +189,7 @@ impl From<Located> for Whereabouts {
     fn from(located: Located) -> Whereabouts {
         Whereabouts {
             connection: located.connection.map(Connection::from),
+            away: None,
             silent_nodes: located.silent,
         }
     }
@@ -192,6 +212,21 @@ impl From<ClientConnection> for Connection {
             lag: Lag {
                 push_log: connection.behind,
                 inbox: connection.inbox_waits,
+                inbox_entries: None,
+            },
+        }
+    }
+}
+
+impl From<store::Away> for Away {
+    fn from(away: store::Away) -> Away {
+        Away {
+            since: away.since_ms.map(rfc3339),
+            expires_at: away.expires_ms.map(rfc3339),
+            lag: Lag {
+                push_log: away.behind,
+                inbox: away.inbox > 0,
+                inbox_entries: Some(away.inbox),
             },
         }
     }
@@ -229,19 +264,29 @@ pub(crate) async fn show(
         state.ask(move |context| devices::get(context, &app, &id))
     };
     let mut shown = Shown::from(device.await?);
-    shown.whereabouts = whereabouts(&state, &app, &id).await;
+    shown.whereabouts = whereabouts(&state, app, id).await?;
     Ok(Json(shown))
 }
 
 /// A node that cannot tell says nothing of it: what is registered is worth showing all the same.
-async fn whereabouts(state: &ApiState, app: &AppName, id: &str) -> Option<Whereabouts> {
-    match state.cluster().locate(app, id).await {
-        Ok(located) => Some(located.into()),
+async fn whereabouts(
+    state: &ApiState,
+    app: AppName,
+    id: String,
+) -> Result<Option<Whereabouts>, Problem> {
+    let mut found = match state.cluster().locate(&app, &id).await {
+        Ok(located) => Whereabouts::from(located),
         Err(refusal) => {
             tracing::debug!(%app, device = id, reason = %refusal, "where a device is connected is not known");
-            None
+            return Ok(None);
         }
+    };
+    // It may be connected to a node that did not answer, whatever the store says.
+    if found.connection.is_none() && found.silent_nodes.is_empty() {
+        let away = state.look(move |context| context.reader.away(&app, &id, context.now_ms));
+        found.away = away.await?.map(Away::from);
     }
+    Ok(Some(found))
 }
 
 /// `PUT /v1/apps/{app}/devices/{device}`

@@ -17,7 +17,7 @@ use axum::{
 use campanile_push::{
     key::ApiKey,
     registry::permission::{Permission, Permissions},
-    store::Audience,
+    store::{Audience, Away},
     targeting::Targeting,
 };
 use common::{Answer, Api, NOW_MS, api};
@@ -138,6 +138,63 @@ async fn a_device_is_shown_with_its_connection() {
     let away = api.get("/v1/apps/shop/devices/away").await.json();
     assert!(away.as_object().unwrap().contains_key("connection"));
     assert_eq!(away["connection"], Value::Null);
+    assert!(here.get("away").is_none() && away.get("away").is_none());
+}
+
+#[tokio::test]
+async fn a_device_that_is_away_is_shown_with_what_waits_for_it() {
+    let api = api();
+    api.cluster.add("here", 1, &[]);
+    let left = Away {
+        since_ms: Some(NOW_MS),
+        expires_ms: Some(NOW_MS + 1000),
+        behind: Some(3),
+        inbox: 2,
+    };
+    let endless = Away {
+        expires_ms: None,
+        behind: None,
+        inbox: 0,
+        ..left
+    };
+    let unknown = Away {
+        since_ms: None,
+        ..endless
+    };
+    let shown = |device: &'static str| {
+        let api = &api;
+        async move {
+            api.call("PUT", &format!("devices/{device}"), json!({}))
+                .await;
+            let path = format!("/v1/apps/shop/devices/{device}");
+            api.get(&path).await.json()["away"].take()
+        }
+    };
+    let (since, end) = ("2026-11-23T06:00:00.000Z", "2026-11-23T06:00:01.000Z");
+    for (device, away, expected) in [
+        (
+            "left",
+            left,
+            json!({"since": since, "expires_at": end, "lag": {"push_log": 3, "inbox": true, "inbox_entries": 2}}),
+        ),
+        (
+            "endless",
+            endless,
+            json!({"since": since, "expires_at": null, "lag": {"push_log": null, "inbox": false, "inbox_entries": 0}}),
+        ),
+        (
+            "unknown",
+            unknown,
+            json!({"expires_at": null, "lag": {"push_log": null, "inbox": false, "inbox_entries": 0}}),
+        ),
+        // Where it is connected is known better by its node.
+        ("here", left, Value::Null),
+    ] {
+        api.store.leave(device, away);
+        assert_eq!(shown(device).await, expected, "{device}");
+    }
+    api.cluster.0.lock().unwrap()[0].linked = Some(false);
+    assert_eq!(shown("left").await, Value::Null, "it may be there");
 }
 
 #[tokio::test]

@@ -290,6 +290,9 @@ impl Side {
                     .collect();
                 seen.push(format!("{name} {lane:?} {entries:?} {more} {lanes:?}"));
             }
+            let of = AppName::new(APP).unwrap();
+            let away = reader.away(&of, name, now.0).unwrap();
+            seen.push(format!("{name} {away:?}"));
             let Page::Session(session) = reader
                 .read(&Query::Session {
                     client: client(name),
@@ -334,12 +337,7 @@ impl Side {
                 if !at.marks.contains(&Mark::Targeted) {
                     at.marks.clear();
                 }
-                let is = (
-                    at.number.is_some(),
-                    at.counting,
-                    at.is_connected,
-                    at.is_passed,
-                );
+                let is = (at.number.is_some(), at.counting, at.is_connected, at.is_passed);
                 let marks = (&at.marks, at.collapsed_by);
                 seen.push(format!("{name} {:?} {marks:?} {is:?}", at.life));
             }

@@ -319,6 +319,24 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// A device that keeps a session and is not connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Away {
+    /// Unix milliseconds in which its connection ended; `None`: an earlier version let go of it, and did not write that down.
+    pub since_ms: Option<u64>,
+    /// Unix milliseconds in which the session ends; `None`: it stays until the device returns.
+    pub expires_ms: Option<u64>,
+    /// Entries of the push log that the device is not done with, whether they are for it or not; `None`: those behind its cursor are more than [`Away::MOST_BEHIND`].
+    pub behind: Option<u32>,
+    /// Entries of its inbox, in all lanes.
+    pub inbox: u32,
+}
+
+impl Away {
+    /// Entries of the push log that are looked at: with payloads of the usual size a few milliseconds of a Redis server's time.
+    pub const MOST_BEHIND: u32 = 1000;
+}
+
 /// What a step of the erasure of an app came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
@@ -344,6 +362,8 @@ pub trait Reader: Send + Sync {
     fn marked(&self, app: &AppName, id: PushId, mark: Mark) -> Result<RoaringBitmap, Unavailable>;
     /// What is known of a push of that app at a device of it, by its client identifier.
     fn at_device(&self, app: &AppName, id: PushId, device: &str) -> Result<AtDevice, Unavailable>;
+    /// What waits for a device of that app, by its client identifier; `None`: it is connected, or keeps no session at `now_ms`.
+    fn away(&self, app: &AppName, device: &str, now_ms: u64) -> Result<Option<Away>, Unavailable>;
     /// Rows by their keys, in the order of the keys; `None` for one that is not there or whose time has run out at `now_ms`.
     fn rows_at(
         &self,

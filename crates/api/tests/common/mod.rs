@@ -4,6 +4,7 @@
 pub mod conformance;
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -40,8 +41,8 @@ use campanile_push::{
     rows::{Key, MemoryRows, Range, Row, Scope, Table},
     series::Series,
     store::{
-        Accept, Audience, Command, Erased, EventPage, Idempotency, Listed, Outcome, Past, Reader,
-        Report, Stored, Unavailable,
+        Accept, Audience, Away, Command, Erased, EventPage, Idempotency, Listed, Outcome, Past,
+        Reader, Report, Stored, Unavailable,
     },
     webhook::delivery,
 };
@@ -79,6 +80,7 @@ struct Tables {
     rows: MemoryRows,
     sessions: u64,
     pushes: Vec<(Accept, u64)>,
+    away: BTreeMap<String, Away>,
     events: Vec<Event>,
     trimmed_to: u64,
     hanging: Vec<oneshot::Sender<Result<Outcome, Unavailable>>>,
@@ -124,6 +126,12 @@ impl MemoryStore {
         };
         let submit = |command| Ok(self.0.lock().unwrap().apply(command));
         carry_out(&context, submit, plan).unwrap();
+    }
+
+    /// A device keeps its session, and leaves.
+    pub fn leave(&self, device: &str, away: Away) {
+        let mut tables = self.0.lock().unwrap();
+        tables.away.insert(device.to_owned(), away);
     }
 
     /// Something happens, whoever listens.
@@ -314,6 +322,10 @@ impl Reader for MemoryStore {
             Mark::Targeted => [3, 7].into_iter().collect(),
             _ => RoaringBitmap::new(),
         })
+    }
+
+    fn away(&self, _: &AppName, device: &str, _: u64) -> Result<Option<Away>, Unavailable> {
+        Ok(self.0.lock().unwrap().away.get(device).copied())
     }
 
     fn at_device(&self, app: &AppName, id: PushId, _: &str) -> Result<AtDevice, Unavailable> {
@@ -528,7 +540,7 @@ impl Cluster for TestCluster {
         }
     }
 
-    /// A client is connected to the node of its name, if there is one. Without nodes nobody can tell.
+    /// A client is connected to the node of its name, if there is one. Nodes without a link are silent. Without nodes nobody can tell.
     fn locate<'a>(&'a self, _: &'a AppName, client: &'a str) -> cluster::Answer<'a, Located> {
         let nodes = self.0.lock().unwrap();
         let node = nodes.iter().find(|node| node.name == client);
@@ -543,7 +555,11 @@ impl Cluster for TestCluster {
                 behind: Some(4),
                 ..ClientConnection::default()
             }),
-            silent: Vec::new(),
+            silent: nodes
+                .iter()
+                .filter(|node| node.linked == Some(false))
+                .map(|node| node.name.clone())
+                .collect(),
         };
         let answer = match nodes.is_empty() {
             true => Err(cluster::Refusal::Alone),

@@ -1,6 +1,7 @@
 //! The rules of stored state, written once over an ordered key-value store.
 
 mod at_device;
+mod away;
 mod cluster;
 mod cohorts;
 mod erase;

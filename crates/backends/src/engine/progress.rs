@@ -167,7 +167,7 @@ impl Txn<'_> {
                 if let Some(session) = &mut device.session {
                     session.may_be_served = false;
                 }
-                self.disconnect(&subject, device, release.expires_at)?;
+                self.disconnect(&subject, device, release.now, release.expires_at)?;
             }
         }
         Ok(Outcome::Done)
@@ -196,6 +196,7 @@ impl Txn<'_> {
         &mut self,
         subject: &Subject,
         mut device: DeviceRecord,
+        now: Millis,
         expires_at: Option<Millis>,
     ) -> Result<(), StoreError> {
         let session = device.session.as_mut().expect("a stored session");
@@ -204,6 +205,7 @@ impl Txn<'_> {
         }
         let owner = Generation(session.owner);
         session.connected = false;
+        session.left_at = Some(now.0);
         session.expires_at = expires_at.map(|at| at.0);
         if let Some(at) = expires_at {
             self.put(
@@ -235,7 +237,7 @@ impl Txn<'_> {
             }
             Some(session) => {
                 let expires_at = session_end(now, session.expiry_seconds);
-                self.disconnect(subject, device, expires_at)
+                self.disconnect(subject, device, now, expires_at)
             }
         }
     }

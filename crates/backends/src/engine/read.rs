@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use campanile_broker::{
-    ids::{AppId, ClientKey, Offset},
+    ids::{AppId, ClientKey, Millis, Offset},
     lane::Lane,
     message::Message,
     store::{InboxEntry, InboxItem, LogEntry, LogKind, Page, Query, Source, StoreError},
@@ -16,12 +16,13 @@ use campanile_push::{
     receipt::{DropReason, Mark},
     rows::{Key, Range, Row, Scope, Table as RowTable},
     series::Series,
-    store::{EventPage, Idempotency, Listed, Outcome, Past, Report, Stored, Unavailable},
+    store::{Away, EventPage, Idempotency, Listed, Outcome, Past, Report, Stored, Unavailable},
 };
 use roaring::RoaringBitmap;
 
 use super::{
     at_device::read_at_device,
+    away::read_away,
     cluster::{
         WithReaders, last_change, no_cluster,
         read::{read_changes, read_session, read_snapshot},
@@ -200,6 +201,13 @@ impl<R: Reads> campanile_push::store::Reader for EngineReader<R> {
         Ok(self
             .reads
             .with_view(|view| read_at_device(view, app, id, device, without_session))?)
+    }
+
+    fn away(&self, app: &AppName, device: &str, now_ms: u64) -> Result<Option<Away>, Unavailable> {
+        let now = Millis(now_ms);
+        Ok(self
+            .reads
+            .with_view(|view| read_away(view, app, device, now))?)
     }
 
     fn report(

@@ -193,6 +193,9 @@ pub struct SessionRecord {
     /// Its node was given up, and may serve it all the same until it hears of that.
     #[prost(bool, tag = "7")]
     pub may_be_served: bool,
+    /// When the connection ended, of a session that is not connected; none: an earlier version let go of it.
+    #[prost(uint64, optional, tag = "8")]
+    pub left_at: Option<u64>,
 }
 
 impl SessionRecord {

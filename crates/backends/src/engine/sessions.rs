@@ -100,6 +100,7 @@ impl Txn<'_> {
                     may_be_handed_over: previous
                         .is_some_and(|previous| previous.generation != claim.owner),
                     may_be_served: false,
+                    left_at: None,
                 }),
             };
             self.put_record(Table::Device, &subject, &record)?;

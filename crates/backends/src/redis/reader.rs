@@ -20,7 +20,8 @@ use campanile_push::{
     rows::{Key, Range, Row, Scope, Table, Version},
     series::Series,
     store::{
-        EventPage, Idempotency, Listed, MAX_LOOKED_AT, Outcome, Past, Report, Stored, Unavailable,
+        Away, EventPage, Idempotency, Listed, MAX_LOOKED_AT, Outcome, Past, Report, Stored,
+        Unavailable,
     },
 };
 use redis::{Pipeline, Value};
@@ -241,6 +242,18 @@ impl campanile_push::store::Reader for RedisReader {
         let answer = self.ask(app.as_str(), pack)?.option().map(at_device);
         let found = answer.transpose().map_err(|Malformed| malformed())?;
         Ok(found.unwrap_or_default())
+    }
+
+    fn away(&self, app: &AppName, device: &str, now_ms: u64) -> Result<Option<Away>, Unavailable> {
+        let mut pack = Pack::default();
+        pack.array(5)
+            .text("away")
+            .text(device)
+            .number(self.partitions.into())
+            .number(now_ms)
+            .number(Away::MOST_BEHIND.into());
+        let found = self.ask(app.as_str(), pack)?.option().map(away);
+        Ok(found.transpose().map_err(|Malformed| malformed())?)
     }
 
     fn report(
@@ -852,6 +865,17 @@ fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
             .option()
             .map(|by| reply::push_id(&by.bytes()?))
             .transpose()?,
+    })
+}
+
+fn away(answer: Packed) -> Result<Away, Malformed> {
+    let [since_ms, expires_ms, behind, inbox] = answer.tuple()?;
+    let number = |number: Packed| number.option().map(|number| number.number()).transpose();
+    Ok(Away {
+        since_ms: number(since_ms)?,
+        expires_ms: number(expires_ms)?,
+        behind: number(behind)?.map(|behind| behind as u32),
+        inbox: inbox.number()? as u32,
     })
 }
 

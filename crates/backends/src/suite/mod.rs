@@ -4,6 +4,7 @@
 //! test of each behaviour of a store of a node alone, or [`shared_conformance_tests!`](crate::shared_conformance_tests), for one that nodes share.
 
 pub mod audiences;
+pub mod away;
 pub mod campaigns;
 pub mod changes;
 pub mod cohorts;
@@ -245,6 +246,12 @@ macro_rules! common_tests {
                 a_push_to_one_device_may_have_every_mark
                 an_audience_is_known_at_each_device
                 a_set_may_span_chunks
+            }
+            away {
+                what_waits_for_a_device_that_is_away_is_counted
+                only_a_kept_session_makes_a_device_away
+                it_is_known_since_when_a_device_is_away
+                what_is_behind_a_cursor_is_counted_up_to_a_bound
             }
             events {
                 what_happens_is_written_down_while_somebody_listens
@@ -682,6 +689,14 @@ impl World {
         reader
             .at_device(&app, id, device)
             .expect("the backend reads")
+    }
+
+    /// What waits for a device that is away.
+    pub fn away(&mut self, device: &str) -> Option<push::Away> {
+        let app = AppName::new(APP).expect("a good name");
+        let now = self.now.0;
+        let reader = self.backend().reader();
+        reader.away(&app, device, now).expect("the backend reads")
     }
 
     /// Answers a query.

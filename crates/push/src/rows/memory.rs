@@ -15,7 +15,9 @@ use crate::{
     id::PushId,
     receipt::Mark,
     series::Series,
-    store::{EventPage, Idempotency, Listed, Outcome, Past, Reader, Report, Stored, Unavailable},
+    store::{
+        Away, EventPage, Idempotency, Listed, Outcome, Past, Reader, Report, Stored, Unavailable,
+    },
 };
 
 /// Rows that are gone with the process. For tests of whatever works on rows.
@@ -265,6 +267,10 @@ impl Reader for Mutex<MemoryRows> {
 
     fn at_device(&self, _: &AppName, _: PushId, _: &str) -> Result<AtDevice, Unavailable> {
         Ok(AtDevice::default())
+    }
+
+    fn away(&self, _: &AppName, _: &str, _: u64) -> Result<Option<Away>, Unavailable> {
+        Ok(None)
     }
 
     fn report(&self, _: &AppName, _: PushId, _: u64) -> Result<Option<Report>, Unavailable> {

@@ -56,3 +56,33 @@ fn any_node_finds_a_device_and_ends_its_connection() {
         assert_eq!(end, Some(Reason::AdministrativeAction));
     }
 }
+
+#[test]
+fn any_node_tells_what_waits_for_a_device_that_is_away() {
+    let mut cluster = Cluster::start(2);
+    let line = "PUT /v1/apps/default/devices/phone";
+    let registered = cluster.node(0).ask(&[line], "{}").unwrap();
+    assert_eq!(registered.status, 201, "{registered:?}");
+    let places = cluster.addresses();
+    let mut device = Conversation::new(kept("phone", Version::V5));
+    device.connect(places[1].mqtt, false).unwrap();
+    device.disconnect();
+    let away = |cluster: &mut Cluster, asked: usize| {
+        let shown = ask(cluster.node(asked), "GET", "devices/phone");
+        shown.get("away").cloned()
+    };
+    for asked in 0..2 {
+        eventually("it is away", || away(&mut cluster, asked));
+    }
+    for audience in [json!({"all": true}), json!({"devices": ["phone"]})] {
+        let push = json!({"audience": audience, "data": {}}).to_string();
+        let line = "POST /v1/apps/default/pushes";
+        assert_eq!(cluster.node(0).ask(&[line], &push).unwrap().status, 202);
+    }
+    let lag = json!({"push_log": 1, "inbox": true, "inbox_entries": 1});
+    for asked in 0..2 {
+        let away = away(&mut cluster, asked).unwrap();
+        assert_eq!(away["lag"], lag, "{away}");
+        assert!(away["since"].as_str() < away["expires_at"].as_str());
+    }
+}

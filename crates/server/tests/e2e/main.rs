@@ -5,6 +5,7 @@
 
 mod access;
 mod audiences;
+mod away;
 mod campaigns;
 mod clients;
 mod command_line;

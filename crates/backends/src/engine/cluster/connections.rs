@@ -126,7 +126,7 @@ impl Txn<'_> {
             self.remove_if_there(subject.expiry_key(at, ExpiryKind::Session))?;
         }
         (session.connected, session.owner) = (true, owner.0);
-        session.may_be_served = false;
+        (session.may_be_served, session.left_at) = (false, None);
         self.put_record(Table::Device, subject, &device)?;
         if let Some(mut will) = self.record::<WillRecord>(Table::Will, subject, "will")?
             && will.due_at.take().is_some()
@@ -219,7 +219,7 @@ impl Txn<'_> {
         let ends_at = session_end(now, session.expiry_seconds);
         session.may_be_served = true;
         device.session = Some(session);
-        self.disconnect(subject, device, ends_at)?;
+        self.disconnect(subject, device, now, ends_at)?;
         Ok(ends_at)
     }
 }

@@ -2,7 +2,7 @@
 --   o number; e epoch; g generation of the connection that is up
 --   b bytes of the inbox, i its entries, l the last one of its normal lane, H and L those of its high and low lane as `ENTRIES:LAST`: absent if empty
 --   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
---   it may still hand it over, q its node was given up and may serve it all the same
+--   it may still hand it over, q its node was given up and may serve it all the same, d when its connection ended, unless that is `a` less `x`
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
 --   j it remembers something of campaigns, in the hash `j` by client
 --   v there is more in `x:CLIENT`, which holds what is long and rare: u unfinished exchanges, A<log> what is done above a cursor, c cursors that do
@@ -15,7 +15,7 @@ local function extra_key(client) return K .. 'x:' .. client end
 
 local FIELDS = {
   number = 'o', epoch = 'e', owner = 'g', bytes = 'b', entries = 'i', last = 'l', high = 'H', low = 'L', expiry = 'x', ends_at = 'a', listed = 'z', cursors = 'C',
-  may_hand_over = 'h', may_be_served = 'q', pushes = 'p', known = 'k', has_extra = 'v', has_memory = 'j',
+  may_hand_over = 'h', may_be_served = 'q', left_at = 'd', pushes = 'p', known = 'k', has_extra = 'v', has_memory = 'j',
 }
 local IS_TEXT = { owner = true, cursors = true, high = true, low = true }
 local NAMES, SHORT = {}, {}
@@ -111,6 +111,7 @@ local function set_owner(device, owner)
     write('SADD', connected_key(owner), device.client)
     if not owners_known[owner] then write('SADD', OWNERS, owner) end
     owners_known[owner] = true
+    set(device, 'left_at', nil)
   end
   set(device, 'owner', owner)
 end

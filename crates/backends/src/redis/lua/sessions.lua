@@ -42,7 +42,7 @@ local function end_stored_session(device)
   local filters = end_session(device, parts_of(device))
   set_owner(device, nil)
   set_bit('s', device.number, 0)
-  for _, name in ipairs({ 'epoch', 'expiry', 'cursors', 'may_hand_over', 'may_be_served', 'listed' }) do set(device, name, nil) end
+  for _, name in ipairs({ 'epoch', 'expiry', 'cursors', 'may_hand_over', 'may_be_served', 'left_at', 'listed' }) do set(device, name, nil) end
   forget_idle(device)
   return filters
 end
@@ -57,15 +57,24 @@ local function end_ephemeral(device)
   if forget_idle(device) and is_unknown then write('RPUSH', K .. 'fo', number) end
 end
 
-local function disconnect(device, ends_at, now, may_be_served)
-  set_owner(device, nil)
-  set(device, 'may_be_served', may_be_served and 1 or nil)
-  if ends_at then end_at(device, ends_at, now) else end_no_more(device) end
-end
-
 local FOR_EVER = 4294967295
 local function session_end(now, expiry)
   if expiry ~= FOR_EVER then return now + expiry * 1000 end
+end
+
+local function disconnect(device, ends_at, now, may_be_served)
+  set_owner(device, nil)
+  set(device, 'may_be_served', may_be_served and 1 or nil)
+  -- Most often the end of the session tells, and no device takes more room for it.
+  local is_told = ends_at and ends_at == session_end(now, device.expiry)
+  set(device, 'left_at', not is_told and now or nil)
+  if ends_at then end_at(device, ends_at, now) else end_no_more(device) end
+end
+
+-- When the connection ended of a device with a session that is not connected; false: an earlier version let go of it.
+local function left_at(device)
+  local at = device.left_at or device.ends_at and device.ends_at - device.expiry * 1000
+  return at and at > 0 and at or false
 end
 
 local function replace_will(client, will, goes_on, now)
