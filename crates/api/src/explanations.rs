@@ -46,6 +46,18 @@ struct Answer {
     explained: Explained,
 }
 
+/// Whether it is a reason that the device is not connected.
+fn says_away(explanation: &Explanation) -> bool {
+    matches!(
+        explanation,
+        Explanation::Away { .. }
+            | Explanation::Expired {
+                away_since: Some(_),
+                ..
+            }
+    )
+}
+
 /// `GET /v1/apps/{app}/pushes/{id}/devices/{device}`
 pub(crate) async fn explain(
     State(state): State<ApiState>,
@@ -77,7 +89,7 @@ pub(crate) async fn explain(
         return Err(no_such_push());
     }
     let mut explanation = decide(&facts);
-    if explanation == (Explanation::Away { since: None }) {
+    if says_away(&explanation) {
         // A node that was given up for lost may still serve the device, which the store does not know; it is said to be away only if no node has it.
         let located = state.cluster().locate(&app, &device).await;
         if located.is_ok_and(|located| located.connection.is_some()) {

@@ -337,7 +337,7 @@ impl Side {
                 if !at.marks.contains(&Mark::Targeted) {
                     at.marks.clear();
                 }
-                let is = (at.number.is_some(), at.counting, at.is_connected, at.is_passed);
+                let is = (at.number.is_some(), at.counting, at.presence, at.is_passed);
                 let marks = (&at.marks, at.collapsed_by);
                 seen.push(format!("{name} {:?} {marks:?} {is:?}", at.life));
             }

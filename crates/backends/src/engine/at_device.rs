@@ -7,7 +7,11 @@ use campanile_broker::{
     store::LogKind,
 };
 use campanile_push::{
-    app::AppName, explanation::AtDevice, funnel::Life, id::PushId, receipt::Mark,
+    app::AppName,
+    explanation::{AtDevice, Presence, Time},
+    funnel::Life,
+    id::PushId,
+    receipt::Mark,
 };
 
 use super::{
@@ -58,7 +62,14 @@ pub fn read_at_device(
             _ => None,
         },
         marks,
-        is_connected: without_session.is_some() || session.is_some_and(|session| session.connected),
+        presence: match session {
+            _ if without_session.is_some() => Presence::Connected,
+            Some(session) if session.connected => Presence::Connected,
+            Some(session) => session
+                .left_at
+                .map_or(Presence::Unknown, |at| Presence::Away(Time(at))),
+            None => Presence::Unknown,
+        },
         is_passed: record.to_audience && record.offset > 0 && is_passed(view, &client, entry)?,
         targeting: match record.to_audience {
             true => {

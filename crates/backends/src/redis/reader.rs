@@ -13,7 +13,7 @@ use campanile_broker::{
 use campanile_push::{
     app::AppName,
     event::{Draft, Event, EventId, Kind},
-    explanation::AtDevice,
+    explanation::{AtDevice, Presence, Time},
     funnel::Life,
     id::PushId,
     receipt::Mark,
@@ -844,6 +844,7 @@ fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
         entry,
         profile,
         collapsed_by,
+        left_at,
     ] = answer.tuple()?;
     let number = number.option().map(|number| number.number());
     let entry = entry.option().map(reply::message).transpose()?;
@@ -857,7 +858,11 @@ fn at_device(answer: Packed) -> Result<AtDevice, Malformed> {
         counting: counting.truth()?,
         number: number.transpose()?.map(|number| number as u32),
         marks: marks.into_iter().collect(),
-        is_connected: connected.truth()?,
+        presence: match left_at.option() {
+            _ if connected.truth()? => Presence::Connected,
+            Some(at) => Presence::Away(Time(at.number()?)),
+            None => Presence::Unknown,
+        },
         is_passed: passed.truth()?,
         targeting: entry.and_then(|message| message.audience.clone()),
         profile: reply::profile_of(profile)?,

@@ -7,7 +7,7 @@ use campanile_broker::{
 };
 use campanile_push::{
     app::AppName,
-    explanation::AtDevice,
+    explanation::{AtDevice, Presence, Time},
     id::PushId,
     receipt::{DropReason, Mark},
     store::{self as push, Report},
@@ -318,6 +318,8 @@ pub fn a_push_is_known_at_each_device(world: &mut World) {
     let b = world.claim("b", 60);
     world.claim("c", 60);
     world.release("b", &b, 60);
+    let left = Presence::Away(Time(world.now.0));
+    world.pass_seconds(1);
     let ids = [world.push(None, 100), world.push(Some(&["a", "b"]), 100)];
     for id in ids {
         world.acknowledge("a", &a, id);
@@ -330,12 +332,15 @@ pub fn a_push_is_known_at_each_device(world: &mut World) {
             Mark::Clicked,
         ];
         assert_eq!(at.marks, clicked.into());
-        assert_eq!((at.number, at.is_connected), (Some(a.ordinal), true));
+        assert_eq!(
+            (at.number, at.presence),
+            (Some(a.ordinal), Presence::Connected)
+        );
         let life = at.life.expect("the push is known");
         assert_eq!(life.expires_ms - life.accepted_ms, 100_000);
         let at = world.at_device(id, "b");
         assert_eq!(at.marks, [Mark::Targeted].into());
-        assert_eq!((at.number, at.is_connected), (Some(b.ordinal), false));
+        assert_eq!((at.number, at.presence), (Some(b.ordinal), left));
         assert_eq!(world.at_device(id, "nobody").number, None);
     }
     assert_eq!(world.at_device(ids[1], "c").marks, [].into());
@@ -361,21 +366,28 @@ pub fn a_push_is_known_at_a_device_without_a_session(world: &mut World) {
     ] {
         let at = world.at_device(id, device);
         assert_eq!(at.marks, marks.iter().copied().collect(), "{device}");
-        let is = (at.number, at.is_connected, at.is_passed);
-        assert_eq!(is, (Some(claimed.ordinal), true, false), "{device}");
+        let is = (at.number, at.presence, at.is_passed);
+        assert_eq!(
+            is,
+            (Some(claimed.ordinal), Presence::Connected, false),
+            "{device}"
+        );
     }
     world.release("a", &a, 0);
     world.release("b", &b, 0);
     let at = world.at_device(all, "a");
     assert_eq!(at.marks, delivered.into());
-    assert_eq!((at.number, at.is_connected), (Some(a.ordinal), false));
+    assert_eq!(
+        (at.number, at.presence),
+        (Some(a.ordinal), Presence::Unknown)
+    );
     let at = world.at_device(all, "b");
     assert_eq!((at.marks.len(), at.number), (0, None));
     world.claim("b", 0);
-    assert!(world.at_device(all, "b").is_connected);
+    assert_eq!(world.at_device(all, "b").presence, Presence::Connected);
     world.restart();
     let at = world.at_device(all, "b");
-    assert_eq!((at.number, at.is_connected), (None, false));
+    assert_eq!((at.number, at.presence), (None, Presence::Unknown));
 }
 
 /// None of them stands for another, or for the end of the push.

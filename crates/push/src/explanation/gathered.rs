@@ -24,8 +24,8 @@ pub struct AtDevice {
     pub number: Option<u32>,
     /// What is true of the device and the push.
     pub marks: BTreeSet<Mark>,
-    /// Whether the device's session is connected.
-    pub is_connected: bool,
+    /// Where the device is, as far as a store knows: of a node that is given up for lost it says that its devices have left.
+    pub presence: Presence,
     /// The push is for an audience, and the device has got past its entry in the log.
     pub is_passed: bool,
     /// Whom the push is for, as [`Targeting::encode`] wrote it; `None` if it names its devices, or is not in the log any more.
@@ -60,10 +60,7 @@ impl AtDevice {
             kept_out,
             is_out,
             collapsed_by: self.collapsed_by,
-            presence: match self.is_connected {
-                true => Presence::Connected,
-                false => Presence::Unknown,
-            },
+            presence: self.presence,
             position: match self.is_passed {
                 true => Position::Passed,
                 false => Position::Unknown,

@@ -9,6 +9,11 @@ fn shown(node: &Node) -> Value {
     node.get_with_key(path).json()
 }
 
+fn explained(node: &Node, push: &str) -> Value {
+    let path = format!("/v1/apps/default/pushes/{push}/devices/phone");
+    node.get_with_key(&path).json()
+}
+
 fn register(node: &Node) {
     let head = format!(
         "PUT /v1/apps/default/devices/phone HTTP/1.1\r\nAuthorization: Bearer {}\r\nContent-Type: application/json",
@@ -62,4 +67,23 @@ fn a_device_that_is_away_is_shown_with_what_waits_for_it() {
     });
     phone.disconnect();
     assert_eq!(away(&node)["lag"], nothing);
+}
+
+#[test]
+fn what_a_device_misses_is_explained_with_its_absence() {
+    let node = Node::start();
+    register(&node);
+    Client::v5(&node, Session::kept("phone")).disconnect();
+    let since = away(&node)["since"].take();
+    for push in [Push::to_all(1), Push::to_device("phone", 2)] {
+        let lasting = push.clone().send(&node);
+        let why = explained(&node, &lasting);
+        assert_eq!((&why["code"], &why["since"]), (&json!("away"), &since));
+        let brief = push.ttl(1).send(&node);
+        let why = eventually("the time of the push is up", || {
+            let why = explained(&node, &brief);
+            (why["code"] == "expired").then_some(why)
+        });
+        assert_eq!(why["away_since"], since, "{why}");
+    }
 }

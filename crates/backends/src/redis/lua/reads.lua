@@ -363,6 +363,7 @@ read.at_device = function(push, client, partitions)
   return {
     tonumber(row[1]), tonumber(row[2]), row[5] and not row[6] or false, device and device.number or false, sets,
     device and device.owner and true or false, passed, message, profile_of(client) or false, by,
+    device and device.expiry and not device.owner and left_at(device) or false,
   }
 end
 
