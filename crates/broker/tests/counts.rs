@@ -1,13 +1,13 @@
-//! How many connected devices of all nodes a push would be for, as the hub finds out.
+//! How many connected devices of all nodes a push would be for, and where a client is, as the hub finds out.
 
 use std::mem::take;
 
 use campanile_broker::{
     cluster::{
-        hub::{Counted, Hub},
-        peer::{Answer, Imagined, LiveCount, Load, PeerMessage, Question},
+        hub::{Counted, Found, Hub},
+        peer::{Answer, Connected, Imagined, LiveCount, Load, PeerMessage, Question},
     },
-    ids::{AppId, Generation, MessageId, Millis, ShardId},
+    ids::{AppId, ClientKey, Generation, MessageId, Millis, ShardId},
     mail::{ClusterMail, Mail},
 };
 
@@ -115,6 +115,37 @@ fn who_is_gone_or_late_is_silent() {
     );
     peer_has(&mut hub, FAR, ticket, 100);
     assert_eq!(counted(&mut hub), []);
+}
+
+#[test]
+fn who_does_not_say_in_time_where_a_client_is_is_silent() {
+    let mut hub = hub();
+    let client = ClientKey::new(&AppId::new("app"), "phone");
+    hub.ask(5, &client, false, NOW);
+    let letters = take(&mut hub.effects().letters);
+    let [(_, Mail::Cluster(ClusterMail::WhereIs { ticket, .. }))] = letters[..] else {
+        panic!("{letters:?}");
+    };
+    let here = ClusterMail::Here {
+        ticket,
+        conn: None,
+        connected: None,
+    };
+    hub.on_mail(ShardId::HUB, Mail::Cluster(here), NOW);
+    let answer = Answer::Here(Some(Connected::default()));
+    hub.on_peer(
+        NEAR,
+        PeerMessage::Answer { ticket, answer },
+        Load::default(),
+        NOW,
+    );
+    assert_eq!(hub.effects().found, []);
+    hub.on_tick(Millis(NOW.0 + 1000));
+    let found = Found {
+        connections: vec![(NEAR, Connected::default())],
+        silent: vec![FAR],
+    };
+    assert_eq!(hub.effects().found, [(5, found)]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl std::ops::AddAssign for LiveCount {
 }
 
 /// A connection, for operators.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connected {
     /// Of its claim.
     pub epoch: Epoch,

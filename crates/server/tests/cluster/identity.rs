@@ -85,4 +85,10 @@ fn any_node_tells_what_waits_for_a_device_that_is_away() {
         assert_eq!(away["lag"], lag, "{away}");
         assert!(away["since"].as_str() < away["expires_at"].as_str());
     }
+    // It may be there again, and nobody could tell.
+    cluster.node(1).freeze().unwrap();
+    let shown = ask(cluster.node(0), "GET", "devices/phone");
+    assert_eq!(shown["silent_nodes"], json!(["node-2"]), "{shown}");
+    assert_eq!(shown.get("away"), None, "{shown}");
+    cluster.node(1).thaw().unwrap();
 }

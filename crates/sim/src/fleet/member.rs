@@ -9,9 +9,9 @@ use std::{
 use campanile_backends::{Reply, Request};
 use campanile_broker::{
     cluster::{
-        hub::{Effects, Hub},
+        hub::{Effects, Found, Hub},
         membership::Membership,
-        peer::{Connected, Load, PeerMessage},
+        peer::{Load, PeerMessage},
     },
     ids::{AppId, Generation, Millis, ShardId},
     mail::{ClusterMail, Mail},
@@ -46,7 +46,7 @@ pub struct Member {
     peers: Vec<Generation>,
     linked: Vec<Generation>,
     /// Answers to questions where a client is.
-    pub found: BTreeMap<u64, Vec<(Generation, Connected)>>,
+    pub found: BTreeMap<u64, Found>,
 }
 
 impl Member {

@@ -73,9 +73,18 @@ pub struct Effects<H> {
     /// The store's clock: when it was asked, and what it said.
     pub clock: Option<(Millis, Millis)>,
     /// Answers to [`Hub::ask`].
-    pub found: Vec<(u64, Vec<(Generation, Connected)>)>,
+    pub found: Vec<(u64, Found)>,
     /// Answers to [`Hub::count`].
     pub counted: Vec<Counted>,
+}
+
+/// What became of [`Hub::ask`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The connections that the client has, by their nodes: while it moves, two may answer.
+    pub connections: Vec<(Generation, Connected)>,
+    /// Nodes that did not answer in time: linked ones, or this one.
+    pub silent: Vec<Generation>,
 }
 
 impl<H> Default for Effects<H> {
@@ -178,7 +187,18 @@ struct Asked {
     ticket: u64,
     waiting: Vec<Generation>,
     deadline: Millis,
-    found: Vec<(Generation, Connected)>,
+    connections: Vec<(Generation, Connected)>,
+}
+
+impl Asked {
+    /// Whoever has not answered by now is silent.
+    fn end(self) -> (u64, Found) {
+        let found = Found {
+            connections: self.connections,
+            silent: self.waiting,
+        };
+        (self.ticket, found)
+    }
 }
 
 impl<H> Hub<H> {
@@ -537,7 +557,7 @@ impl<H> Hub<H> {
                 ticket,
                 waiting: linked.iter().copied().chain([self.own]).collect(),
                 deadline: Millis(now.0 + PEER_WAIT_MS),
-                found: Vec::new(),
+                connections: Vec::new(),
             },
         );
         self.ask_home(own, client.clone(), kick);
@@ -582,11 +602,11 @@ impl<H> Hub<H> {
         };
         asked.waiting.retain(|waiting| *waiting != node);
         asked
-            .found
+            .connections
             .extend(connected.map(|connected| (node, connected)));
         if asked.waiting.is_empty() {
             let asked = self.asked.remove(&ticket).expect("just seen");
-            self.effects.found.push((asked.ticket, asked.found));
+            self.effects.found.push(asked.end());
         }
     }
 
@@ -610,7 +630,7 @@ impl<H> Hub<H> {
             .into_iter()
             .filter_map(|ticket| self.asked.remove(&ticket))
         {
-            self.effects.found.push((asked.ticket, asked.found));
+            self.effects.found.push(asked.end());
         }
         self.end_late_counts();
         self.release_held();

@@ -97,21 +97,33 @@ impl Desk {
                 answer,
             });
             let found = tokio::time::timeout(LOCATE, found).await;
-            let found = found.ok().and_then(Result::ok).unwrap_or_default();
+            let found = found.ok().and_then(Result::ok);
+            let silent = self.silent(found.as_ref().map(|found| &*found.silent));
             // While a client moves, two may answer: the later claim counts.
-            let latest = found
-                .into_iter()
-                .max_by_key(|(_, connected)| connected.epoch);
+            let connections = found.unwrap_or_default().connections.into_iter();
+            let latest = connections.max_by_key(|(_, connected)| connected.epoch);
             Ok(Located {
                 connection: latest
                     .map(|(generation, connected)| shown(self.name_of(generation), connected)),
-                silent: self.unlinked(),
+                silent,
             })
         })
     }
 }
 
 impl Desk {
+    /// Nodes that did not answer: with those that were not asked, as they are not linked. `None`: this one did not.
+    fn silent(&self, asked: Option<&[Generation]>) -> Vec<String> {
+        let mut silent = self.unlinked();
+        match asked {
+            Some(asked) => silent.extend(asked.iter().map(|node| self.name_of(*node))),
+            None => silent.push(self.node.name.clone()),
+        }
+        silent.sort_unstable();
+        silent.dedup();
+        silent
+    }
+
     /// Nodes that are registered and not linked.
     fn unlinked(&self) -> Vec<String> {
         let membership = self.membership();
@@ -176,25 +188,13 @@ impl Cluster for Desk {
             };
             self.member.hub.post(HubLetter::Count { imagined, answer });
             let counted = tokio::time::timeout(LOCATE, counted).await;
-            let mut silent = self.unlinked();
-            Ok(match counted.ok().and_then(Result::ok) {
-                Some(counted) => {
-                    silent.extend(counted.silent.into_iter().map(|node| self.name_of(node)));
-                    silent.sort_unstable();
-                    silent.dedup();
-                    Connected {
-                        known: counted.live.known,
-                        others: counted.live.others,
-                        silent,
-                    }
-                }
-                None => {
-                    silent.push(self.node.name.clone());
-                    Connected {
-                        silent,
-                        ..Connected::default()
-                    }
-                }
+            let counted = counted.ok().and_then(Result::ok);
+            let silent = self.silent(counted.as_ref().map(|counted| &*counted.silent));
+            let live = counted.map_or_else(Default::default, |counted| counted.live);
+            Ok(Connected {
+                known: live.known,
+                others: live.others,
+                silent,
             })
         })
     }

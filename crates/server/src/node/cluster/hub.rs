@@ -20,9 +20,9 @@ use campanile_backends::{
 };
 use campanile_broker::{
     cluster::{
-        hub::{Counted, Effects, Hub, HubStats},
+        hub::{Counted, Effects, Found, Hub, HubStats},
         membership::Membership,
-        peer::{Connected, Imagined, Load, PeerMessage},
+        peer::{Imagined, Load, PeerMessage},
     },
     effects::Ticket,
     ids::{AppId, ClientKey, Generation, Millis, Offset, ShardId},
@@ -77,7 +77,7 @@ pub enum HubLetter {
         /// Its connection is closed, too.
         kick: bool,
         /// Gets the answer.
-        answer: oneshot::Sender<Vec<(Generation, Connected)>>,
+        answer: oneshot::Sender<Found>,
     },
     /// For how many connected devices would a push be?
     Count {
@@ -280,7 +280,7 @@ struct Office {
     /// Nodes that were linked, are not, and are still said to be members.
     lost: BTreeSet<Generation>,
     zookeeper: Arc<ZooKeeperMembership>,
-    asked: BTreeMap<u64, oneshot::Sender<Vec<(Generation, Connected)>>>,
+    asked: BTreeMap<u64, oneshot::Sender<Found>>,
     counts: BTreeMap<u64, oneshot::Sender<Counted>>,
     last_question: u64,
 }
@@ -491,9 +491,9 @@ impl Office {
         if let Some((asked, store)) = clock {
             self.follow(asked, store);
         }
-        for (question, nodes) in found {
+        for (question, found) in found {
             if let Some(answer) = self.asked.remove(&question) {
-                let _ = answer.send(nodes);
+                let _ = answer.send(found);
             }
         }
         for counted in counted {
