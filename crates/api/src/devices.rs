@@ -148,7 +148,7 @@ struct Away {
 /// What a device was not sent yet, or, of one that is away, is not done with.
 #[derive(Serialize, JsonSchema)]
 struct Lag {
-    /// Entries of the push log, for it or not; `null`: more than its node has in memory, or, of one that is away, more than 1000.
+    /// Entries of the push log, for it or not; `null`: more than its node has in memory, or, of one that is away, more than 1000, or than about 1 MiB of them.
     push_log: Option<u32>,
     /// Its inbox holds something.
     inbox: bool,

@@ -326,14 +326,14 @@ pub struct Away {
     pub since_ms: Option<u64>,
     /// Unix milliseconds in which the session ends; `None`: it stays until the device returns.
     pub expires_ms: Option<u64>,
-    /// Entries of the push log that the device is not done with, whether they are for it or not; `None`: those behind its cursor are more than [`Away::MOST_BEHIND`].
+    /// Entries of the push log that the device is not done with, whether they are for it or not; `None`: behind its cursor are more than [`Away::MOST_BEHIND`], or than about 1 MiB.
     pub behind: Option<u32>,
     /// Entries of its inbox, in all lanes.
     pub inbox: u32,
 }
 
 impl Away {
-    /// Entries of the push log that are looked at: with payloads of the usual size a few milliseconds of a Redis server's time.
+    /// Entries of the push log that are looked at: counted in Redis, they take a few milliseconds of the server's time, by which others wait.
     pub const MOST_BEHIND: u32 = 1000;
 }
 

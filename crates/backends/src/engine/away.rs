@@ -50,10 +50,9 @@ fn read_behind(view: &dyn View, app: &AppName, client: &Subject) -> Result<Optio
     let from = log.clone().offset(start).key(Table::Log);
     let to = log.offset(Offset(u64::MAX)).key(Table::Log);
     let mut behind = 0;
-    let all = read_page(view, &from, &to, Away::MOST_BEHIND, |key, _| {
+    let all = read_page(view, &from, &to, Away::MOST_BEHIND, |key, value| {
         behind += u32::from(!cursor.done_above.contains(&offset_of_key(key)?));
-        // Nothing of the entry is kept.
-        Ok(0)
+        Ok(value.len())
     })?;
     Ok(all.then_some(behind))
 }

@@ -1,6 +1,6 @@
 //! What is known of a device that is away.
 
-use campanile_broker::store::{Command, Cursor, LogKind, Outcome};
+use campanile_broker::store::{Command, Cursor, LogKind, Outcome, Publish};
 use campanile_push::{lanes::Priority, store::Away};
 
 use super::{World, publish};
@@ -91,20 +91,25 @@ pub fn it_is_known_since_when_a_device_is_away(world: &mut World) {
     assert_eq!(known(world), Some((Some(lost.0), Some(ends))));
 }
 
-/// Beyond that nobody waits for the count.
+/// In entries and in bytes: beyond that nobody waits for the count.
 pub fn what_is_behind_a_cursor_is_counted_up_to_a_bound(world: &mut World) {
-    let claimed = world.claim("a", 60);
-    world.release("a", &claimed, 60);
-    let append = |world: &mut World| {
-        let mut publish = publish(&world.message("t", "x").into());
-        publish.log = Some(LogKind::Push);
-        Request::Broker(Command::Publish(publish))
-    };
-    let batch = (0..Away::MOST_BEHIND).map(|_| append(world)).collect();
-    world.commit(batch);
-    let behind = |world: &mut World| world.away("a").map(|away| away.behind);
-    assert_eq!(behind(world), Some(Some(Away::MOST_BEHIND)));
-    let one_more = vec![append(world)];
-    world.commit(one_more);
-    assert_eq!(behind(world), Some(None));
+    for (size, most) in [(1, Away::MOST_BEHIND), (300_000, 3)] {
+        let claimed = world.claim_with("a", |claim| claim.clean_start = true);
+        world.release("a", &claimed, 0);
+        let claimed = world.claim("a", 60);
+        world.release("a", &claimed, 60);
+        let mut append = |count| {
+            let payload = "x".repeat(size);
+            let publishes = (0..count).map(|_| Publish {
+                log: Some(LogKind::Push),
+                ..publish(&world.message("t", &payload).into())
+            });
+            let batch = publishes.map(Command::Publish).map(Request::Broker);
+            let batch = batch.collect();
+            world.commit(batch);
+            world.away("a").map(|away| away.behind)
+        };
+        assert_eq!(append(most), Some(Some(most)));
+        assert_eq!(append(2), Some(None));
+    }
 }

@@ -367,21 +367,19 @@ read.at_device = function(push, client, partitions)
   }
 end
 
--- What waits for a device that is away, false if it is not. So many entries of the push log are looked at, at most.
-read.away = function(client, partitions, now, most)
+-- What waits for a device that is away, false if it is not. Of the push log a page is looked at, of at most so many entries.
+read.away = function(client, partitions, now, limit)
   config.partitions = partitions
   local device = load(client)
   if not device or not device.expiry or device.owner or is_expired(device, now) then return false end
   local done = cursors_of(device)[0] or end_of(0)
   local above = ',' .. (call('HGET', extra_key(client), 'A0') or '') .. ','
-  local looked_at, behind = 0, 0
-  local is_all = each_entry(log_key(0), math.max(done, counter('t0')), function(place)
-    looked_at = looked_at + 1
-    if looked_at > most then return false end
-    if not string.find(above, ',' .. digits(place) .. ',', 1, true) then behind = behind + 1 end
-    return true
-  end)
-  return { left_at(device), device.ends_at or false, is_all and behind, device.entries or 0 }
+  local entries, at_end = log_page(0, done, limit)
+  local behind = 0
+  for _, entry in ipairs(entries) do
+    if not string.find(above, ',' .. digits(entry[1]) .. ',', 1, true) then behind = behind + 1 end
+  end
+  return { left_at(device), device.ends_at or false, at_end and behind, device.entries or 0 }
 end
 
 read.registered = function() return call('SMEMBERS', K .. 'used') end
