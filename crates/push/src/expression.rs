@@ -176,25 +176,33 @@ impl Term {
 
     /// Terms of 1 or more.
     pub(crate) fn all_of(terms: Vec<Term>) -> Term {
-        let mut flat = Vec::with_capacity(terms.len());
-        for term in terms {
-            match term {
-                Term::All(inner) => flat.extend(inner),
-                other => flat.push(other),
-            }
-        }
+        let is_nested = terms.iter().any(|term| matches!(term, Term::All(_)));
+        let flat = match is_nested {
+            false => terms,
+            true => terms
+                .into_iter()
+                .flat_map(|term| match term {
+                    Term::All(inner) => inner,
+                    other => vec![other],
+                })
+                .collect(),
+        };
         single(flat).unwrap_or_else(Term::All)
     }
 
     /// Terms of 1 or more.
     pub(crate) fn any_of(terms: Vec<Term>) -> Term {
-        let mut flat = Vec::with_capacity(terms.len());
-        for term in terms {
-            match term {
-                Term::Any(inner) => flat.extend(inner),
-                other => flat.push(other),
-            }
-        }
+        let is_nested = terms.iter().any(|term| matches!(term, Term::Any(_)));
+        let flat = match is_nested {
+            false => terms,
+            true => terms
+                .into_iter()
+                .flat_map(|term| match term {
+                    Term::Any(inner) => inner,
+                    other => vec![other],
+                })
+                .collect(),
+        };
         single(flat).unwrap_or_else(Term::Any)
     }
 

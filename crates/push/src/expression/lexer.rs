@@ -41,8 +41,11 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token<'_>)>, SyntaxError>
     let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
     let mut at = 0;
     loop {
-        let rest = &text[at..];
-        at += rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        at += text.as_bytes()[at..]
+            .iter()
+            .take_while(|byte| is_space(byte))
+            .count();
         let (token, bytes) = token(text, at)?;
         let is_end = token == Token::End;
         tokens.push((at, token));
@@ -62,8 +65,8 @@ fn token(text: &str, at: usize) -> Result<(Token<'_>, usize), SyntaxError> {
     };
     let second = characters.next();
     if first.is_ascii_alphabetic() || first == '_' {
-        let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let end = rest.bytes().take_while(in_word).count();
         return Ok((Token::Word(&rest[..end]), end));
     }
     if matches!(first, '"' | '\'') {
