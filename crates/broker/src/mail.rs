@@ -246,6 +246,8 @@ pub struct Member {
     pub durable: bool,
     /// It is connected.
     pub live: bool,
+    /// Of a connected one: when it was claimed. Of two nodes that say that it is connected there, the later claim is right. 0: an earlier version does not say.
+    pub epoch: Epoch,
     /// Subscription identifier.
     pub subscription_id: Option<u32>,
     /// Retain As Published.

@@ -14,7 +14,10 @@ use campanile_mqtt::{QoS, topic};
 use foldhash::fast::RandomState;
 
 use self::outline::Outline;
-use crate::{ids::ShardId, mail::Member};
+use crate::{
+    ids::{Epoch, ShardId},
+    mail::Member,
+};
 
 /// Index of a filter within its app's [`Routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -336,12 +339,16 @@ impl Routes {
         from: ShardId,
         member: Option<&Member>,
     ) -> bool {
-        let known = self.member(ix, text, client_id);
-        match (known, member) {
-            (_, Some(member)) if member.live => true,
-            (Some(known), _) => known.shard == from || !known.live,
-            (None, _) => true,
+        let Some(known) = self.member(ix, text, client_id) else {
+            return true;
+        };
+        if known.shard == from || !known.live {
+            return true;
         }
+        // A node may not have heard yet that a client was claimed elsewhere.
+        member.is_some_and(|member| {
+            member.live && (member.epoch >= known.epoch || member.epoch == Epoch(0))
+        })
     }
 
     fn member(&self, ix: FilterIx, text: &Arc<str>, client_id: &Arc<str>) -> Option<&Member> {
@@ -609,6 +616,36 @@ mod tests {
     }
 
     #[test]
+    fn who_claimed_a_client_last_says_where_it_is() {
+        let mut routes = Routes::default();
+        let ix = routes.intern(&"a".into());
+        let (text, id): (Arc<str>, Arc<str>) = ("$share/g/a".into(), "x".into());
+        let member = |shard, epoch, live| Member {
+            shard: ShardId(shard),
+            qos: QoS::AtLeastOnce,
+            durable: false,
+            live,
+            epoch: Epoch(epoch),
+            subscription_id: None,
+            retain_as_published: false,
+        };
+        let known = member(1, 7, true);
+        for (from, said, expected) in [
+            (2, Some(member(2, 8, true)), true),
+            (2, Some(member(2, 6, true)), false),
+            (2, Some(member(2, 0, true)), true),
+            (2, Some(member(2, 8, false)), false),
+            (2, None, false),
+            (1, Some(member(1, 6, true)), true),
+            (1, None, true),
+        ] {
+            routes.set_member(ix, &text, &id, Some(known));
+            let may = routes.may_say(ix, &text, &id, ShardId(from), said.as_ref());
+            assert_eq!(may, expected, "{from} says {said:?}");
+        }
+    }
+
+    #[test]
     fn a_group_takes_turns_and_falls_back_to_members_that_can_wait() {
         let mut routes = Routes::default();
         let ix = routes.intern(&"a".into());
@@ -618,6 +655,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             durable: true,
             live,
+            epoch: Epoch(0),
             subscription_id: None,
             retain_as_published: false,
         };

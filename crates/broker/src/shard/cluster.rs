@@ -8,7 +8,7 @@ use super::{Elsewhere, Pending, Phase, Shard, hand_over::LastWords, live_in};
 use crate::{
     cluster::peer::Connected,
     effects::Ticket,
-    ids::{AppId, ClientKey, ConnId, Generation, MessageId, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, Epoch, Generation, MessageId, Millis, Offset, ShardId},
     lane::{Lane, LaneSet},
     mail::{ClusterMail, Mail},
     routes::Routes,
@@ -551,6 +551,7 @@ fn set_stored_member(
         qos: member.qos,
         durable: true,
         live: false,
+        epoch: Epoch(0),
         subscription_id: member.subscription_id,
         retain_as_published: member.retain_as_published,
     });

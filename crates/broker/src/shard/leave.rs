@@ -9,7 +9,7 @@ use super::{
     conn::{Live, Queued},
 };
 use crate::{
-    ids::{ClientKey, ConnId, MessageId, Millis},
+    ids::{ClientKey, ConnId, Epoch, MessageId, Millis},
     mail::{Interest, Member},
     routes::FilterIx,
     store::{Claimed, Command, Progress, Release, StoredSubscription},
@@ -348,6 +348,7 @@ impl Shard {
                 qos: stored.options.qos,
                 durable: true,
                 live: false,
+                epoch: Epoch(0),
                 subscription_id: stored.id,
                 retain_as_published: stored.options.retain_as_published,
             };

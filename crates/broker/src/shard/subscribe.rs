@@ -396,6 +396,7 @@ impl Shard {
             qos: subscription.options.qos,
             durable: live.is_durable(),
             live: is_live,
+            epoch: live.epoch,
             subscription_id: subscription.id,
             retain_as_published: subscription.options.retain_as_published,
         }

@@ -343,6 +343,7 @@ fn interest(change: Interest) -> wire::InterestChange {
                 live: member.live,
                 subscription_id: member.subscription_id,
                 retain_as_published: member.retain_as_published,
+                epoch: member.epoch.0,
             }),
         }),
     }
@@ -373,6 +374,7 @@ fn read_member(member: wire::Member) -> Result<Member, Unread> {
         qos: qos(member.qos)?,
         durable: member.durable,
         live: member.live,
+        epoch: Epoch(member.epoch),
         subscription_id: member.subscription_id,
         retain_as_published: member.retain_as_published,
     })
@@ -401,6 +403,7 @@ fn change(change: Change) -> wire::ChangeKind {
                 live: false,
                 subscription_id: member.subscription_id,
                 retain_as_published: member.retain_as_published,
+                epoch: 0,
             }),
         }),
         Change::Profile { client_id, profile } => wire::ChangeKind::Profile(wire::Profile {

@@ -223,6 +223,9 @@ pub struct Member {
     pub subscription_id: Option<u32>,
     #[prost(bool, tag = "5")]
     pub retain_as_published: bool,
+    /// Of a live member; 0 from an earlier version.
+    #[prost(uint64, tag = "6")]
+    pub epoch: u64,
 }
 
 /// `PeerMessage::Deliver`.

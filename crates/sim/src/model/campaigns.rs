@@ -304,7 +304,8 @@ impl Model {
             let dues = zones.iter().map(|zone| spread.due(name, zone.as_ref()));
             dues.filter_map(|due| match due {
                 Ok(due_ms) | Err(Never::ExpiresBefore { due_ms }) => Some(due_ms),
-                Err(_) => None,
+                // The line stands still until it is counted, for longer than quiet hours perhaps.
+                Err(_) => row.uncounted_pace.map(|_| row.accepted_ms),
             })
             .min()
         };

@@ -60,14 +60,20 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
 }
 
 fn interest() -> impl Strategy<Value = Interest> {
-    let member = (qos(), any::<[bool; 3]>(), option::of(any::<u32>()));
-    let member = member.prop_map(|(qos, flags, subscription_id)| Member {
+    let member = (
+        qos(),
+        any::<[bool; 3]>(),
+        any::<u64>(),
+        option::of(any::<u32>()),
+    );
+    let member = member.prop_map(|(qos, flags, epoch, subscription_id)| Member {
         shard: ShardId(0),
         qos,
         durable: flags[0],
         live: flags[1],
         subscription_id,
         retain_as_published: flags[2],
+        epoch: Epoch(epoch),
     });
     prop_oneof![
         (text(), any::<bool>()).prop_map(|(filter, present)| Interest::Live { filter, present }),
