@@ -194,7 +194,6 @@ impl Redis {
             };
             groups.entry(tag).or_default().push(index);
         }
-        groups.retain(|tag, indexes| !run.refuses(tag, indexes));
         if groups.is_empty() {
             return;
         }

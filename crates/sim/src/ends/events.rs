@@ -144,6 +144,7 @@ impl Ends {
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
                 message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);
+                message.is_unheard |= self.was_full;
             }
             self.wills_are_void_in_time(at, current);
             return Ok(());

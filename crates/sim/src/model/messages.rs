@@ -32,6 +32,8 @@ pub struct Message {
     pub will: Option<usize>,
     /// Its publisher does not know what became of it, and a node that it has left may still have it: what came after it may be kept before it.
     pub disordered: bool,
+    /// It was sent again after the store had failed: its node may not have heard that it was kept.
+    pub is_unheard: bool,
     /// The store may have lost it after somebody got it.
     pub was_undone: bool,
     /// How often its publisher had connected when it was sent.
@@ -95,6 +97,7 @@ impl Model {
             clears: false,
             will: None,
             disordered: false,
+            is_unheard: false,
             was_undone: false,
             connection: self.connections.get(&publisher).copied().unwrap_or(0),
             node: None,
@@ -307,7 +310,7 @@ impl Model {
     pub(super) fn check_messages(&self, now: Millis, still_up: &[bool]) -> Held {
         for (ix, message) in self.owed(now) {
             // If the node does not hear that a QoS 2 message was kept, live subscribers do not get it; and its repetition is known, and comes to nobody.
-            let is_unheard = message.qos == QoS::ExactlyOnce && message.disordered;
+            let is_unheard = message.qos == QoS::ExactlyOnce && message.is_unheard;
             let reaches_live = !(self.faults.links || is_unheard);
             for (at, session) in self.sessions.iter().enumerate() {
                 let is_lasting = reaches_live && still_up.get(at).is_some_and(|up| *up);
