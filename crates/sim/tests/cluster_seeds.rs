@@ -33,6 +33,15 @@ fn two_nodes_that_have_a_member_do_not_pass_its_messages_to_and_fro() {
 }
 
 #[test]
+fn a_member_that_has_not_heard_that_it_is_connected_keeps_what_another_passes_on() {
+    let options = Options {
+        campaigns: true,
+        ..Options::default()
+    };
+    play(10424..10425, options).expect("it holds");
+}
+
+#[test]
 fn a_seed_of_a_cluster_plays_the_same_again() {
     for seed in 0..10 {
         let play = || cluster::run(seed, Options::default()).expect("seeds hold");

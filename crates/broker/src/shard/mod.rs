@@ -501,6 +501,14 @@ impl Shard {
     }
 }
 
+/// The client of a slot that is in the routes: one that is live, or is about to hear that it is connected.
+fn attached_in(conns: &mut [Option<Conn>], slot: u32) -> Option<&mut Live> {
+    match &mut conns.get_mut(slot as usize)?.as_mut()?.phase {
+        Phase::Live(live) | Phase::Announcing(live) => Some(live),
+        _ => None,
+    }
+}
+
 /// The live connection in a slot, when other fields of the shard are borrowed too.
 fn live_in(conns: &mut [Option<Conn>], slot: u32) -> Option<(ConnId, &mut Live)> {
     match conns.get_mut(slot as usize)?.as_mut()? {

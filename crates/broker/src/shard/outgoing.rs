@@ -8,7 +8,7 @@ use campanile_mqtt::{
 };
 
 use super::{
-    Pending, Shard,
+    Pending, Shard, attached_in,
     conn::{Live, Queued, Tag, TagSource},
     leave::NO_PUSH,
     live_in,
@@ -102,7 +102,11 @@ impl Shard {
     /// As [`Shard::send_or_queue`]. `allowance`: so many more may wait than usual, whatever their size: they are kept in memory anyway.
     pub(super) fn send_or_queue_within(&mut self, slot: u32, queued: Queued, allowance: usize) {
         let Some((_, live)) = live_in(&mut self.conns, slot) else {
-            return self.done_with_shared(queued.keeper);
+            // A member of a group is one before it hears that it is connected.
+            return match attached_in(&mut self.conns, slot) {
+                Some(_) if queued.shared.is_some() => self.enqueue(slot, queued, allowance),
+                _ => self.done_with_shared(queued.keeper),
+            };
         };
         if live.blocked
             || live.has_queue()
@@ -118,7 +122,7 @@ impl Shard {
             self.config.max_queued_messages,
             self.config.max_queued_bytes,
         );
-        let Some((_, live)) = live_in(&mut self.conns, slot) else {
+        let Some(live) = attached_in(&mut self.conns, slot) else {
             return;
         };
         let rare = live.rare();
