@@ -141,7 +141,10 @@ impl Model {
                 true
             }
             Audience::All if self.may_have_begun_before(push, device) => true,
-            Audience::All => push.fate.is_none_or(|(at, _)| known_since < at),
+            // One that nobody answers for may be carried out later.
+            Audience::All => push
+                .fate
+                .is_none_or(|(at, fate)| fate == PushFate::Unknown || known_since < at),
             Audience::Devices(devices) => devices.contains(&device),
             Audience::Tagged => true,
         };
