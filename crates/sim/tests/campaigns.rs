@@ -1,7 +1,7 @@
 //! Campaigns at a node alone: turns, lanes, what a device is done with, and pushes that end before their time.
 
 use bytes::Bytes;
-use campanile_mqtt::{Property, QoS, Version};
+use campanile_mqtt::{Property, QoS, Reason, Version};
 use campanile_push::{
     app::AppName,
     id::PushId,
@@ -328,6 +328,42 @@ fn a_device_that_gave_its_first_connect_up_has_begun_all_the_same() {
     let device = pair.connect_present(connect("device").durable(), true);
     pair.wait(6);
     pair.expect_silence(device);
+}
+
+#[test]
+fn a_device_that_connects_anew_before_its_first_connect_is_answered_begins_all_the_same() {
+    for given_up in 1..=3 {
+        let mut pair = Pair::new();
+        let at = pair.node.now.0 + 5000;
+        campaign(&mut pair, &format!("normal {at} - before"));
+        pair.advance(10);
+        for _ in 0..given_up {
+            let wire = claim(&mut pair);
+            pair.node.cut(wire);
+        }
+        let device = claim(&mut pair);
+        pair.node.settle();
+        let answer = pair.next(device);
+        assert_eq!(answer.connack().reason, Reason::Success);
+        pair.wait(6);
+        pair.expect_silence(device);
+        // The store knows it, too.
+        pair.crash();
+        let device = pair.connect_present(connect("device").durable(), true);
+        pair.expect_silence(device);
+    }
+}
+
+/// A connection whose claim waits for the store.
+fn claim(pair: &mut Pair) -> usize {
+    let wire = pair.open(Version::V5);
+    pair.post(wire, connect("device").durable());
+    let is_of_store = |queue: &Queue| matches!(queue, Queue::Commit | Queue::Sync);
+    let next = |pair: &Pair| pair.node.ready().into_iter().find(|of| !is_of_store(of));
+    while let Some(queue) = next(pair) {
+        pair.node.step(queue);
+    }
+    wire
 }
 
 #[test]

@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{
     audience::{Standing, Turn},
-    ids::{AppId, MessageId, Millis, Offset},
+    ids::{AppId, ClientKey, MessageId, Millis, Offset},
     lane::{CampaignShare, Lane, LaneSet, NORMAL_BEFORE_LOW},
     message::Message,
-    store::InboxItem,
+    store::{Claimed, InboxItem, Progress},
 };
 
 /// What a shard knows of an app's campaigns.
@@ -126,6 +126,24 @@ impl Shard {
         let nothing = Bytes::new();
         let memory = memory.unwrap_or(&nothing);
         begins.then(|| self.audiences.begin(app, memory, self.now))
+    }
+
+    /// Whether a device begins although the store has seen it: with an earlier claim, of which nothing has come but that. If another node has served it since, it
+    /// does not.
+    pub(super) fn still_begins(&mut self, client: &ClientKey, claimed: &Claimed) -> bool {
+        // What an earlier claim left behind is worth nothing from now on.
+        self.forget_last_words(client);
+        let earlier = self.beginnings.remove(client);
+        earlier.is_some_and(|epoch| epoch < claimed.epoch)
+            && claimed.memory.is_none()
+            && self.elsewhere(claimed).is_none()
+    }
+
+    /// The store has what a device remembers that began with a claim, or a later claim has: it was answered before this.
+    pub(super) fn beginning_is_known(&mut self, progress: &Progress) {
+        if self.beginnings.get(&progress.client) == Some(&progress.epoch) {
+            self.beginnings.remove(&progress.client);
+        }
     }
 
     /// A device is in service: what campaigns are to it, and that it begins, if it does.

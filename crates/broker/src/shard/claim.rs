@@ -117,8 +117,11 @@ impl Shard {
         client: ClientKey,
         expiry_seconds: u32,
         delayed_will: Option<Box<(Millis, Will)>>,
-        result: Result<Box<Claimed>, StoreError>,
+        mut result: Result<Box<Claimed>, StoreError>,
     ) {
+        if let Ok(claimed) = &mut result {
+            claimed.begins |= self.still_begins(&client, claimed);
+        }
         match (&result, delayed_will) {
             (Ok(claimed), _) => self.after_claim_ended(&client, claimed),
             (Err(_), Some(delayed)) => self.restore_delayed_will(&client, delayed.0, delayed.1),

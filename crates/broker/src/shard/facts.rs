@@ -130,6 +130,9 @@ impl Shard {
                 if let (Some(late), Ok(Outcome::Done)) = (event.route, outcome) {
                     self.route_late(&late);
                 }
+                if let Command::Release(release) = &event.command {
+                    self.beginning_is_known(&release.progress);
+                }
                 if let Some(ticket) = event.hands_over {
                     self.mail_hub(ClusterMail::Released { ticket });
                 }

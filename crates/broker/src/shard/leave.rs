@@ -157,8 +157,11 @@ impl Shard {
             }
             _ => Vec::new(),
         };
-        // That it has begun is known to the store by now, and asked for no more.
+        // That it has begun is known to the store by now, and asked for no more. A claim that came in the meantime fences this release: it is told here.
         let memory = self.begun(&client.app, claimed.memory.as_ref(), claimed.begins);
+        if memory.is_some() {
+            self.beginnings.insert(client.clone(), claimed.epoch);
+        }
         let progress = Progress {
             client: client.clone(),
             epoch: claimed.epoch,
@@ -170,6 +173,7 @@ impl Shard {
             settled: Vec::new(),
             memory,
         };
+        self.keep_last_words(&progress);
         let release = Release {
             progress,
             expires_at,

@@ -45,7 +45,7 @@ use crate::{
     audience::Audiences,
     config::Config,
     effects::{Effects, Ticket},
-    ids::{AppId, ClientKey, ConnId, Generation, IdSource, Millis, Offset, ShardId},
+    ids::{AppId, ClientKey, ConnId, Epoch, Generation, IdSource, Millis, Offset, ShardId},
     lane::Lane,
     mail::{Interest, Mail},
     message::Message,
@@ -106,6 +106,8 @@ pub struct Shard {
     facts: HashMap<Ticket, facts::Fact, FixedState>,
     /// What the store refused of that.
     unwritten: Vec<facts::Event>,
+    /// Devices that began with a claim whose connection was gone, until the store knows it.
+    beginnings: HashMap<ClientKey, Epoch, FixedState>,
     /// Connections with unsaved progress.
     dirty: Vec<ConnId>,
     save_due: Option<Millis>,
@@ -270,6 +272,7 @@ impl Shard {
             jobs: HashMap::with_hasher(state()),
             facts: HashMap::with_hasher(state()),
             unwritten: Vec::new(),
+            beginnings: HashMap::with_hasher(state()),
             dirty: Vec::new(),
             save_due: None,
             retry: Vec::new(),
