@@ -87,8 +87,13 @@ impl Ends {
                 .row(&Scope::App(app()), &key)
                 .map_err(|error| Violation(error.to_string()))?;
             let profile = row.and_then(|row| Profile::decode(&row.value).ok());
-            let before = self.now.0.saturating_sub(skew + SLACK_MS);
-            if campaign.hold(name, profile.as_ref(), before).is_none() {
+            // Its quiet hours may have begun since its turn, before the clock of the node showed that.
+            let (before, after) = (
+                self.now.0.saturating_sub(skew + SLACK_MS),
+                self.now.0 + skew,
+            );
+            let may_have_it = |at_ms| campaign.hold(name, profile.as_ref(), at_ms).is_none();
+            if may_have_it(before) && may_have_it(after) {
                 owed.push(device);
             }
         }
