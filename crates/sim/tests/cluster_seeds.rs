@@ -34,11 +34,19 @@ fn two_nodes_that_have_a_member_do_not_pass_its_messages_to_and_fro() {
 
 #[test]
 fn a_member_that_has_not_heard_that_it_is_connected_keeps_what_another_passes_on() {
-    let options = Options {
+    play(10424..10425, with_campaigns()).expect("it holds");
+}
+
+#[test]
+fn a_device_that_moves_with_a_campaign_under_way_gets_it_from_a_node_that_hears_of_it_later() {
+    play(10506..10507, with_campaigns()).expect("it holds");
+}
+
+fn with_campaigns() -> Options {
+    Options {
         campaigns: true,
         ..Options::default()
-    };
-    play(10424..10425, options).expect("it holds");
+    }
 }
 
 #[test]

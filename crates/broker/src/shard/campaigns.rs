@@ -93,6 +93,11 @@ impl Campaigns {
     pub fn is_ended(&self, message: &Message) -> bool {
         !self.ended.is_empty() && self.ended.contains(&message.id)
     }
+
+    /// Whether the row of a push is known.
+    pub fn has_heard_of(&self, push: MessageId) -> bool {
+        self.running.contains_key(&push) || self.ended.contains(&push)
+    }
 }
 
 impl Shard {
@@ -309,6 +314,11 @@ impl Shard {
             self.stats.pushes_acknowledged += 1;
         }
         self.note_over(slot, push, reached);
+        self.consider_what_is_behind(slot);
+    }
+
+    /// Asks again of campaigns that wait until another one is no more under way.
+    pub(super) fn consider_what_is_behind(&mut self, slot: u32) {
         let of = self.live_mut(slot).and_then(|live| live.campaigns.as_mut());
         for push in of
             .map(|of| std::mem::take(&mut of.behind))

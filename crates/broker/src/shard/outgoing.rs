@@ -330,6 +330,12 @@ impl Shard {
                     && item.message.is_expired(now)
             };
             let campaigns = &self.apps[usize::from(live.app)].campaigns;
+            if tag.source == TagSource::Campaign && !campaigns.has_heard_of(tag.push) {
+                // The node of the earlier connection has. The device has its turn again when this one hears of it, if it is not long over.
+                give_back(live, Some(packet_id), unfinished.qos);
+                self.consider_what_is_behind(slot);
+                continue;
+            }
             let item = item
                 .map(|(_, item)| item.clone())
                 .filter(|item| !campaigns.is_ended(&item.message))
