@@ -141,8 +141,11 @@ impl Ends {
             if doubtful {
                 self.model.doubt_session(session);
             }
+            // Others are not refused a message: their connections end.
+            let hears_refusals = client.plan.version.is_v5();
             for &ix in client.unfinished.values() {
                 let message = &mut self.model.messages[ix];
+                message.is_behind |= hears_refusals;
                 message.sends += u32::from(message.qos == campanile_mqtt::QoS::AtLeastOnce);
                 message.is_unheard |= self.was_full;
             }

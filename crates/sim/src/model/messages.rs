@@ -34,6 +34,8 @@ pub struct Message {
     pub disordered: bool,
     /// It was sent again after the store had failed: its node may not have heard that it was kept.
     pub is_unheard: bool,
+    /// It was sent again over another connection, as its publisher had not heard that it was refused, perhaps: others that were not may be before it.
+    pub is_behind: bool,
     /// The store may have lost it after somebody got it.
     pub was_undone: bool,
     /// How often its publisher had connected when it was sent.
@@ -98,6 +100,7 @@ impl Model {
             will: None,
             disordered: false,
             is_unheard: false,
+            is_behind: false,
             was_undone: false,
             connection: self.connections.get(&publisher).copied().unwrap_or(0),
             node: None,
@@ -209,6 +212,7 @@ impl Model {
         let is_ordered = !changed
             && message.will.is_none()
             && !message.disordered
+            && !message.is_behind
             && !is_late
             && shared.is_none();
         if known.is_none() && is_ordered {
