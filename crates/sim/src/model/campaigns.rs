@@ -301,11 +301,12 @@ impl Model {
         };
         let earliest = |row: &Row| {
             let spread = row.spread.held_up(campaign.held_ms);
+            let stood_still = campaign.held_ms > 0 || row.uncounted_pace.is_some();
             let dues = zones.iter().map(|zone| spread.due(name, zone.as_ref()));
             dues.filter_map(|due| match due {
                 Ok(due_ms) | Err(Never::ExpiresBefore { due_ms }) => Some(due_ms),
-                // The line stands still until it is counted, for longer than quiet hours perhaps.
-                Err(_) => row.uncounted_pace.map(|_| row.accepted_ms),
+                // The line stood still, for at least as long as is known, and for longer than quiet hours perhaps.
+                Err(_) => stood_still.then_some(row.accepted_ms),
             })
             .min()
         };
