@@ -180,9 +180,8 @@ impl Txn<'_> {
             }
             self.forget_idle_device(&subject)?;
         }
-        if self.config.shared && !self.is_served(&client, &subject)? {
-            // Whoever claims it from now on reads its row, and knows by the places of changes that it is the newest. A node alone has no places: there, the last
-            // notice before a claim is answered must be the newest, too.
+        if !self.is_served(&client, &subject)? {
+            // Whoever claims it from now on reads its row.
             return Ok(());
         }
         let ClientKey { app, client_id } = client;

@@ -1,7 +1,7 @@
 //! Whom a push is for: what is known of the live devices, kept up with what the store says.
 //!
 //! A claim brings the profile of its device. Later changes come as notices, and both may be under way at the same time, in either order. The places of changes
-//! tell which is newer; in the store of a node alone, which tells of every change, the last notice before a claim is answered is at least as new as the claim.
+//! tell which is newer; in the store of a node alone a notice is never older than a claim that is still unanswered.
 
 use std::{collections::BTreeSet, mem::take, sync::Arc};
 
