@@ -152,7 +152,10 @@ pub fn weight(message: &PeerMessage) -> usize {
             ..
         } => carried(message) + filter.len() + client_id.len(),
         PeerMessage::Log { entry, .. } => carried(&entry.message),
-        PeerMessage::Inbox { entry, .. } => carried(&entry.item.message),
+        PeerMessage::Inbox { client, entry, .. } => {
+            let item = &entry.item;
+            carried(&item.message) + client.client_id.len() + 8 * item.subscription_ids.len()
+        }
         PeerMessage::Instant {
             clients, message, ..
         } => {
