@@ -4,8 +4,8 @@
 //! threads. The rules (what a claim returns, what a full inbox drops, when an entry expires) are written once, in [`Engine`], over an ordered
 //! key-value store [`Kv`]. There are two of those: [`memory`], the model that the simulation runs on, and [`embedded`], which keeps a data
 //! directory. Both pass [`suite`]. With [`Config::shared`] the memory backend is the model of a store that several nodes use.
-//! [`worker`] runs a backend on threads of its own behind bounded mailboxes. [`audiences`] is no store: it is the push domain behind the broker's port that asks whom
-//! a push is for.
+//! [`worker`] runs a backend on threads of its own behind bounded mailboxes; [`order`] is its rule of what must not be kept behind a message that was not.
+//! [`audiences`] is no store: it is the push domain behind the broker's port that asks whom a push is for.
 //!
 //! Deliberately absent: what a message means to a session, who subscribes to what, and anything about sockets.
 
