@@ -13,8 +13,8 @@ use campanile_broker::{
     lane::{Lane, LaneSet},
     message::{Kind, Message},
     store::{
-        Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Publish, QoS,
-        Query, Received, Release, StoreError, Subscribe, Tell,
+        Claim, Claimed, Command, Cursor, LogKind, Notice, Outcome, PacketId, Page, Progress,
+        Publish, QoS, Query, Received, Release, StoreError, Subscribe, Tell,
     },
 };
 use campanile_push::{
@@ -32,6 +32,9 @@ const CLIENTS: [&str; 3] = ["a", "b", "c"];
 const NODES: [Generation; 2] = [Generation(0x101), Generation(0x102)];
 const FILTERS: [&str; 4] = ["x", "y/#", "$share/g/x", "$share/h/x"];
 
+/// A number that no device has.
+const NOBODY: u32 = 200_000;
+
 /// What a step does, and four numbers that choose among what there is.
 type Step = (u8, [u8; 4]);
 
@@ -42,7 +45,8 @@ struct Side {
     places: Vec<Offset>,
     /// Those of each log.
     logs: BTreeMap<LogKind, Vec<Offset>>,
-    claims: BTreeMap<&'static str, Vec<Claimed>>,
+    /// Those under which something may still be reported, with the node that has the connection.
+    claims: BTreeMap<&'static str, Vec<(Generation, Claimed)>>,
 }
 
 impl Side {
@@ -65,9 +69,10 @@ impl Side {
         } else {
             claims.last()
         };
-        claimed.cloned().unwrap_or_else(|| Claimed {
+        let claimed = claimed.map(|(_, claimed)| claimed.clone());
+        claimed.unwrap_or_else(|| Claimed {
             epoch: Epoch(0),
-            ordinal: 0,
+            ordinal: NOBODY,
             resumed: None,
             ended_filters: vec![],
             owed_will: None,
@@ -166,13 +171,37 @@ impl Side {
                         .iter()
                         .find(|name| ***name == *claim.client.client_id)
                         .unwrap();
-                    let previous = self.claims.get(name).and_then(|claims| claims.last());
-                    assert!(previous.is_none_or(|previous| previous.epoch < claimed.epoch));
-                    self.claims
-                        .entry(name)
-                        .or_default()
-                        .push(claimed.as_ref().clone());
+                    let claims = self.claims.entry(name).or_default();
+                    let is_later = |(_, before): &(_, Claimed)| before.epoch < claimed.epoch;
+                    assert!(claims.iter().all(is_later));
+                    // A node reports nothing more of a connection that another one through it took over.
+                    claims.retain(|(owner, _)| *owner != claim.owner);
+                    claims.push((claim.owner, claimed.as_ref().clone()));
                     self.normalise(claimed);
+                }
+                (
+                    Request::Broker(Command::Restamp {
+                        epoch, generation, ..
+                    }),
+                    Ok(_),
+                ) => {
+                    let claims = self.claims.values_mut().flatten();
+                    for (owner, _) in claims.filter(|(_, claimed)| claimed.epoch == *epoch) {
+                        *owner = *generation;
+                    }
+                }
+                // Nor of one without a session that it let go of: its number may be given again.
+                (Request::Broker(Command::Release(release)), _) => {
+                    let Progress { client, epoch, .. } = &release.progress;
+                    let app = AppName::new(APP).unwrap();
+                    let ids = [client.client_id.clone()];
+                    let numbers = self.backend.reader().device_numbers(&app, &ids);
+                    if numbers.unwrap() == [None] {
+                        let claims = self.claims.values_mut();
+                        claims.for_each(|claims| {
+                            claims.retain(|(_, claimed)| claimed.epoch != *epoch)
+                        });
+                    }
                 }
                 (_, Ok(Reply::Broker(Outcome::Swept(swept)))) => {
                     swept

@@ -28,10 +28,11 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
-            let is_new = self.mark(&push, mark, progress.ordinal)?;
+            let ordinal = self.number_in(&push, &record, &progress.client, progress.ordinal)?;
+            let is_new = self.mark(&push, mark, ordinal)?;
             if record.to_audience {
                 // Whoever counts those that it is for may see the device otherwise than the node that sent it.
-                self.mark(&push, Mark::Targeted, progress.ordinal)?;
+                self.mark(&push, Mark::Targeted, ordinal)?;
             }
             if is_new && mark == Mark::Delivered {
                 self.count_in_series(&push, &record, mark)?;
@@ -42,15 +43,34 @@ impl Txn<'_> {
                 Mark::Failed(reason) => What::PushFailed { reason },
                 _ => continue,
             };
-            if is_new
-                && !record.is_control
-                && self.is_marked(&push, Mark::Targeted, progress.ordinal)?
-            {
+            if is_new && !record.is_control && self.is_marked(&push, Mark::Targeted, ordinal)? {
                 let ClientKey { app, client_id } = &progress.client;
                 self.tell_of_push(app.as_str(), id.0, Some(client_id), &what)?;
             }
         }
         Ok(())
+    }
+
+    /// The number under which a push knows a client that reports under `reported`: that one, unless the client lost it with its node, which goes on
+    /// without knowing, and the push came to it under the number that it has now.
+    pub fn number_in(
+        &self,
+        push: &Subject,
+        record: &PushRecord,
+        client: &ClientKey,
+        reported: u32,
+    ) -> Result<u32, KvError> {
+        if record.to_audience || self.is_marked(push, Mark::Targeted, reported)? {
+            return Ok(reported);
+        }
+        let now = match self.state.ephemeral(client) {
+            Some(entry) => Some(entry.ordinal),
+            None => (self.device(&Subject::client(client))?).map(|device| device.ordinal),
+        };
+        match now {
+            Some(now) if self.is_marked(push, Mark::Targeted, now)? => Ok(now),
+            _ => Ok(reported),
+        }
     }
 
     /// Saves what a session did, without its receipts.

@@ -124,6 +124,8 @@ impl Txn<'_> {
                 Some(before) => Ephemeral {
                     epoch,
                     owner: claim.owner,
+                    // The node before may report under the number after it was let go of.
+                    is_known: before.is_known || before.owner != claim.owner,
                     ..before
                 },
                 None => Ephemeral {

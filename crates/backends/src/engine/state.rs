@@ -64,7 +64,7 @@ pub struct Ephemeral {
     pub ordinal: u32,
     /// [`AppState::pushes_to_all`] when it got the number.
     pub since_push: u64,
-    /// The number is in a record, or in the set of a push.
+    /// The number is in a record or in the set of a push, or a node that lost the connection may go on to report under it: it is not given again.
     pub is_known: bool,
 }
 

@@ -23,14 +23,15 @@ impl Txn<'_> {
             let Some(record) = self.record::<PushRecord>(Table::Push, &push, "push")? else {
                 continue;
             };
+            let ordinal = self.number_in(&push, &record, client, tell.ordinal)?;
             if record.to_audience && !record.is_counted {
                 // Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
-                self.mark(&push, Mark::Targeted, tell.ordinal)?;
-            } else if !self.is_marked(&push, Mark::Targeted, tell.ordinal)? {
+                self.mark(&push, Mark::Targeted, ordinal)?;
+            } else if !self.is_marked(&push, Mark::Targeted, ordinal)? {
                 continue;
             }
             for mark in told.marks {
-                if !self.mark(&push, mark, tell.ordinal)? {
+                if !self.mark(&push, mark, ordinal)? {
                     continue;
                 }
                 self.count_in_series(&push, &record, mark)?;

@@ -7,7 +7,9 @@ use campanile_broker::{
     },
 };
 
-use super::{World, client, cursor, subscription};
+use campanile_push::receipt::Mark;
+
+use super::{World, client, cursor, message_id, subscription};
 
 const ONE: Generation = Generation(0x101);
 const OTHER: Generation = Generation(0x102);
@@ -131,6 +133,50 @@ pub fn a_restamped_session_is_connected_again(world: &mut World) {
     world.void(OTHER);
     world.pass_seconds(60);
     assert_eq!(world.sweep().ended, vec![(client("a"), vec![])]);
+}
+
+/// Who is connected without a session has a number for that long. Another device gets it afterwards, but for one whose node may go on to report under
+/// it: it was given up, or somebody else took the client over.
+pub fn a_number_is_given_again_once_nobody_reports_under_it(world: &mut World) {
+    let released = world.claim_by(ONE, "released", 0);
+    world.release("released", &released, 0);
+    let next = world.claim_by(ONE, "next", 0);
+    assert_eq!(next.ordinal, released.ordinal);
+
+    world.void(ONE);
+    let other = world.claim_by(ONE, "other", 0);
+    assert_ne!(other.ordinal, next.ordinal);
+
+    let taken = world.claim_by(OTHER, "other", 0);
+    assert_eq!(taken.ordinal, other.ordinal);
+    world.release("other", &taken, 0);
+    assert_ne!(world.claim_by(OTHER, "last", 0).ordinal, other.ordinal);
+}
+
+/// Whatever number the client has by now.
+pub fn what_a_lost_node_reports_is_of_its_client(world: &mut World) {
+    let lost = world.claim_by(ONE, "a", 0);
+    let before = world.push(Some(&["a"]), 100);
+    world.void(ONE);
+    let others = ["z", "a", "b"];
+    let after = world.push(Some(&others), 100);
+    let outcome = world.progress("a", &lost, |progress| {
+        progress.receipts = [before, after].map(message_id).into();
+    });
+    assert_eq!(outcome, Err(StoreError::Fenced));
+    world.told("a", &lost, &format!(r#"{{"clicked":["{after}"]}}"#));
+    let clicked = [
+        Mark::Targeted,
+        Mark::Delivered,
+        Mark::Displayed,
+        Mark::Clicked,
+    ];
+    assert_eq!(world.at_device(after, "a").marks, clicked.into());
+    for device in ["z", "b"] {
+        let at = world.at_device(after, device);
+        assert_eq!(at.marks, [Mark::Targeted].into(), "{device}");
+    }
+    assert_eq!([before, after].map(|id| world.report(id).delivered), [1, 1]);
 }
 
 /// Everything that a claim would resume, without taking it.

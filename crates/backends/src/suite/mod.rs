@@ -77,6 +77,8 @@ macro_rules! shared_conformance_tests {
                 a_claim_names_the_connection_that_it_takes_over
                 a_restamped_connection_is_that_of_the_new_generation
                 a_restamp_of_an_old_epoch_is_fenced
+                a_number_is_given_again_once_nobody_reports_under_it
+                what_a_lost_node_reports_is_of_its_client
                 a_restamped_session_is_connected_again
                 a_stored_session_is_read_as_it_is
                 an_inbox_notice_names_the_node_of_the_connection

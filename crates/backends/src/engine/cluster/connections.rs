@@ -176,6 +176,11 @@ impl Txn<'_> {
         let subject = Subject::client(client);
         let ends_at = match self.state.ephemeral(client) {
             Some(entry) => {
+                // A node that is given up may live, and report under the number.
+                let entry = Ephemeral {
+                    is_known: true,
+                    ..entry
+                };
                 self.release_ephemeral(client, &subject, entry)?;
                 Some(now)
             }

@@ -67,6 +67,16 @@ local function is_marked(push, kind, name, number)
   return call('SISMEMBER', key .. ':' .. name, number) == 1
 end
 
+-- The number under which a push knows a client that reports under `reported`: that one, unless the client lost it with its node, which goes on without
+-- knowing, and the push came to it under the number that it has now.
+local function number_in(push, client, reported)
+  local device = load(client)
+  if not device or device.number == reported then return reported end
+  local kind, to_audience = unpack(call('HMGET', push_key(push), 'l', 'g'))
+  if not kind or to_audience or is_marked(push, kind, 't', reported) then return reported end
+  return is_marked(push, kind, 't', device.number) and device.number or reported
+end
+
 -- Adds a device to a set. Marks are written at the end of the script, those of a push together: `is_marked` does not know them before. By push: `sets` of
 -- numbers to add, and all the `devices` in them.
 --

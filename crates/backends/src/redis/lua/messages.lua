@@ -238,9 +238,10 @@ run.target = function(push, chunk, devices)
 end
 
 -- What a device tells of pushes. Of those that are for others, or not known any more, it has nothing to tell.
-run.tell = function(client, number, entries)
+run.tell = function(client, reported, entries)
   for _, entry in ipairs(entries) do
     local push = entry[1]
+    local number = number_in(push, client, reported)
     local row = call('HMGET', push_key(push), 'l', 'g', 'k')
     -- Whoever counts may not have come to the device yet. Later, only an acknowledgement adds one: it says that the push was sent to it.
     local is_for_it = row[2] and (not row[3] or is_about_to_be_marked(push, number)) or row[1] and is_marked(push, row[1], 't', number)

@@ -47,13 +47,14 @@ local function end_stored_session(device)
   return filters
 end
 
-local function end_ephemeral(device)
+-- `is_lost`: its node was given up. It may live, and report under the number.
+local function end_ephemeral(device, is_lost)
   set_owner(device, nil)
   set_bit('e', device.number, 0)
   purge_publishes(device)
-  local number, is_unknown = device.number, not device.known and device.pushes == counter('pa')
+  local number, is_unknown = device.number, not is_lost and not device.known and device.pushes == counter('pa')
   for _, name in ipairs({ 'epoch', 'pushes', 'known' }) do set(device, name, nil) end
-  -- A number that no push knows may be given again.
+  -- A number that no push knows, and under which nobody reports any more, may be given again.
   if forget_idle(device) and is_unknown then write('RPUSH', K .. 'fo', number) end
 end
 
@@ -121,7 +122,8 @@ run.claim = function(client, owner, now, clean_start, expiry, will)
   if is_new then
     device = new_device(client)
     set(device, 'number', take_number())
-  elseif expiry == 0 and not goes_on and not was_ephemeral then
+  elseif expiry == 0 and not goes_on and (not was_ephemeral or previous and previous[1] ~= owner) then
+    -- It has a row for other reasons, or the node before may report under the number after it was let go of.
     set(device, 'known', 1)
   end
   set(device, 'epoch', epoch)
@@ -195,8 +197,8 @@ local SETTLED = {
   b = '{"reason":"too_large"}', f = '{"reason":"frequency_cap"}', q = '{"reason":"quiet_hours"}', p = '{"reason":"local_time_past"}',
 }
 local function receive(client, number, receipts, settled)
-  for _, push in ipairs(receipts) do mark(push, 'd', number, client) end
-  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number, client, SETTLED[entry[2]]) end
+  for _, push in ipairs(receipts) do mark(push, 'd', number_in(push, client, number), client) end
+  for _, entry in ipairs(settled) do mark(entry[1], entry[2], number_in(entry[1], client, number), client, SETTLED[entry[2]]) end
 end
 
 -- cursors: log, done, done above; unfinished: false, '' for none, or a record
@@ -321,7 +323,7 @@ run.void = function(owner, now, limit)
         wills[#wills + 1] = { client, will.record, will.due, ends_at or false, false }
       end
       if device.pushes then
-        end_ephemeral(device)
+        end_ephemeral(device, true)
       elseif expiry == 0 then
         ended[#ended + 1] = { client, end_stored_session(device) }
       else
