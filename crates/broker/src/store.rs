@@ -413,7 +413,7 @@ pub struct Claimed {
     pub memory: Option<Bytes>,
     /// The device had no place in the push log before this claim: what was pushed earlier is not for it.
     pub begins: bool,
-    /// The app's last change at that time: the profile is older than what a later one says. 0 in the store of a node alone.
+    /// The app's last change at that time: the profile is older than what a later one says.
     pub changes: Offset,
 }
 
@@ -583,9 +583,9 @@ pub enum Notice {
     Change {
         /// The app.
         app: AppId,
-        /// The change before it; 0 in the store of a node alone, which announces only what is retained, profiles and campaigns.
+        /// The change before it. The store of a node alone announces only what is retained, profiles and campaigns.
         previous: Offset,
-        /// Its place; 0 in the store of a node alone.
+        /// Its place.
         offset: Offset,
         /// What changed.
         change: Change,

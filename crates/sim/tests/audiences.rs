@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use campanile_broker::ids::ShardId;
-use campanile_mqtt::Property;
+use campanile_mqtt::{Property, Reason, Version};
 use campanile_push::{
     app::AppName,
     id::PushId,
@@ -228,6 +228,28 @@ fn a_profile_that_changes_while_its_device_is_claimed_is_not_missed() {
         pair.take(device, "to the new");
         pair.expect_silence(device);
     }
+}
+
+#[test]
+fn what_a_shard_hears_late_of_an_earlier_connection_is_not_taken_for_the_newest() {
+    let mut pair = Pair::with(one_shard());
+    let is_heard = |queue: Queue| matches!(queue, Queue::FromStore(_));
+    let gone = pair.connect(connect("device"));
+    post_profile(&mut pair, "device", Some("old"));
+    settle_without(&mut pair, is_heard);
+    pair.node.cut(gone);
+    settle_without(&mut pair, is_heard);
+    // Nobody is connected now.
+    post_profile(&mut pair, "device", Some("vip"));
+    settle_without(&mut pair, is_heard);
+    let device = pair.open(Version::V5);
+    pair.post(device, connect("device"));
+    settle_without(&mut pair, is_heard);
+    pair.node.settle();
+    pair.node.take_push_answers();
+    assert_eq!(pair.next(device).connack().reason, Reason::Success);
+    push(&mut pair, "vip", "for the vip");
+    pair.take(device, "for the vip");
 }
 
 #[test]

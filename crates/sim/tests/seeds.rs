@@ -23,6 +23,15 @@ fn seeds_hold() {
 }
 
 #[test]
+fn what_is_heard_late_of_an_earlier_connection_does_not_hide_a_device_from_its_audiences() {
+    let campaigns = Options {
+        campaigns: true,
+        ..Options::default()
+    };
+    play(11517..11518, campaigns).expect("it holds");
+}
+
+#[test]
 fn a_seed_plays_the_same_again() {
     for seed in 0..20 {
         let play = || world::run(seed, Options::default()).expect("seeds hold");

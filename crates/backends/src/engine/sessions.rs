@@ -170,7 +170,7 @@ impl Txn<'_> {
             },
             memory,
             begins,
-            changes: self.last_change(&client.app)?,
+            changes: self.last_announced(&client.app)?,
         })))
     }
 

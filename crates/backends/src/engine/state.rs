@@ -51,6 +51,8 @@ pub struct AppState {
     pub logs: BTreeMap<LogKind, LogState>,
     /// Pushes to all since the store was opened.
     pub pushes_to_all: u64,
+    /// Changes that were announced since the store was opened, if it is that of a node alone.
+    pub changes: u64,
 }
 
 /// A connected client without a stored session.

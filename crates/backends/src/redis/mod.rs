@@ -574,7 +574,9 @@ impl<'a> Run<'a> {
             .notices
             .iter()
             .filter_map(|(index, notice)| match notice {
-                Notice::Change { app, offset, .. } => Some((*index, app.clone(), *offset)),
+                Notice::Change { app, offset, .. } if self.shared => {
+                    Some((*index, app.clone(), *offset))
+                }
                 _ => None,
             });
         let mut all: Vec<_> = told.chain(self.known).collect();

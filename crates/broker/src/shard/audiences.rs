@@ -1,7 +1,7 @@
 //! Whom a push is for: what is known of the live devices, kept up with what the store says.
 //!
 //! A claim brings the profile of its device. Later changes come as notices, and both may be under way at the same time, in either order. The places of changes
-//! tell which is newer; in the store of a node alone a notice is never older than a claim that is still unanswered.
+//! tell which is newer.
 
 use std::{collections::BTreeSet, mem::take, sync::Arc};
 
@@ -23,7 +23,7 @@ const PROFILES_AT_ONCE: usize = 500;
 #[derive(Debug)]
 pub(super) struct Noticed {
     profile: Option<Bytes>,
-    /// The place of the change; 0 in the store of a node alone.
+    /// The place of the change.
     change: Offset,
 }
 
@@ -87,7 +87,7 @@ impl Shard {
             profiles.ahead.insert((changes, live.client_id.clone()));
         }
         let profile = match noticed.map(|noticed| *noticed) {
-            Some(Noticed { profile, change }) if change == Offset(0) || change > changes => profile,
+            Some(Noticed { profile, change }) if change > changes => profile,
             _ => claimed,
         };
         self.set_profile(slot, live, profile);

@@ -35,7 +35,7 @@ impl Txn<'_> {
     pub fn announce_change(&mut self, app: &AppId, change: Change) -> Result<(), StoreError> {
         let (previous, offset) = match self.config.shared {
             true => self.append_change(app, &change)?,
-            false => Default::default(),
+            false => self.number_change(app),
         };
         self.announce(Notice::Change {
             app: app.clone(),
@@ -44,6 +44,22 @@ impl Txn<'_> {
             change,
         });
         Ok(())
+    }
+
+    /// The places of the change before, and of the next one, in the store of a node alone, which keeps no changes: they are counted since it was opened. A place
+    /// whose change is taken back is not given again, as a claim may have seen it.
+    fn number_change(&mut self, app: &AppId) -> (Offset, Offset) {
+        let state = self.state.app(app);
+        state.changes += 1;
+        (Offset(state.changes - 1), Offset(state.changes))
+    }
+
+    /// The last change that was announced, as far as somebody who claims a session sees it.
+    pub fn last_announced(&mut self, app: &AppId) -> Result<Offset, KvError> {
+        match self.config.shared {
+            true => last_change(self, app),
+            false => Ok(Offset(self.state.app(app).changes)),
+        }
     }
 
     /// The app's last change; 0 in the store of a node alone.

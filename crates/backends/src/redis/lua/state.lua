@@ -113,17 +113,13 @@ local function note(owner, client, place, lane)
   if is_first then write('PEXPIRE', mailbox, MAILBOX_KEPT_MS) end
 end
 
--- Word of what all nodes route by. A node alone hears only of what is retained, of profiles and of campaigns, and keeps no log of it.
+-- Word of what all nodes route by. A node alone hears only of what is retained, of profiles and of campaigns, and keeps no log of it, but the last place.
 local CHANGES = K .. 'h'
 local function change(kind, subject, ...)
-  local previous, place = 0, 0
-  if config.shared then
-    previous, place = counter('h'), next_place()
-    append_bounded(CHANGES, place, 'ht', STREAM_ENTRIES, 'k', kind, 's', subject, ...)
-    set_counter('h', place)
-  elseif kind ~= 'R' and kind ~= 'P' and kind ~= 'C' then
-    return
-  end
+  if not config.shared and kind ~= 'R' and kind ~= 'P' and kind ~= 'C' then return end
+  local previous, place = counter('h'), next_place()
+  if config.shared then append_bounded(CHANGES, place, 'ht', STREAM_ENTRIES, 'k', kind, 's', subject, ...) end
+  set_counter('h', place)
   local fields = fields_of({ ... })
   announce(kind, subject, previous, place, fields.c or false, fields.v or false)
 end
