@@ -201,7 +201,8 @@ impl Model {
             return Standing::Unsure;
         };
         let before = campaign.standing;
-        if let (Verb::Resume, Standing::Paused { at, .. }) = (verb, before)
+        // Whoever has not heard that it was paused sends it as if it had not been.
+        if let (Verb::Resume, Standing::Paused { at, known: true }) = (verb, before)
             && !campaign.is_unsure
         {
             campaign.held_ms += (now.0 - at.0).saturating_sub(slack);
