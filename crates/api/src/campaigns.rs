@@ -32,7 +32,7 @@ use crate::{
     openapi::Operation,
     path::InPath,
     problem::{Code, Problem},
-    pushes, schedules,
+    pushes, reports, schedules,
 };
 
 /// The verbs of `POST /v1/apps/{app}/pushes/{id}:..`.
@@ -40,7 +40,7 @@ pub(crate) fn operations() -> [(&'static str, Operation); 4] {
     let act = |id, summary| {
         Operation::new(id, summary)
             .needs(Permission::PushSend)
-            .answers(200, "The push's report.", pushes::report_shape())
+            .answers(200, "The push's report.", reports::shape())
             .may(&[
                 Code::InvalidPushId,
                 Code::PushNotFound,
@@ -166,7 +166,7 @@ pub(crate) async fn act(
             ));
         }
     }
-    pushes::show(&state, &caller.app, id).await
+    reports::show(&state, &caller.app, id).await
 }
 
 /// Why there is nothing to be done with a push that was never accepted.

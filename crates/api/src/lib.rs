@@ -34,6 +34,7 @@ mod pushes;
 mod query;
 mod rate;
 pub mod registrar;
+mod reports;
 mod routes;
 pub mod scheduler;
 mod schedules;

@@ -20,8 +20,8 @@ use crate::{
     auth::Caller,
     openapi::{Operation, of},
     problem::Problem,
-    pushes::ShownInfo,
     query::{Paging, wrong},
+    reports::ShownInfo,
 };
 
 /// Pushes that are looked at for one page: a filter that few match gives short pages instead of slow ones.

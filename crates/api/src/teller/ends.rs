@@ -15,7 +15,7 @@ use campanile_push::{
 };
 
 use super::ACTOR;
-use crate::{ApiState, problem::Problem, pushes};
+use crate::{ApiState, problem::Problem, reports};
 
 /// Open pushes of an app that are looked at in one round.
 const PAGE: usize = 200;
@@ -96,7 +96,7 @@ async fn look_at(
                 parcel: Parcel {
                     id: EventId(id.0),
                     key: Lane::Push(id),
-                    body: pushes::report_json(id, &report, standing),
+                    body: reports::as_json(id, &report, standing),
                     url: Some(url),
                 },
                 delivery: Delivery::new(now_ms),
