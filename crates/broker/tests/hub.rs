@@ -1,9 +1,13 @@
 //! What the hub does with entries that nobody announces, and with a store that does not tell of them yet.
 
-use std::mem::take;
+use std::{mem::take, sync::Arc};
 
 use campanile_broker::{
-    cluster::hub::{Hub, POLL_MS},
+    cluster::{
+        hub::{Hub, LEASE_MS, POLL_MS},
+        membership::{Membership, NodeInfo, Registered},
+        peer::{Load, PeerMessage},
+    },
     ids::{AppId, Generation, MessageId, Millis, Offset},
     mail::{ClusterMail, Mail},
     message::{Kind, Message},
@@ -89,6 +93,76 @@ fn what_replicas_had_too_late_comes_before_what_was_accepted_behind_it() {
     let (ticket, _) = asked(&mut hub);
     hub.on_page(ticket, Ok(news(&[11, 12])), Millis(1002));
     assert_eq!(told(&mut hub), [(10, 11), (11, 12)]);
+}
+
+/// What the ensemble says: these nodes, of generations 1, 2 .., are members, the first of them is this one.
+fn members(nodes: u64, reachable: bool) -> Arc<Membership> {
+    let registered = |node: u64| {
+        let name: Arc<str> = format!("n{node}").into();
+        let info = NodeInfo {
+            name: name.clone(),
+            peer_address: ([127, 0, 0, 1], 1).into(),
+            addresses: Vec::new(),
+            http_address: "".into(),
+            version: "".into(),
+            started_ms: 0,
+            load: Load::default(),
+            draining: false,
+        };
+        let generation = Generation(node);
+        (name, Registered { generation, info })
+    };
+    Arc::new(Membership {
+        own: Some(Generation(1)),
+        nodes: (1..=nodes).map(registered).collect(),
+        reachable,
+        ..Membership::default()
+    })
+}
+
+#[test]
+fn whoever_is_cut_off_from_the_ensemble_waits_for_nodes_that_it_does_not_know() {
+    let mut hub = hub();
+    // An answer that waits until all know what the store has: this node does.
+    let ask = |hub: &mut Hub<()>, now| {
+        hub.on_commit(Vec::new(), vec![()], &[(0, app(), Offset(0))], now);
+        take(&mut hub.effects().ready).len()
+    };
+    hub.on_membership(members(1, true), Millis(1000));
+    assert_eq!(ask(&mut hub, Millis(1001)), 1);
+    hub.on_membership(members(1, false), Millis(1002));
+    assert_eq!(ask(&mut hub, Millis(1003)), 0);
+    hub.on_tick(Millis(1000 + LEASE_MS));
+    assert_eq!(hub.effects().ready.len(), 0);
+    hub.on_tick(hub.next_deadline().max(Millis(1100 + LEASE_MS)));
+    assert_eq!(hub.effects().ready.len(), 1);
+}
+
+#[test]
+fn whoever_has_registered_doubts_until_the_others_know_of_it() {
+    let mut hub = hub();
+    let is_trusted = |hub: &mut Hub<()>, now| {
+        hub.on_tick(now);
+        let (ticket, _) = asked(hub);
+        hub.on_page(ticket, Ok(news(&[])), now);
+        let until = |(_, mail): (_, Mail)| match mail {
+            Mail::Cluster(ClusterMail::KnownUntil(until)) => Some(until),
+            _ => None,
+        };
+        take(&mut hub.effects().letters).into_iter().find_map(until) > Some(now)
+    };
+    hub.on_membership(members(3, true), Millis(1000));
+    assert!(!is_trusted(&mut hub, Millis(1000)));
+    let greeting = PeerMessage::InterestBegins;
+    hub.on_peer_up(Generation(2), Millis(1100));
+    hub.on_peer(Generation(2), greeting, Load::default(), Millis(1101));
+    assert!(!is_trusted(&mut hub, Millis(1250)));
+    // The third is gone.
+    hub.on_membership(members(2, true), Millis(1300));
+    assert!(is_trusted(&mut hub, Millis(1500)));
+    // Who comes later finds this node in the list.
+    hub.on_membership(members(3, true), Millis(1600));
+    assert!(is_trusted(&mut hub, Millis(1750)));
 }
 
 #[test]

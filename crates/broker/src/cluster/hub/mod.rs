@@ -6,7 +6,8 @@
 //! with [`Hub::on_mail`].
 //!
 //! Nothing here must arrive: a peer that is not linked reads it from the store. What must be known by all before somebody is answered (a new filter of
-//! a durable session) waits for the linked peers, and for the others until they doubt what they know by themselves ([`LEASE_MS`]).
+//! a durable session) waits for the linked peers, and for the others until they doubt what they know by themselves ([`LEASE_MS`]): those that the ensemble
+//! lists, or, if it does not answer this node, whoever there may be by now. A node that has just registered doubts until those that it found have heard of it.
 
 mod counts;
 mod gone;
@@ -144,7 +145,7 @@ struct Held<H> {
     answer: H,
     app: AppId,
     offset: Offset,
-    /// Members that are not linked doubt what they know by then.
+    /// Nodes that are not linked doubt what they know by then.
     lease_over: Millis,
 }
 
@@ -177,6 +178,8 @@ pub struct Hub<H> {
     counts: BTreeMap<u64, Counting>,
     /// What it knew is not trusted before this.
     doubts_until: Millis,
+    /// Members that were there before this node registered, and may not know yet that it is there: they do not wait for it.
+    unaware: BTreeSet<Generation>,
     next_round: Millis,
     stats: HubStats,
     effects: Effects<H>,
@@ -234,6 +237,7 @@ impl<H> Hub<H> {
             asked: BTreeMap::new(),
             counts: BTreeMap::new(),
             doubts_until: Millis(0),
+            unaware: BTreeSet::new(),
             next_round: now,
             stats: HubStats::default(),
             effects: Effects::default(),
@@ -536,7 +540,19 @@ impl<H> Hub<H> {
     /// What the nodes agree on has changed.
     pub fn on_membership(&mut self, membership: Arc<Membership>, now: Millis) {
         self.begin(now);
+        let registered = membership.own.is_some() && membership.own != self.membership.own;
         self.membership = membership;
+        let members = || self.membership.nodes.values().map(|node| node.generation);
+        match registered {
+            true => {
+                let own = self.membership.own;
+                let others = members().filter(|of| Some(*of) != own && !self.peers.is_linked(*of));
+                self.unaware = others.collect();
+            }
+            false => self
+                .unaware
+                .retain(|of| members().any(|member| member == *of)),
+        }
         if let Some(own) = self.membership.own.filter(|own| *own != self.own) {
             self.own = own;
             self.mail_all(Mail::Cluster(ClusterMail::Generation(own)));
@@ -663,8 +679,13 @@ impl<H> Hub<H> {
         self.now = now;
     }
 
+    /// Whether the ensemble counts this node as a member, and tells it who else is one.
+    fn is_counted(&self) -> bool {
+        self.membership.reachable && self.membership.own.is_some()
+    }
+
     fn look_at_graves(&mut self) {
-        if self.membership.reachable && self.membership.own.is_some() {
+        if self.is_counted() {
             let peers = &self.peers;
             self.graveyard.note(
                 &self.owners,
@@ -699,7 +720,9 @@ impl<H> Hub<H> {
         if self.held.is_empty() {
             return;
         }
-        let unlinked = self.peers.unlinked(&self.membership, self.own);
+        // Whoever stood still, or is cut off from the ensemble, does not know who has come meanwhile.
+        let knows_all = self.is_counted() && self.doubts_until <= self.now;
+        let all_linked = knows_all && self.peers.unlinked(&self.membership, self.own) == 0;
         for held in take(&mut self.held) {
             let here = self
                 .apps
@@ -707,7 +730,7 @@ impl<H> Hub<H> {
                 .is_some_and(|app| app.synced >= held.offset);
             let linked = self.peers.all_know(&held.app, held.offset);
             let is_over = held.lease_over <= self.now;
-            if here && (is_over || linked && unlinked == 0) {
+            if here && (is_over || linked && all_linked) {
                 self.stats.lease_waits += u64::from(is_over);
                 self.effects.ready.push(held.answer);
             } else {

@@ -237,6 +237,7 @@ impl<H> Hub<H> {
         let Some(number) = self.peers.linked.get(&peer).map(|peer| peer.number) else {
             return;
         };
+        self.unaware.remove(&peer);
         match message {
             PeerMessage::InterestBegins => {
                 self.mail_all(Mail::Cluster(ClusterMail::PeerGone(number)));

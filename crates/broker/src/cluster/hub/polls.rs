@@ -370,9 +370,7 @@ impl<H> Hub<H> {
 
     fn on_news(&mut self, id: &AppId, asked: Millis, news: Changes) {
         let now = self.now;
-        let doubts = asked < self.doubts_until
-            || !self.membership.reachable
-            || self.membership.own.is_none();
+        let doubts = asked < self.doubts_until || !self.is_counted() || !self.unaware.is_empty();
         self.effects.clock = Some((asked, news.now));
         let app = self.app(id);
         app.next_poll = Some(match news.more {
