@@ -44,6 +44,12 @@ fn a_node_that_has_not_heard_of_another_does_not_answer_subscribers_before_that_
 }
 
 #[test]
+fn a_node_that_was_given_up_while_it_stood_still_hears_what_became_of_its_devices_without_sessions()
+{
+    play(13362..13363, Options::default()).expect("it holds");
+}
+
+#[test]
 fn a_device_that_moves_with_a_campaign_under_way_gets_it_from_a_node_that_hears_of_it_later() {
     play(10506..10507, with_campaigns()).expect("it holds");
 }

@@ -184,9 +184,7 @@ impl Txn<'_> {
                 self.end_stored_session(client, &subject, device)?;
             }
             Owner::Stored(mut device) => {
-                if let Some(session) = &mut device.session {
-                    session.may_be_served = false;
-                }
+                device.may_be_served = false;
                 self.disconnect(&subject, device, release.now, release.expires_at)?;
             }
         }

@@ -170,6 +170,9 @@ pub struct DeviceRecord {
     pub ordinal: u32,
     #[prost(message, optional, tag = "3")]
     pub session: Option<SessionRecord>,
+    /// Its node was given up, and may serve it all the same until it hears of that.
+    #[prost(bool, tag = "4")]
+    pub may_be_served: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -190,9 +193,6 @@ pub struct SessionRecord {
     /// The node that had the client before the last claim may still hand over what it has not saved; the owner has saved nothing yet.
     #[prost(bool, tag = "6")]
     pub may_be_handed_over: bool,
-    /// Its node was given up, and may serve it all the same until it hears of that.
-    #[prost(bool, tag = "7")]
-    pub may_be_served: bool,
     /// When the connection ended, of a session that is not connected; none: an earlier version let go of it.
     #[prost(uint64, optional, tag = "8")]
     pub left_at: Option<u64>,

@@ -171,6 +171,8 @@ impl Txn<'_> {
         profile: Option<Bytes>,
     ) -> Result<(), StoreError> {
         let subject = Subject::client(&client);
+        // Before the device is forgotten.
+        let is_served = self.is_served(&client, &subject)?;
         if profile.is_some() {
             let number = self.device_for_inbox(&client)?;
             self.list_number(&client, number)?;
@@ -180,7 +182,7 @@ impl Txn<'_> {
             }
             self.forget_idle_device(&subject)?;
         }
-        if !self.is_served(&client, &subject)? {
+        if !is_served {
             // Whoever claims it from now on reads its row.
             return Ok(());
         }
@@ -188,13 +190,13 @@ impl Txn<'_> {
         self.announce_change(&app, Change::Profile { client_id, profile })
     }
 
-    /// Whether some node may have a connection of a client, by this session.
+    /// Whether some node may have a connection of a client.
     fn is_served(&self, client: &ClientKey, subject: &Subject) -> Result<bool, StoreError> {
         if self.connection(client, subject)?.is_some() {
             return Ok(true);
         }
-        let session = self.device(subject)?.and_then(|device| device.session);
-        Ok(session.is_some_and(|session| session.may_be_served))
+        let device = self.device(subject)?;
+        Ok(device.is_some_and(|device| device.may_be_served))
     }
 
     fn row(&self, subject: &Subject) -> Result<Option<RowRecord>, KvError> {

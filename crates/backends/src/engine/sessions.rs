@@ -1,6 +1,6 @@
 //! Claiming, changing and ending sessions.
 
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 use campanile_broker::{
     ids::{ClientKey, Epoch, Generation, Offset},
@@ -46,6 +46,7 @@ impl Txn<'_> {
             None => None,
         };
         let session = device.as_mut().and_then(|device| device.session.take());
+        let was_lost = (device.as_mut()).is_some_and(|device| take(&mut device.may_be_served));
         let epoch = self.next_epoch(session.as_ref())?;
         let goes_on = session.as_ref().is_some_and(|session| {
             // A session that does not outlive its connection ends when another one takes its place.
@@ -99,9 +100,9 @@ impl Txn<'_> {
                     },
                     may_be_handed_over: previous
                         .is_some_and(|previous| previous.generation != claim.owner),
-                    may_be_served: false,
                     left_at: None,
                 }),
+                may_be_served: false,
             };
             self.put_record(Table::Device, &subject, &record)?;
             if !goes_on {
@@ -117,7 +118,10 @@ impl Txn<'_> {
             if session.is_some() {
                 self.set_stored(&client.app, ordinal, false);
                 self.remove_if_there(subject.key(Table::Cursors))?;
-                let device = device.as_ref().expect("it had the session");
+            }
+            if (session.is_some() || was_lost)
+                && let Some(device) = &device
+            {
                 self.put_or_forget_device(&subject, device)?;
             }
             let entry = match ephemeral {
@@ -229,6 +233,7 @@ impl Txn<'_> {
     ) -> Result<Vec<Arc<str>>, StoreError> {
         let filters = self.end_session(client, subject)?;
         self.remove_if_there(subject.key(Table::Cursors))?;
+        device.may_be_served = false;
         if let Some(session) = device.session.take() {
             self.remove_connection(Generation(session.owner), subject)?;
         }
@@ -297,6 +302,7 @@ impl Txn<'_> {
                 client_id,
                 ordinal,
                 session: None,
+                may_be_served: false,
             },
         )?;
         Ok(ordinal)

@@ -96,6 +96,7 @@ macro_rules! shared_conformance_tests {
                 a_released_will_is_handed_out
                 wills_are_handed_out_within_the_bound
                 a_profile_is_announced_to_a_node_that_was_given_up
+                a_profile_is_announced_to_a_node_that_was_given_up_without_a_session
             }
             mailboxes {
                 notes_wait_for_the_node_of_a_connection

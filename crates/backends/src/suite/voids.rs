@@ -295,3 +295,27 @@ pub fn a_profile_is_announced_to_a_node_that_was_given_up(world: &mut World) {
     let announced = [&b"one"[..], b"two", b"three"].map(change);
     assert_eq!(world.take_changes(), announced);
 }
+
+/// Without a session that outlives the connection, too, as long as the device is registered and nobody else has claimed it.
+pub fn a_profile_is_announced_to_a_node_that_was_given_up_without_a_session(world: &mut World) {
+    let change = |profile: Option<&'static [u8]>| Change::Profile {
+        client_id: "a".into(),
+        profile: profile.map(Bytes::from_static),
+    };
+    world.set_profile("a", Some(b"registered"));
+    let lose = |world: &mut World| {
+        world.claim("a", 0);
+        world.void(world.node);
+        world.take_notices();
+    };
+    lose(world);
+    world.set_profile("a", Some(b"other"));
+    assert_eq!(world.take_changes(), [change(Some(b"other"))]);
+    let claimed = world.claim("a", 0);
+    world.release("a", &claimed, 0);
+    world.set_profile("a", Some(b"nobody serves it"));
+    assert_eq!(world.take_changes(), []);
+    lose(world);
+    world.set_profile("a", None);
+    assert_eq!(world.take_changes(), [change(None)]);
+}

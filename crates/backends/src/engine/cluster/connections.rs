@@ -126,7 +126,8 @@ impl Txn<'_> {
             self.remove_if_there(subject.expiry_key(at, ExpiryKind::Session))?;
         }
         (session.connected, session.owner) = (true, owner.0);
-        (session.may_be_served, session.left_at) = (false, None);
+        session.left_at = None;
+        device.may_be_served = false;
         self.put_record(Table::Device, subject, &device)?;
         if let Some(mut will) = self.record::<WillRecord>(Table::Will, subject, "will")?
             && will.due_at.take().is_some()
@@ -182,6 +183,7 @@ impl Txn<'_> {
                     ..entry
                 };
                 self.release_ephemeral(client, &subject, entry)?;
+                self.may_be_served(&subject)?;
                 Some(now)
             }
             None => self.lose_stored(client, &subject, now, voided)?,
@@ -202,6 +204,15 @@ impl Txn<'_> {
         self.put_will(&subject, record, Some(due_at))
     }
 
+    /// The node of a device was given up, and may not have heard of that.
+    fn may_be_served(&mut self, subject: &Subject) -> Result<(), StoreError> {
+        if let Some(mut device) = self.device(subject)? {
+            device.may_be_served = true;
+            self.put_record(Table::Device, subject, &device)?;
+        }
+        Ok(())
+    }
+
     /// Lets a stored session begin to expire, or ends it. Returns when it ends.
     fn lose_stored(
         &mut self,
@@ -211,7 +222,7 @@ impl Txn<'_> {
         voided: &mut Voided,
     ) -> Result<Option<Millis>, StoreError> {
         let device = self.device(subject)?;
-        let Some((mut device, mut session)) =
+        let Some((mut device, session)) =
             device.and_then(|device| device.session.clone().map(|session| (device, session)))
         else {
             return Ok(Some(now));
@@ -219,11 +230,11 @@ impl Txn<'_> {
         if session.expiry_seconds == 0 {
             let filters = self.end_stored_session(client, subject, device)?;
             voided.ended.push((client.clone(), filters));
+            self.may_be_served(subject)?;
             return Ok(Some(now));
         }
         let ends_at = session_end(now, session.expiry_seconds);
-        session.may_be_served = true;
-        device.session = Some(session);
+        device.may_be_served = true;
         self.disconnect(subject, device, now, ends_at)?;
         Ok(ends_at)
     }

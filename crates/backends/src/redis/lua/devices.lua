@@ -2,8 +2,9 @@
 --   o number; e epoch; g generation of the connection that is up
 --   b bytes of the inbox, i its entries, l the last one of its normal lane, H and L those of its high and low lane as `ENTRIES:LAST`: absent if empty
 --   stored session: x expiry in seconds, a when it ends, z the hour in whose list it is, C cursors, f<filter> subscription, h the node that had
---   it may still hand it over, q its node was given up and may serve it all the same, d when its connection ended, unless that is `a` less `x`
+--   it may still hand it over, d when its connection ended, unless that is `a` less `x`
 --   connected without one: p pushes to all when the number was given, k the number is known to a push
+--   q its node was given up and may serve it all the same
 --   j it remembers something of campaigns, in the hash `j` by client
 --   v there is more in `x:CLIENT`, which holds what is long and rare: u unfinished exchanges, A<log> what is done above a cursor, c cursors that do
 --   not fit; and, with or without v, r<packet id> received exchanges

@@ -55,7 +55,9 @@ local function end_ephemeral(device, is_lost)
   local number, is_unknown = device.number, not is_lost and not device.known and device.pushes == counter('pa')
   for _, name in ipairs({ 'epoch', 'pushes', 'known' }) do set(device, name, nil) end
   -- A number that no push knows, and under which nobody reports any more, may be given again.
-  if forget_idle(device) and is_unknown then write('RPUSH', K .. 'fo', number) end
+  local is_forgotten = forget_idle(device)
+  if is_forgotten and is_unknown then write('RPUSH', K .. 'fo', number) end
+  if is_lost and not is_forgotten then set(device, 'may_be_served', 1) end
 end
 
 local FOR_EVER = 4294967295
@@ -326,6 +328,7 @@ run.void = function(owner, now, limit)
         end_ephemeral(device, true)
       elseif expiry == 0 then
         ended[#ended + 1] = { client, end_stored_session(device) }
+        if load(client) then set(device, 'may_be_served', 1) end
       else
         disconnect(device, ends_at, now, true)
       end
