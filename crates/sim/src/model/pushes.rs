@@ -80,6 +80,8 @@ pub struct Arrived {
     node: Option<usize>,
     /// The disturbances before the connection.
     era: u64,
+    /// How often the device had connected to one of several nodes.
+    connections: u64,
 }
 
 impl Model {
@@ -156,11 +158,16 @@ impl Model {
             return wrong("came although it was refused");
         }
         let node = self.sessions[session].at.map(|(node, _)| node);
+        let connections = self.connections.get(&device).copied().unwrap_or_default();
         match push.got.get(&device) {
             Some(before) => {
                 // The word of an instant push may reach a node later than a device that has got it from another one.
                 let has_moved = push.instant && before.node != node;
-                let excused = dup || has_moved || before.session != session || before.era != era;
+                // Who claims a session elsewhere, and is back before the first node has handed over what was under way, makes it forget that: the push comes, as one
+                // that has not come.
+                let came_back = before.node == node && before.connections + 1 < connections;
+                let excused =
+                    dup || has_moved || came_back || before.session != session || before.era != era;
                 if !excused {
                     return wrong("came again without a reason");
                 }
@@ -168,7 +175,12 @@ impl Model {
             None if !push.instant && push.campaign.is_none() => self.check_order(ix, device)?,
             None => {}
         }
-        let arrived = Arrived { session, node, era };
+        let arrived = Arrived {
+            session,
+            node,
+            era,
+            connections,
+        };
         self.pushes[ix].got.insert(device, arrived);
         Ok(())
     }
