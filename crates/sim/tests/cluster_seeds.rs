@@ -50,6 +50,11 @@ fn a_node_that_was_given_up_while_it_stood_still_hears_what_became_of_its_device
 }
 
 #[test]
+fn a_will_is_not_lost_to_a_node_whose_clock_is_behind() {
+    play(16792..16793, Options::default()).expect("it holds");
+}
+
+#[test]
 fn a_device_that_moves_with_a_campaign_under_way_gets_it_from_a_node_that_hears_of_it_later() {
     play(10506..10507, with_campaigns()).expect("it holds");
 }

@@ -35,12 +35,11 @@ impl Txn<'_> {
         let Some(mut record) = before else {
             return Ok(None);
         };
-        // A client that is back before its will's delay has passed has nothing to be sorry for, if its session goes on.
+        // A client that is back before its will's delay has passed has nothing to be sorry for, if its session goes on. Without a delay it never is before
+        // that, whatever the clocks of two nodes say.
         let is_owed = !session_goes_on
-            || match record.due_at {
-                Some(at) => at <= claim.now.0,
-                None => record.delay_seconds == 0,
-            };
+            || record.delay_seconds == 0
+            || record.due_at.is_some_and(|at| at <= claim.now.0);
         if !is_owed {
             self.hand_out_later(subject, &mut record, None)?;
             return Ok(None);

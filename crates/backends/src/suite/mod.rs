@@ -155,6 +155,7 @@ macro_rules! common_tests {
             }
             wills {
                 a_will_waits_for_its_delay
+                a_will_without_a_delay_is_owed_whatever_the_clock_says
                 a_will_is_owed_when_the_session_ends
                 a_spent_will_is_published_once
                 a_dropped_will_is_gone

@@ -27,6 +27,17 @@ pub fn a_will_waits_for_its_delay(world: &mut World) {
     }
 }
 
+/// The node that the client comes back to may have a clock that is behind that of the one that it left.
+pub fn a_will_without_a_delay_is_owed_whatever_the_clock_says(world: &mut World) {
+    let testament = world.testament(0);
+    let first = world.claim_with_will("a", 60, &testament);
+    let ahead = world.now.plus_seconds(1);
+    world.release_with_will("a", &first, 60, Some(ahead));
+    let second = world.claim("a", 60);
+    assert!(second.resumed.is_some());
+    assert_eq!(second.owed_will, Some(testament));
+}
+
 /// Whatever its delay: by clean start, by expiry, or with the connection.
 pub fn a_will_is_owed_when_the_session_ends(world: &mut World) {
     let testament = world.testament(1000);

@@ -89,8 +89,9 @@ local function replace_will(client, will, goes_on, now)
     drop_will(client)
   end
   if not before then return false end
-  -- A client that is back before its will's delay has passed has nothing to be sorry for, if its session goes on.
-  local is_due = before.due and before.due <= now or not before.due and before.delay == 0
+  -- A client that is back before its will's delay has passed has nothing to be sorry for, if its session goes on. Without a delay it never is before that,
+  -- whatever the clocks of two nodes say.
+  local is_due = before.delay == 0 or before.due and before.due <= now
   if goes_on and not is_due then return false end
   before.due = now
   write('HSET', OWED, before.id .. client, format_will(before))
