@@ -66,7 +66,7 @@ pub(crate) fn routes() -> Routes {
         .answers(200, "It would be accepted.", validation::shape())
         .may(&of_audiences);
     let report = Operation::new("getPush", "Reports on a push")
-        .tells("`targeted` = `delivered` + `pending` + `expired` + `collapsed` + `dropped`.")
+        .tells("`targeted` = `delivered` + `pending` + `expired` + `collapsed` + `recalled` + `dropped` + `failed`.")
         .needs(Permission::Read)
         .answers(200, "What became of it so far.", reports::shape())
         .may(&[Code::InvalidPushId, Code::PushNotFound]);

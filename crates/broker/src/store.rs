@@ -561,8 +561,7 @@ pub enum Notice {
         previous: Offset,
         /// The entry.
         entry: LogEntry,
-        /// If it has an audience, the app's last change before it: who does not know that one cannot judge whom the entry is for. Otherwise, and in the store of a
-        /// node alone, 0.
+        /// If it has an audience, the app's last change before it: who does not know that one cannot judge whom the entry is for. Otherwise 0.
         changes: Offset,
     },
     /// To the client's shard: its inbox has a new entry.

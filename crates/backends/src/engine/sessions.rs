@@ -46,7 +46,9 @@ impl Txn<'_> {
             None => None,
         };
         let session = device.as_mut().and_then(|device| device.session.take());
-        let was_lost = (device.as_mut()).is_some_and(|device| take(&mut device.may_be_served));
+        let was_lost = device
+            .as_mut()
+            .is_some_and(|device| take(&mut device.may_be_served));
         let epoch = self.next_epoch(session.as_ref())?;
         let goes_on = session.as_ref().is_some_and(|session| {
             // A session that does not outlive its connection ends when another one takes its place.
@@ -174,7 +176,7 @@ impl Txn<'_> {
             },
             memory,
             begins,
-            changes: self.last_announced(&client.app)?,
+            changes: self.last_change(&client.app)?,
         })))
     }
 

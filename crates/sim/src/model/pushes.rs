@@ -163,8 +163,7 @@ impl Model {
             Some(before) => {
                 // The word of an instant push may reach a node later than a device that has got it from another one.
                 let has_moved = push.instant && before.node != node;
-                // Who claims a session elsewhere, and is back before the first node has handed over what was under way, makes it forget that: the push comes, as one
-                // that has not come.
+                // Who was elsewhere meanwhile, and is back before this node could hand over what was under way, gets it as if for the first time.
                 let came_back = before.node == node && before.connections + 1 < connections;
                 let excused =
                     dup || has_moved || came_back || before.session != session || before.era != era;

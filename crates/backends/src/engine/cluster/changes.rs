@@ -54,19 +54,13 @@ impl Txn<'_> {
         (Offset(state.changes - 1), Offset(state.changes))
     }
 
-    /// The last change that was announced, as far as somebody who claims a session sees it.
-    pub fn last_announced(&mut self, app: &AppId) -> Result<Offset, KvError> {
-        match self.config.shared {
-            true => last_change(self, app),
-            false => Ok(Offset(self.state.app(app).changes)),
-        }
-    }
-
-    /// The app's last change; 0 in the store of a node alone.
+    /// The app's last change.
     pub fn last_change(&self, app: &AppId) -> Result<Offset, KvError> {
         match self.config.shared {
             true => last_change(self, app),
-            false => Ok(Offset::default()),
+            false => Ok(Offset(
+                self.state.apps.get(app).map_or(0, |app| app.changes),
+            )),
         }
     }
 
@@ -74,7 +68,7 @@ impl Txn<'_> {
     /// request, which not all nodes know yet.
     pub fn wait_for_changes(&mut self, app: &AppId) -> Result<(), KvError> {
         let last = self.last_change(app)?;
-        if last > Offset::default() {
+        if self.config.shared && last > Offset::default() {
             self.count_change(app, last);
         }
         Ok(())

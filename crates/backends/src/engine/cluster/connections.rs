@@ -183,7 +183,7 @@ impl Txn<'_> {
                     ..entry
                 };
                 self.release_ephemeral(client, &subject, entry)?;
-                self.may_be_served(&subject)?;
+                self.note_given_up(&subject)?;
                 Some(now)
             }
             None => self.lose_stored(client, &subject, now, voided)?,
@@ -205,7 +205,7 @@ impl Txn<'_> {
     }
 
     /// The node of a device was given up, and may not have heard of that.
-    fn may_be_served(&mut self, subject: &Subject) -> Result<(), StoreError> {
+    fn note_given_up(&mut self, subject: &Subject) -> Result<(), StoreError> {
         if let Some(mut device) = self.device(subject)? {
             device.may_be_served = true;
             self.put_record(Table::Device, subject, &device)?;
@@ -230,7 +230,7 @@ impl Txn<'_> {
         if session.expiry_seconds == 0 {
             let filters = self.end_stored_session(client, subject, device)?;
             voided.ended.push((client.clone(), filters));
-            self.may_be_served(subject)?;
+            self.note_given_up(subject)?;
             return Ok(Some(now));
         }
         let ends_at = session_end(now, session.expiry_seconds);

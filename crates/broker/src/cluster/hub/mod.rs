@@ -542,17 +542,15 @@ impl<H> Hub<H> {
         self.begin(now);
         let registered = membership.own.is_some() && membership.own != self.membership.own;
         self.membership = membership;
-        let members = || self.membership.nodes.values().map(|node| node.generation);
-        match registered {
-            true => {
-                let own = self.membership.own;
-                let others = members().filter(|of| Some(*of) != own && !self.peers.is_linked(*of));
-                self.unaware = others.collect();
-            }
-            false => self
-                .unaware
-                .retain(|of| members().any(|member| member == *of)),
+        let nodes = self.membership.nodes.values();
+        let members: BTreeSet<Generation> = nodes.map(|node| node.generation).collect();
+        if registered {
+            let own = self.membership.own;
+            let others = members.iter().filter(|of| Some(**of) != own);
+            let unlinked = others.filter(|of| !self.peers.is_linked(**of));
+            self.unaware = unlinked.copied().collect();
         }
+        self.unaware.retain(|of| members.contains(of));
         if let Some(own) = self.membership.own.filter(|own| *own != self.own) {
             self.own = own;
             self.mail_all(Mail::Cluster(ClusterMail::Generation(own)));
